@@ -1,0 +1,347 @@
+"""What travels on the topics: one `msgspec.Struct` per record, MessagePack on internal topics.
+
+Media time is (`epoch`, milliseconds since the epoch's first packet). An epoch ends with a record whose
+`end_of_epoch` is true; that record carries no content of its own. `product_detected` is JSON, because it
+is read outside this project; everything else is MessagePack.
+
+Schema evolution: a field may be added with a default (old readers skip it, new readers fill it in). Any
+other change raises `SCHEMA_VERSION`, and a reader refuses records above its own version (`NewerSchema`).
+"""
+
+from typing import Literal, TypeVar
+
+import msgspec
+
+from topology.errors import BadInput, NewerSchema
+
+SCHEMA_VERSION = 1
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """The base of all records.
+
+    Attributes:
+        v: Schema version of the writer.
+    """
+
+    v: int = SCHEMA_VERSION
+
+
+class StreamAnnounced(Record, frozen=True, kw_only=True):
+    """A live room begins or ends. Topic `live_streams`, key `stream_id`.
+
+    Attributes:
+        url: What to open: rtmp, rtsp, srt, http(s) URL (HLS, FLV) or a file's path.
+        language: BCP 47 primary tag of the host's speech ("en", "zh"); None to detect it.
+        product_ids: The room's own shopping bag; None if it is not known (the whole catalogue is searched).
+        realtime: Play a file at the speed of its clock. Network streams always are.
+    """
+
+    stream_id: str
+    url: str = ""
+    state: Literal["live", "ended"] = "live"
+    language: str | None = None
+    product_ids: tuple[str, ...] | None = None
+    realtime: bool = False
+
+
+class StreamStatus(Record, frozen=True, kw_only=True):
+    """Where the capture of a stream stands; also what capture resumes from. Topic `stream_status` (compacted).
+
+    Attributes:
+        epoch: The newest epoch of the stream, from 0.
+        announced_offset: Offset in `live_streams` of the announcement that this capture serves.
+        sent_until_ms: Media time up to which all frames and speech of the epoch were delivered.
+        reconnects: Connections opened after the first one, since the announcement.
+        detail: What happened, in words, for states "stalled" and "failed".
+        at_ms: Wall clock of this status, Unix milliseconds.
+    """
+
+    stream_id: str
+    epoch: int
+    state: Literal["connecting", "live", "stalled", "ended", "failed"]
+    announced_offset: int
+    sent_until_ms: int = 0
+    reconnects: int = 0
+    detail: str = ""
+    at_ms: int = 0
+
+
+class Frame(Record, frozen=True, kw_only=True):
+    """One sampled picture. Topic `live_frames`, key `stream_id`.
+
+    Attributes:
+        pts_ms: Media time since the epoch's start.
+        captured_at_ms: Wall clock at capture, Unix milliseconds.
+        width: Pixels of the JPEG.
+        height: Pixels of the JPEG.
+        jpeg: JPEG bytes; empty at the end of the epoch.
+        duplicate: Nearly the same picture as the frame before it.
+        live: From a network stream. False for files, whose windows wait for their keywords without a grace.
+    """
+
+    stream_id: str
+    epoch: int
+    pts_ms: int
+    captured_at_ms: int
+    width: int = 0
+    height: int = 0
+    jpeg: bytes = b""
+    duplicate: bool = False
+    live: bool = False
+    product_ids: tuple[str, ...] | None = None
+    end_of_epoch: bool = False
+
+
+class Speech(Record, frozen=True, kw_only=True):
+    """A stretch of the sound track. Topic `live_speech`, key `stream_id`.
+
+    Stretches of an epoch follow each other without gaps. A silent one has no audio: it is progress.
+
+    Attributes:
+        audio: 16 kHz mono, signed 16-bit little-endian PCM; empty if nobody speaks.
+        language: As announced; None to detect it.
+    """
+
+    stream_id: str
+    epoch: int
+    start_ms: int
+    end_ms: int
+    captured_at_ms: int
+    audio: bytes = b""
+    language: str | None = None
+    end_of_epoch: bool = False
+
+
+class Keyword(msgspec.Struct, frozen=True, array_like=True):
+    """A word or phrase that tells products apart, with a weight in (0, 1]."""
+
+    text: str
+    weight: float
+
+
+class Keywords(Record, frozen=True, kw_only=True):
+    """What was said in a stretch of speech. Topic `live_keywords`, key `stream_id`. Empty ones are progress.
+
+    Attributes:
+        text: The transcript.
+        language: Of this stretch: announced, or detected.
+        language_fixed: The language is settled for the rest of the epoch (announced, or detected with certainty).
+        confidence: Mean token probability of the transcript in [0, 1].
+    """
+
+    stream_id: str
+    epoch: int
+    start_ms: int
+    end_ms: int
+    captured_at_ms: int
+    text: str = ""
+    keywords: tuple[Keyword, ...] = ()
+    language: str | None = None
+    language_fixed: bool = False
+    confidence: float = 0.0
+    end_of_epoch: bool = False
+
+
+class FrameRegions(msgspec.Struct, frozen=True, array_like=True):
+    """The most salient regions of one frame.
+
+    Attributes:
+        pts_ms: The frame's media time.
+        regions: float16 little-endian, (K, D), rows L2-normalised.
+        salience: Per region, in [0, 1], highest first.
+    """
+
+    pts_ms: int
+    regions: bytes
+    salience: tuple[float, ...]
+
+
+class WindowEmbedding(Record, frozen=True, kw_only=True):
+    """One window of a stream in COPE's space. Topic `live_windows`, key `stream_id`.
+
+    Windows of an epoch come in order of `start_ms`.
+
+    Attributes:
+        start_ms: First millisecond of the window.
+        end_ms: First millisecond after it.
+        hop_ms: Distance to the next window's start.
+        captured_at_ms: Wall clock at which the newest frame of the window was captured.
+        embedding: The fused live embedding: float16 little-endian, (D,), L2-normalised; empty without frames
+            and keywords.
+        frames: Regions of each frame of the window, by time.
+        keywords: Of the window and its look-back, best first.
+        model_version: Of the model that made the embedding.
+        product_ids: The room's shopping bag.
+        live: From a network stream.
+    """
+
+    stream_id: str
+    epoch: int
+    start_ms: int
+    end_ms: int
+    hop_ms: int = 0
+    captured_at_ms: int = 0
+    embedding: bytes = b""
+    frames: tuple[FrameRegions, ...] = ()
+    keywords: tuple[Keyword, ...] = ()
+    model_version: str = ""
+    product_ids: tuple[str, ...] | None = None
+    live: bool = False
+    end_of_epoch: bool = False
+
+
+class PageImage(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture of a product page: a path or URL, or the bytes of an image file."""
+
+    uri: str = ""
+    data: bytes = b""
+
+
+class ProductPage(Record, frozen=True, kw_only=True):
+    """A catalogue product's page. Topic `product_pages` (compacted), key `product_id`; a tombstone withdraws it.
+
+    Attributes:
+        attributes: Anything else that the catalogue says of the product, by name.
+    """
+
+    product_id: str
+    title: str
+    images: tuple[PageImage, ...]
+    description: str = ""
+    category: str = ""
+    brand: str = ""
+    price: str = ""
+    attributes: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class PageVectors(Record, frozen=True, kw_only=True):
+    """An encoded page: what the index is filled from. Topic `page_vectors` (compacted), key `product_id`.
+
+    Every page read from `product_pages` yields one such record, also a withdrawn one (`withdrawn`) and one
+    that could not be encoded (no vectors, `error` says why), so that a reader knows by `source_offset` how
+    far the catalogue has been encoded. `page_vectors` has as many partitions as `product_pages`, by the same key.
+
+    Attributes:
+        source_partition: Partition of the page in `product_pages`.
+        source_offset: Offset of the page there.
+        vectors: float16 little-endian, (N, D), rows L2-normalised: one row an image.
+        fused: float16 little-endian, (D,): title and images joined.
+        images: The image behind each row, as its URI.
+        terms: The page's keyword terms, id to weight, L2-normalised (`cope.keywords`).
+    """
+
+    product_id: str
+    source_partition: int
+    source_offset: int
+    model_version: str = ""
+    title: str = ""
+    category: str = ""
+    vectors: bytes = b""
+    fused: bytes = b""
+    images: tuple[str, ...] = ()
+    terms: dict[int, float] = msgspec.field(default_factory=dict)
+    withdrawn: bool = False
+    error: str = ""
+
+
+class RecognitionState(Record, frozen=True, kw_only=True):
+    """A stream's recognition filter after a window. Topic `recognition_state` (compacted), key `stream_id`.
+
+    Attributes:
+        epoch: Epoch of the last window seen.
+        start_ms: Its start; windows at or before (epoch, start_ms) are ignored. -1 before the first one.
+        ended: The epoch has ended; nothing is on.
+        tracker: The filter's own state, MessagePack (`workers.recognize`).
+    """
+
+    stream_id: str
+    epoch: int
+    start_ms: int
+    ended: bool = False
+    tracker: bytes = b""
+
+
+class RunnerUp(msgspec.Struct, frozen=True, kw_only=True):
+    """The second-best product and its confidence."""
+
+    product_id: str
+    confidence: float
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What a detection rests on.
+
+    Attributes:
+        frame_pts_ms: Frames that show the product.
+        keywords: Spoken keywords that name it.
+        visual_score: Cosine of the best region with the product's best image.
+        text_score: Keyword match with its page, in [0, 1].
+    """
+
+    frame_pts_ms: tuple[int, ...] = ()
+    keywords: tuple[str, ...] = ()
+    visual_score: float = 0.0
+    text_score: float = 0.0
+    runner_up: RunnerUp | None = None
+
+
+class ProductDetected(msgspec.Struct, frozen=True, kw_only=True):
+    """A sighting of a catalogue product begins, goes on, or ends. Topic `product_detected`, key `stream_id`, JSON.
+
+    Attributes:
+        detection_id: UUID 5 of stream, epoch, product and the sighting's first window; the same in all its events.
+        media_start_ms: Media time at which the showing began.
+        media_end_ms: Media time up to which the product was seen so far.
+        emitted_media_ms: Media time that had been looked at when the event was decided.
+        detected_at: Wall clock, RFC 3339, UTC.
+        latency_ms: From the capture of the newest frame looked at to this event.
+        confidence: Calibrated probability that the product is being shown, in [0, 1].
+    """
+
+    detection_id: str
+    stream_id: str
+    product_id: str
+    status: Literal["started", "updated", "ended"]
+    epoch: int
+    media_start_ms: int
+    media_end_ms: int
+    emitted_media_ms: int
+    detected_at: str
+    latency_ms: int
+    confidence: float
+    evidence: Evidence
+    model_version: str
+    index_version: str
+
+
+R = TypeVar("R", bound=Record)
+
+_encoder = msgspec.msgpack.Encoder()
+_version = msgspec.msgpack.Decoder(Record)
+_decoders: dict[type[Record], msgspec.msgpack.Decoder[Record]] = {}
+
+
+def encode(record: Record) -> bytes:
+    """Returns the record as MessagePack."""
+    return _encoder.encode(record)
+
+
+def decode(value: bytes, kind: type[R]) -> R:
+    """Returns the record of the given kind that `value` holds.
+
+    Raises:
+        NewerSchema: The writer's schema is newer than ours.
+        BadInput: The bytes are not such a record.
+    """
+    try:
+        version = _version.decode(value).v
+        if version > SCHEMA_VERSION:
+            raise NewerSchema(
+                f"{kind.__name__} has schema version {version}, this release reads up to {SCHEMA_VERSION}: upgrade it"
+            )
+        if kind not in _decoders:
+            _decoders[kind] = msgspec.msgpack.Decoder(kind)
+        return _decoders[kind].decode(value)  # type: ignore[return-value]
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise BadInput(f"not a {kind.__name__}: {error}") from error

@@ -1,0 +1,81 @@
+"""All settings of the workers, read from the environment (`COPE_…`) or a `.env` file."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Role = Literal["capture", "transcribe", "embed", "recognize", "catalog", "monitor"]
+ROLES: tuple[Role, ...] = ("capture", "transcribe", "embed", "recognize", "catalog", "monitor")
+
+
+class Settings(BaseSettings):
+    """Effective settings. `cope-live config` prints them with their sources and secrets hidden."""
+
+    model_config = SettingsConfigDict(env_prefix="COPE_", env_file=".env", extra="ignore", frozen=True)
+
+    # Broker
+    broker: str = Field("embedded", description="Kafka bootstrap servers, host:port[,host:port]; `embedded` starts one")
+    broker_username: str = Field("", description="SASL user; empty: no SASL")
+    broker_password: SecretStr = Field(SecretStr(""), description="SASL password")
+    broker_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    broker_tls: bool = Field(False, description="Talk TLS to the broker")
+    broker_ca_file: Path | None = Field(None, description="CA certificate; default: the system's")
+    broker_session_timeout_s: float = Field(
+        30.0, gt=0, description="Consumer session time-out; a crashed worker's partitions move after it"
+    )
+    idempotent_producer: bool = Field(True, description="Needs a broker with InitProducerId; off when embedded")
+    topic_prefix: str = Field("", description="Prefix of all topic names, consumer groups included")
+    stream_partitions: int = Field(12, gt=0, description="Partitions of topics keyed by stream")
+    product_partitions: int = Field(4, gt=0, description="Partitions of topics keyed by product")
+    replication_factor: int = Field(1, gt=0, description="Of topics that we create")
+
+    # Index
+    qdrant_url: str = Field("", description="Qdrant server; empty: the embedded engine (Qdrant Edge)")
+    qdrant_api_key: SecretStr = Field(SecretStr(""))
+    index_dir: Path | None = Field(None, description="Folder of the embedded index; default: a temporary one")
+    index_alias: str = Field("product_pages", description="Alias that searches go through")
+
+    # Model
+    model: str = Field("cope-mini", description="COPE artefact: `cope-mini` (shipped) or a folder")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    threads: int = Field(0, ge=0, description="CPU threads of each model; 0: all cores")
+
+    # Capture
+    frames_per_second: float = Field(1.0, gt=0, le=30)
+    sampling: Literal["fixed", "keyframes", "change"] = "fixed"
+    frame_height: int = Field(360, ge=64, le=2160, description="Frames are resized to this height, never enlarged")
+    jpeg_quality: int = Field(90, ge=1, le=100)
+    speech_chunk_s: float = Field(6.0, gt=0.5, le=30, description="Longest stretch of speech sent as one record")
+    open_timeout_s: float = Field(10.0, gt=0)
+    stall_timeout_s: float = Field(10.0, gt=0, description="No packet for so long: reconnect")
+    reconnect_max_s: float = Field(30.0, gt=0, description="Longest pause between reconnects")
+    reconnect_give_up_s: float = Field(300.0, gt=0, description="A stream down for so long has failed")
+    file_ahead_s: float = Field(60.0, gt=0, description="How far a file may be read ahead of its windows")
+
+    # Transcribe
+    asr_model: str = Field("packaged", description="`packaged` (Whisper base), a hub name, or a folder")
+    asr_beam_size: int = Field(1, ge=1, le=10)
+    default_language: str = Field("", description="Of streams that name none; empty: detect")
+
+    # Embed
+    window_ms: int = Field(8_000, gt=0)
+    hop_ms: int = Field(2_000, gt=0)
+    grace_ms: int = Field(4_000, ge=0, description="Live: how long a window waits for its keywords")
+    look_back_ms: int = Field(20_000, ge=0, description="Keywords this long before a window may join it")
+    batch_size: int = Field(16, gt=0, description="Most frames in one pass of the backbone")
+    idle_timeout_s: float = Field(
+        120.0, gt=0, description="A stream without frames for so long is closed; above stall_timeout + reconnect_max"
+    )
+
+    # Recognize
+    threshold: float = Field(0.8, gt=0, lt=1, description="Confidence at which a sighting starts")
+    candidates: int = Field(20, gt=0, description="Products fetched per search")
+    update_every_ms: int = Field(10_000, gt=0, description="Media time between `updated` events of a sighting")
+
+    # Serving
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(0, ge=0, le=65_535, description="/metrics, /healthz and monitor's API; 0: any free port")
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
