@@ -1,0 +1,46 @@
+# The same commands for a person and for CI. `make` lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench samples clean
+
+help: ## List these commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+# Both stamps are remade when the dependencies change, and only then.
+$(VENV)/offline.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("cope-live needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || { echo "Setting up $(VENV) (once, a few minutes)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[offline]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/offline.stamp
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[offline,dev]'
+	@touch $@
+
+demo: $(VENV)/offline.stamp ## Recognise the products of two sample streams, with all parts embedded
+	$(BIN)/cope-live watch samples/streams/*.mp4 --catalog samples/catalog.jsonl --events build/demo/events.jsonl
+	$(BIN)/cope-live score build/demo/events.jsonl samples/truth.jsonl
+	@cat samples/next-steps.txt
+
+test: $(VENV)/dev.stamp ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp ## Style, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp ## Mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/offline.stamp ## Speed, memory and latency of watch; JSON in build/
+	$(BIN)/python -m benchmarks.watch
+
+clean: ## Remove the virtual environment and all caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
