@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from topology.errors import UserError
 
 Role = Literal["capture", "transcribe", "embed", "recognize", "catalog", "monitor"]
 ROLES: tuple[Role, ...] = ("capture", "transcribe", "embed", "recognize", "catalog", "monitor")
@@ -79,3 +81,17 @@ class Settings(BaseSettings):
     http_port: int = Field(0, ge=0, le=65_535, description="/metrics, /healthz and monitor's API; 0: any free port")
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Returns the settings of the environment, with the given ones on top.
+
+    Raises:
+        UserError: A setting has a value that it cannot have.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "COPE_" + "_".join(map(str, first["loc"])).upper()
+        raise UserError(f"setting {name}={first['input']!r}: {first['msg'].lower()}") from None
