@@ -1,0 +1,17 @@
+"""From what a host says to what tells products apart: weighted keywords, and the text score of a page.
+
+Training and serving use the same functions:
+
+1. `Vocabulary` holds the catalogue's own words. `Vocabulary.extract` finds them in a transcript, in the
+   catalogue's spelling, each with a weight in (0, 1] that rises with its rarity in the catalogue.
+2. `page_terms` is a page as a sparse vector of terms, `query_terms` the keywords as one.
+   `text_score`, their dot product, is in [0, 1].
+
+A page is encoded alone, without knowing how rare its words are in the catalogue. So rarity lies on the query's
+side: "Apple Juice" and "Carrot Juice" carry `juice` alike, and it is the keyword `juice` that weighs little.
+"""
+
+from cope.keywords.terms import page_terms, query_terms, term_id, text_score
+from cope.keywords.vocabulary import Vocabulary
+
+__all__ = ["Vocabulary", "page_terms", "query_terms", "term_id", "text_score"]

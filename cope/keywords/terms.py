@@ -1,0 +1,139 @@
+"""Pages and keywords as sparse vectors over terms; their dot product is the text score."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from cope.keywords.text import Token, clean, is_content, tokens, words
+
+# How much each part of a page says of the product, as the L2 norm of its terms. A title in a further language
+# (`title_zh`) counts like the title. A description is long and full of everything: as a whole it may tip the
+# scales between pages that are alike otherwise, and no more.
+_TITLE = 1.0
+_BRAND = 0.5
+_ATTRIBUTES = 0.4
+_CATEGORY = 0.3
+_DESCRIPTION = 0.2
+
+# Two neighbouring words as one term: "sea berry" meets "seaberry", and "apple juice" is more than its two words.
+_PAIR = 0.7
+
+# Longest phrase that is a term as a whole, in tokens. Longer titles are never spoken in full.
+MAX_PHRASE_TOKENS = 12
+
+
+def term_id(term: str) -> int:
+    """Returns the term's id, an unsigned 32-bit integer; the same in every process and release."""
+    return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=4).digest(), "little")
+
+
+def is_title(attribute: str) -> bool:
+    """Returns whether a page's attribute of this name holds its title in a further language."""
+    return attribute.lower().split("_")[0].split("-")[0] in ("title", "name")
+
+
+def units(found: list[Token]) -> Iterator[tuple[int, int, float]]:
+    """Yields what counts as a term in a text: its words, pairs of neighbours, and the whole.
+
+    Yields:
+        First token, the one after the last, and how much the unit counts beside the others.
+    """
+    spans = [span for span in words(found)]
+    for start, end in spans:
+        if is_content(found[start:end]):
+            yield start, end, 1.0
+    plain = _outermost(spans)
+    for (start, mid), (after, end) in zip(plain, plain[1:], strict=False):
+        if mid == after and (is_content(found[start:mid]) or is_content(found[after:end])):
+            yield start, end, _PAIR
+    if len(plain) > 2 and len(found) <= MAX_PHRASE_TOKENS:
+        yield 0, len(found), _PAIR
+
+
+def _outermost(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Returns the spans that lie in no other one, in order."""
+    kept: list[tuple[int, int]] = []
+    for start, end in sorted(set(spans), key=lambda span: (span[0], -span[1])):
+        if not kept or end > kept[-1][1]:
+            kept.append((start, end))
+    return kept
+
+
+def key(found: Sequence[Token]) -> str:
+    """Returns the tokens as one term: their norms without spaces."""
+    return "".join(token.norm for token in found)
+
+
+def text_terms(text: str) -> dict[str, float]:
+    """Returns the terms of a text with their weights, not normalised."""
+    found = tokens(clean(text))
+    weights: dict[str, float] = {}
+    for start, end, weight in units(found):
+        term = key(found[start:end])
+        weights[term] = max(weights.get(term, 0.0), weight)
+    return weights
+
+
+def page_terms(
+    title: str,
+    brand: str = "",
+    category: str = "",
+    attributes: Mapping[str, str] | None = None,
+    description: str = "",
+) -> dict[int, float]:
+    """Returns a product page as a sparse vector: term id to weight, L2-normalised; empty for an empty page.
+
+    Args:
+        attributes: Whatever else the page says, by name. `title_*` and `name_*` count as titles.
+    """
+    attributes = attributes or {}
+    parts = [(_TITLE, [title])]
+    parts += [(_TITLE, [value]) for name, value in sorted(attributes.items()) if is_title(name)]
+    parts += [(_BRAND, [brand]), (_CATEGORY, [category]), (_DESCRIPTION, [description])]
+    parts.append((_ATTRIBUTES, [value for name, value in sorted(attributes.items()) if not is_title(name)]))
+    page: dict[str, float] = {}
+    for share, texts in parts:
+        block: dict[str, float] = {}
+        for text in texts:
+            for term, weight in text_terms(text).items():
+                block[term] = max(block.get(term, 0.0), weight)
+        norm = math.sqrt(sum(weight * weight for weight in block.values()))
+        for term, weight in block.items():
+            page[term] = max(page.get(term, 0.0), share * weight / norm)
+    return _as_vector(page)
+
+
+def query_terms(keywords: Sequence[tuple[str, float]]) -> dict[int, float]:
+    """Returns keywords as a sparse vector: term id to weight, L2-normalised; empty without keywords.
+
+    A phrase weighs as a whole and through its parts; a part that is a keyword itself keeps its own weight, since
+    that one knows how rare it is.
+    """
+    given: dict[str, float] = {}
+    for text, weight in keywords:
+        term = key(tokens(clean(text)))
+        if term and weight > 0:
+            given[term] = max(given.get(term, 0.0), weight)
+    query = dict(given)
+    for text, weight in keywords:
+        parts = text_terms(text)
+        parts.pop(key(tokens(clean(text))), None)
+        norm = math.sqrt(sum(part * part for part in parts.values()))
+        for term, part in parts.items():
+            if term not in given and weight > 0:
+                query[term] = max(query.get(term, 0.0), weight * part / norm)
+    return _as_vector(query)
+
+
+def text_score(page: Mapping[int, float], query: Mapping[int, float]) -> float:
+    """Returns the dot product of two L2-normalised sparse vectors, in [0, 1]."""
+    few, many = (page, query) if len(page) < len(query) else (query, page)
+    return min(1.0, sum(weight * many.get(term, 0.0) for term, weight in few.items()))
+
+
+def _as_vector(weights: Mapping[str, float]) -> dict[int, float]:
+    vector: dict[int, float] = {}
+    for term, weight in sorted(weights.items()):
+        vector[term_id(term)] = vector.get(term_id(term), 0.0) + weight
+    norm = math.sqrt(sum(weight * weight for weight in vector.values()))
+    return {term: weight / norm for term, weight in vector.items()} if norm else {}
