@@ -1,0 +1,81 @@
+"""The Faust app of a role."""
+
+import tempfile
+from pathlib import Path
+
+import faust
+from faust.types.auth import CredentialsT
+
+from topology.connection import bootstrap_servers, full_name, ssl_context
+from topology.log import LARGEST_RECORD_BYTES
+from topology.settings import Role, Settings
+
+# Records that wait in a process between Kafka's fetcher and a handler, over all partitions of a topic. Frames
+# are about 50 kB, so this is some 10 MB; with fewer, a handler that batches runs dry between two fetches.
+BUFFERED_RECORDS = 256
+# Records that one fetch may hand over. A full buffer stops the whole app (all topics), and the buffer asks its
+# partition to pause at 4/5 of its size: one fetch must fit into the remaining fifth.
+FETCHED_RECORDS = 32
+
+
+def group_id(role: Role, settings: Settings) -> str:
+    """Returns the consumer group of a role."""
+    return full_name(settings, f"cope-{role}")
+
+
+def make_app(role: Role, settings: Settings) -> faust.App:
+    """Returns the Faust app of a role, without agents.
+
+    Faust consumes and keeps the group; it holds no tables (PARTS.md: they lose input), serves no web pages,
+    creates no topics, commits no offsets and sends nothing: `topology.delivery` does that.
+
+    Raises:
+        UserError: A broker setting is wrong.
+    """
+    session_timeout_s = settings.broker_session_timeout_s
+    app = faust.App(
+        group_id(role, settings),
+        broker=[f"kafka://{server}" for server in bootstrap_servers(settings)],
+        broker_credentials=_credentials(settings),
+        broker_client_id=f"cope-{role}",
+        broker_session_timeout=session_timeout_s,
+        # Kafka's advice: three heartbeats may be lost before the session is.
+        broker_heartbeat_interval=session_timeout_s / 3,
+        # Faust refuses a session longer than a request may take.
+        broker_request_timeout=max(90.0, session_timeout_s + 10.0),
+        broker_max_poll_records=FETCHED_RECORDS,
+        # Handlers may wait long (for a paused dependency); heartbeats say whether a process lives.
+        broker_max_poll_interval=24 * 3600.0,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=LARGEST_RECORD_BYTES,
+        stream_buffer_maxsize=BUFFERED_RECORDS,
+        stream_wait_empty=False,
+        stream_recovery_delay=0.0,
+        store="memory://",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        autodiscover=False,
+        key_serializer="raw",
+        value_serializer="raw",
+        datadir=Path(tempfile.gettempdir()) / "cope-live-faust",
+        # A stream that is idle, or held back on purpose, is not an error; health checks tell what is stuck.
+        stream_processing_timeout=24 * 3600.0,
+        broker_commit_livelock_soft_timeout=24 * 3600.0,
+    )
+    app.finalize()
+    return app
+
+
+def _credentials(settings: Settings) -> CredentialsT | None:
+    context = ssl_context(settings)
+    if settings.broker_username:
+        return faust.SASLCredentials(
+            username=settings.broker_username,
+            password=settings.broker_password.get_secret_value(),
+            ssl_context=context,
+            mechanism=settings.broker_sasl_mechanism,
+        )
+    if context is not None:
+        return faust.SSLCredentials(context)
+    return None

@@ -1,0 +1,71 @@
+"""Records as the bytes, headers and keys of Kafka messages.
+
+Internal records are MessagePack. `ProductDetected` is JSON with the attributes of a CloudEvent in `ce_`
+headers: the binary content mode of the CloudEvents Kafka protocol binding 1.0.
+"""
+
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from topology.errors import BadInput
+from topology.records import ProductDetected, Record, decode, encode
+
+Headers = list[tuple[str, bytes]]
+Value = Record | ProductDetected
+V = TypeVar("V", Record, ProductDetected)
+
+CLOUD_EVENT_TYPE = "cope.product_detected.v1"
+"""The `v1` rises with any change that an old consumer of `product_detected` would not understand."""
+
+_json_encoder = msgspec.json.Encoder()
+_json_decoder = msgspec.json.Decoder(ProductDetected)
+
+
+def encode_value(record: Value) -> tuple[bytes, Headers]:
+    """Returns the message's value and headers."""
+    if isinstance(record, ProductDetected):
+        return _json_encoder.encode(record), cloud_event_headers(record)
+    return encode(record), []
+
+
+def decode_value(value: bytes, kind: type[Any]) -> Any:
+    """Returns the record of the given kind that `value` holds.
+
+    Raises:
+        NewerSchema: The writer's schema is newer than ours.
+        BadInput: The bytes are not such a record.
+    """
+    if kind is ProductDetected:
+        try:
+            return _json_decoder.decode(value)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise BadInput(f"not a ProductDetected: {error}") from error
+    return decode(value, cast(type[Record], kind))
+
+
+def cloud_event_headers(event: ProductDetected) -> Headers:
+    """Returns the CloudEvents attributes of an event.
+
+    The id is the same each time the same event is sent, so a consumer may drop the copies that a crash leaves.
+    """
+    attributes = {
+        "specversion": "1.0",
+        "id": f"{event.detection_id}.{event.status}.{event.emitted_media_ms}",
+        "type": CLOUD_EVENT_TYPE,
+        "source": f"/streams/{event.stream_id}",
+        "subject": event.product_id,
+        "time": event.detected_at,
+    }
+    headers = [(f"ce_{name}", value.encode()) for name, value in attributes.items()]
+    return [*headers, ("content-type", b"application/json")]
+
+
+def encode_key(key: str) -> bytes:
+    """Returns the message's key."""
+    return key.encode()
+
+
+def decode_key(key: bytes | None) -> str:
+    """Returns the key as text; what is not UTF-8 in it is replaced."""
+    return (key or b"").decode(errors="replace")

@@ -1,0 +1,70 @@
+"""How to reach the broker: the settings, in the words of the Kafka client."""
+
+import ssl
+from typing import Any
+
+from topology.errors import UserError
+from topology.settings import Settings
+
+EMBEDDED = "embedded"
+
+
+def bootstrap_servers(settings: Settings) -> list[str]:
+    """Returns the broker's addresses.
+
+    Raises:
+        UserError: The embedded broker has not been started, or an address is malformed.
+    """
+    if settings.broker == EMBEDDED:
+        raise UserError(
+            "setting COPE_BROKER is `embedded`, which only `watch` and `demo` start: "
+            "set it to host:port of a running Kafka broker"
+        )
+    servers = [server.strip() for server in settings.broker.split(",") if server.strip()]
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        if not host or not port.isdecimal():
+            raise UserError(f"setting COPE_BROKER names `{server}`: write it as host:port")
+    if not servers:
+        raise UserError("setting COPE_BROKER is empty: set it to host:port of a Kafka broker")
+    return servers
+
+
+def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    """Returns the TLS context, or None without TLS.
+
+    Raises:
+        UserError: The certificate file cannot be read.
+    """
+    if not settings.broker_tls:
+        return None
+    try:
+        return ssl.create_default_context(cafile=settings.broker_ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise UserError(f"setting COPE_BROKER_CA_FILE: cannot load {settings.broker_ca_file}: {error}") from error
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Returns the connection arguments that all aiokafka clients share."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": bootstrap_servers(settings),
+        "client_id": "cope-live",
+    }
+    context = ssl_context(settings)
+    if context is not None:
+        options["ssl_context"] = context
+    if settings.broker_username:
+        options |= {
+            "security_protocol": "SASL_SSL" if context else "SASL_PLAINTEXT",
+            "sasl_mechanism": settings.broker_sasl_mechanism,
+            "sasl_plain_username": settings.broker_username,
+            "sasl_plain_password": settings.broker_password.get_secret_value(),
+        }
+    else:
+        options["security_protocol"] = "SSL" if context else "PLAINTEXT"
+    return options
+
+
+def full_name(settings: Settings, topic: str) -> str:
+    """Returns the topic's name at the broker."""
+    return settings.topic_prefix + topic

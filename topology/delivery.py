@@ -1,0 +1,414 @@
+"""Delivery: decode, hand to the core, await the broker's word for the output, then ack the input.
+
+Faust's agents bring the records; the promises are kept here, because Faust 0.15.3 does not keep them
+(`docs/delivery.md` tells how):
+
+1. A handler gets the records of a partition in order, each once per assignment, none left out.
+2. It calls `done()` when nothing needs the record any more, in any order.
+3. What is committed is the low-water mark: all below it is done. Faust itself commits nothing.
+4. A record that cannot be read or processed goes to `<topic>.dlq`, acknowledged by the broker, and is then done.
+5. A handler that raises stops the worker; its records stay unacked.
+6. When a partition is taken away, what is done is committed, its state is dropped, and what is done later
+   about its records changes nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+import faust
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import TopicPartition
+from faust.types import TP, EventT, StreamT
+
+from topology import metrics
+from topology.codec import Headers, Value, decode_key, decode_value
+from topology.connection import full_name
+from topology.errors import BadInput
+from topology.log import Producer, read_raw
+from topology.lowwater import LowWaterMark
+from topology.retry import describe
+from topology.settings import Role, Settings
+from topology.topics import TOPICS, dead_letter
+
+_log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+COMMIT_EVERY_S = 1.0  # a crash repeats at most so much done work; below, commits load the broker
+LAG_EVERY_S = 5.0
+BROKER_TIMEOUT_S = 5.0  # an answer that takes longer counts as none
+_LONGEST_ERROR_MESSAGE = 1_000  # a header is for reading, and must fit beside the largest record
+
+
+class _Partition:
+    """One assigned partition: what was handed out of it and where it stands."""
+
+    def __init__(self, topic: str, number: int) -> None:
+        self.topic = topic
+        self.number = number
+        self.mark = LowWaterMark()
+        self.expected: int | None = None  # the next offset to hand out
+        self.first = True  # nothing was handed out yet
+        self.committed: int | None = None
+        self.revoked = False
+        self.opening: asyncio.Task[None] | None = None
+
+
+class Message(Generic[R]):
+    """One record of a topic, to be ended by `done` or `dead_letter`.
+
+    Attributes:
+        value: The record (None for a tombstone, where the agent takes them).
+        key: Its key.
+        topic: Without the prefix.
+        log_ms: When the broker appended it, Unix milliseconds: the order of the log across topics.
+    """
+
+    __slots__ = ("_delivery", "_partition", "_raw", "key", "log_ms", "offset", "partition", "topic", "value")
+
+    value: R
+
+    def __init__(self, delivery: "Delivery", partition: _Partition, raw: Any) -> None:
+        self._delivery = delivery
+        self._partition = partition
+        self._raw = raw
+        self.key = decode_key(raw.key)
+        self.topic = partition.topic
+        self.partition = partition.number
+        self.offset: int = raw.offset
+        self.log_ms: int = _append_time_ms(raw)
+
+    @property
+    def revoked(self) -> bool:
+        """The partition was taken away since: another worker gets this record, results are of no use."""
+        return self._partition.revoked
+
+    def done(self) -> None:
+        """Acks the record. Offsets are committed in order, up to the first record that is not done."""
+        self._partition.mark.done(self.offset)
+
+    async def dead_letter(self, error: Exception, attempts: int = 1) -> None:
+        """Sends the original bytes, with the cause in the headers, to `<topic>.dlq`; then the record is done."""
+        await self._delivery._dead_letter(self, error, attempts)
+        self.done()
+
+
+Handler = Callable[[AsyncIterator[Message[R]]], Awaitable[None]]
+
+
+class Delivery:
+    """The agents of a role and what they send.
+
+    Attributes:
+        failure: What a handler raised; the worker stops then.
+        trouble: Why the broker is not reachable now; empty when it is.
+    """
+
+    def __init__(self, app: faust.App, role: Role, settings: Settings) -> None:
+        self.app = app
+        self.failure: BaseException | None = None
+        self.trouble = ""
+        self.has_agents = False
+        self.ready = False  # the group has assigned partitions (perhaps none) at least once
+        self._role = role
+        self._settings = settings
+        self._producer = Producer(settings)
+        self._partitions: dict[TP, _Partition] = {}
+        self._on_revoked: list[Callable[[str, int], None]] = []
+        self._on_assigned: list[Callable[[str, int], Awaitable[None]]] = []
+        self._committing = asyncio.Lock()
+        self._failed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        app.on_partitions_revoked.connect(self._partitions_revoked)
+        app.on_partitions_assigned.connect(self._partitions_assigned)
+
+    def agent(self, topic: str, kind: type[R], handler: Handler[R], *, tombstones: bool = False) -> None:
+        """Registers the handler of a topic.
+
+        The handler gets one endless iterator over the records of all partitions that this process has, and
+        runs for the worker's life. It may keep messages and end them later.
+
+        Args:
+            topic: Without the prefix.
+            kind: The record's class. What is no such record, or of a newer schema, is dead-lettered unseen.
+            handler: Runs once; when it raises, the worker stops.
+            tombstones: Hand out records without a value, as messages with value None. Otherwise they are
+                dead-lettered.
+        """
+        self.has_agents = True
+        # acks=False: Faust commits nothing. (It commits past unacked records, also past ones that it skips
+        # during a rebalance.)
+        channel = self.app.topic(full_name(self._settings, topic), key_type=bytes, value_type=bytes, acks=False)
+
+        async def run(stream: StreamT[bytes]) -> None:
+            try:
+                await handler(self._messages(stream, topic, kind, tombstones))
+                raise RuntimeError(f"the handler of {topic} ended")
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the worker must not go on
+                self.fail(error)
+                await asyncio.Event().wait()  # Faust would restart an agent that ends
+
+        self.app.agent(channel, name=f"{self._role}.{topic}", concurrency=1)(run)
+
+    def on_revoked(self, fn: Callable[[str, int], None]) -> None:
+        """Calls `fn(topic, partition)` when a partition was taken away: drop its state, at once."""
+        self._on_revoked.append(fn)
+
+    def on_assigned(self, fn: Callable[[str, int], Awaitable[None]]) -> None:
+        """Awaits `fn(topic, partition)` after a partition was assigned, before its first record is handed out."""
+        self._on_assigned.append(fn)
+
+    def assigned(self, topic: str) -> list[int]:
+        """Returns the partitions of a topic that this process has now."""
+        return sorted(partition.number for partition in self._partitions.values() if partition.topic == topic)
+
+    async def send(self, topic: str, key: str, record: Value | None, *, headers: Headers | None = None) -> None:
+        """Returns when the broker has acknowledged the record; tries again while it is down.
+
+        Args:
+            topic: Without the prefix.
+            key: Decides the partition.
+            record: None is a tombstone.
+            headers: Joined to those that the record has by itself.
+
+        Raises:
+            BadInput: The record is larger than the topic takes.
+        """
+        await self._producer.send(topic, key, record, headers=headers)
+
+    def start(self) -> None:
+        """Begins to commit."""
+        loops = (self._commit_for_ever, self._watch_lag) if self.has_agents else ()
+        self._tasks = [asyncio.create_task(loop(), name=loop.__name__) for loop in loops]
+
+    async def commit(self) -> None:
+        """Commits what is done. Failures are logged and left to the next commit."""
+        async with self._committing:
+            offsets = {tp: p.mark.position for tp, p in self._partitions.items() if p.mark.position != p.committed}
+            await self._commit({tp: offset for tp, offset in offsets.items() if offset is not None})
+
+    async def stop(self) -> None:
+        """Ends the tasks and commits what is done. Sending still works until `close`."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.has_agents and self.ready:
+            await self.commit()
+
+    async def close(self) -> None:
+        """Closes the producer."""
+        await self._producer.stop()
+
+    def fail(self, error: BaseException) -> None:
+        """Stops the worker because of an error; only the first one counts."""
+        if self.failure is None:
+            self.failure = error
+            self._failed.set()
+
+    async def wait_failed(self) -> None:
+        """Raises what stops the worker, when it happens."""
+        await self._failed.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    # ------------------------------------------------------------------ records
+
+    async def _messages(
+        self, stream: StreamT[bytes], topic: str, kind: type[R], tombstones: bool
+    ) -> AsyncIterator[Message[R]]:
+        async for event in stream.noack().events():
+            async for message in self._in_order(event, topic):
+                try:
+                    message.value = self._decode(message, kind, tombstones)
+                except BadInput as error:
+                    await message.dead_letter(error)
+                    continue
+                yield message
+
+    async def _in_order(self, event: EventT[bytes], topic: str) -> AsyncIterator[Message[Any]]:
+        """Yields the event's message, after those that Faust has left out and unless it came before."""
+        raw = event.message
+        partition = await self._opened(raw.tp, topic)
+        if partition is None:
+            return
+        expected = partition.expected
+        if expected is not None and raw.offset < expected:
+            return
+        # Between two records of a compacted topic there may be anything; only where reading begins after a
+        # (re)assignment has Faust been seen to lose records there.
+        if expected is not None and raw.offset > expected and (partition.first or not _compacted(topic)):
+            async for missed in read_raw(self._settings, topic, partition.number, expected, raw.offset):
+                if partition.revoked:
+                    return
+                metrics.RECORDS_RECOVERED.labels(topic).inc()
+                yield self._hand_out(partition, missed)
+        if not partition.revoked:
+            yield self._hand_out(partition, raw)
+
+    def _hand_out(self, partition: _Partition, raw: Any) -> Message[Any]:
+        partition.mark.add(raw.offset)
+        partition.expected = raw.offset + 1
+        partition.first = False
+        return Message(self, partition, raw)
+
+    def _decode(self, message: Message[Any], kind: type[R], tombstones: bool) -> R:
+        if message._raw.value is None:
+            if tombstones:
+                return None  # type: ignore[return-value]
+            raise BadInput(f"a record without a value, {message.topic} has none")
+        value: R = decode_value(message._raw.value, kind)
+        return value
+
+    async def _dead_letter(self, message: Message[Any], error: Exception, attempts: int) -> None:
+        raw = message._raw
+        cause = {
+            "topic": message.topic,
+            "partition": message.partition,
+            "offset": message.offset,
+            "error": type(error).__name__,
+            "message": str(error)[:_LONGEST_ERROR_MESSAGE],
+            "attempts": attempts,
+        }
+        headers = [(name, str(value).encode()) for name, value in cause.items()]
+        # The same partition as the source: what belongs together stays together, whatever the key is.
+        await self._producer.send_raw(
+            dead_letter(message.topic), raw.key, raw.value, headers, partition=message.partition
+        )
+        metrics.DEAD_LETTERS.labels(message.topic, type(error).__name__).inc()
+        _log.warning(
+            "dead-lettered a record",
+            extra={
+                "topic": message.topic,
+                "partition": message.partition,
+                "offset": message.offset,
+                "error": describe(error),
+            },
+        )
+
+    # ------------------------------------------------------------------ partitions
+
+    async def _partitions_assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
+        self.ready = True
+        for tp in assigned:
+            self._open(tp)
+
+    async def _partitions_revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
+        async with self._committing:
+            taken = {tp: self._partitions.pop(tp) for tp in revoked if tp in self._partitions}
+            offsets = {tp: partition.mark.position for tp, partition in taken.items()}
+            for partition in taken.values():
+                partition.revoked = True
+                if partition.opening is not None:
+                    partition.opening.cancel()
+                for fn in self._on_revoked:
+                    try:
+                        fn(partition.topic, partition.number)
+                    except Exception as error:  # noqa: BLE001 - must not be lost in Faust's rebalance
+                        self.fail(error)
+            await self._commit(
+                {tp: offset for tp, offset in offsets.items() if offset is not None and offset != taken[tp].committed}
+            )
+
+    def _open(self, tp: TP) -> _Partition:
+        partition = self._partitions.get(tp)
+        if partition is None:
+            topic = tp.topic.removeprefix(self._settings.topic_prefix)
+            partition = self._partitions[tp] = _Partition(topic, tp.partition)
+            partition.opening = asyncio.create_task(self._prepare(tp, partition))
+        return partition
+
+    async def _opened(self, tp: TP, topic: str) -> _Partition | None:
+        """Returns the partition once its hooks have run, or None if it was taken away meanwhile."""
+        partition = self._open(tp)
+        if partition.opening is not None:
+            await asyncio.wait([partition.opening])
+        return None if partition.revoked else partition
+
+    async def _prepare(self, tp: TP, partition: _Partition) -> None:
+        try:
+            for fn in self._on_assigned:
+                await fn(partition.topic, partition.number)
+            partition.expected = await self._start_offset(tp)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a partition whose state is not there must not be worked on
+            self.fail(error)
+            await asyncio.Event().wait()
+
+    async def _start_offset(self, tp: TP) -> int | None:
+        """Returns where the group's reading of the partition begins, None if the broker does not say."""
+        try:
+            async with asyncio.timeout(BROKER_TIMEOUT_S):
+                committed = await self._in_consumer("committed", TopicPartition(*tp))
+                if committed is not None:
+                    return int(committed)
+                beginnings = await self._in_consumer("beginning_offsets", [TopicPartition(*tp)])
+                return int(beginnings[TopicPartition(*tp)])
+        except (KafkaError, TimeoutError) as error:
+            _log.warning("cannot tell where reading begins", extra={"topic": tp.topic, "error": describe(error)})
+            return None
+
+    # ------------------------------------------------------------------ offsets
+
+    async def _commit_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_EVERY_S)
+            await self.commit()
+
+    async def _commit(self, offsets: dict[TP, int]) -> None:
+        if not offsets:
+            return
+        try:
+            async with asyncio.timeout(BROKER_TIMEOUT_S):
+                await self._in_consumer("commit", {TopicPartition(*tp): offset for tp, offset in offsets.items()})
+        except (CommitFailedError, IllegalStateError) as error:
+            # The group has moved on: whoever has the partitions now reads these records again.
+            _log.info("a commit came too late", extra={"error": describe(error)})
+        except (KafkaError, TimeoutError) as error:
+            _log.warning("a commit failed, trying again", extra={"error": describe(error)})
+        else:
+            for tp, offset in offsets.items():
+                if tp in self._partitions:
+                    self._partitions[tp].committed = offset
+
+    async def _watch_lag(self) -> None:
+        while True:
+            await asyncio.sleep(LAG_EVERY_S)
+            partitions = dict(self._partitions)
+            if not partitions:
+                continue
+            try:
+                async with asyncio.timeout(BROKER_TIMEOUT_S):
+                    ends = await self._in_consumer("end_offsets", [TopicPartition(*tp) for tp in partitions])
+            except (KafkaError, TimeoutError) as error:
+                self.trouble = f"the broker does not answer: {describe(error)}"
+                continue
+            self.trouble = ""
+            lag: dict[str, int] = {}
+            for tp, partition in partitions.items():
+                position = partition.mark.position
+                if position is None:
+                    position = partition.expected
+                behind = 0 if position is None else max(0, ends[TopicPartition(*tp)] - position)
+                lag[partition.topic] = lag.get(partition.topic, 0) + behind
+            for topic, records in lag.items():
+                metrics.CONSUMER_LAG.labels(self._role, topic).set(records)
+
+    async def _in_consumer(self, method: str, *args: Any) -> Any:
+        """Calls a method of Faust's Kafka consumer, in the thread where that lives."""
+        thread = self.app.consumer._thread
+        return await thread.call_thread(getattr(thread._ensure_consumer(), method), *args)
+
+
+def _append_time_ms(raw: Any) -> int:
+    """Returns a message's timestamp: Faust gives seconds, aiokafka milliseconds."""
+    timestamp = raw.timestamp
+    return round(timestamp * 1000) if isinstance(timestamp, float) else int(timestamp or 0)
+
+
+def _compacted(topic: str) -> bool:
+    return TOPICS[topic].retention_ms is None

@@ -1,0 +1,352 @@
+"""Reading and writing topics as a log, with plain Kafka clients and no consumer group.
+
+What Faust's agents do not fit: reading a whole compacted topic to rebuild state, following a topic in every
+process, and sending from the command line.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    IllegalOperation,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordTooLargeError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+)
+
+from topology import metrics
+from topology.codec import Headers, Value, decode_key, decode_value, encode_key, encode_value
+from topology.connection import bootstrap_servers, client_options, full_name
+from topology.errors import BadInput, Unavailable, UserError
+from topology.records import ProductDetected, Record
+from topology.retry import describe, retrying
+from topology.settings import Settings
+from topology.topics import TOPICS
+
+_log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Record | ProductDetected)
+T = TypeVar("T")
+
+REQUEST_TIMEOUT_MS = 30_000  # a send is given up, and tried anew, after it; a broker restart takes up to 10 s
+POLL_MS = 200  # how long a read waits for records: bounds how late a stop is noticed
+LARGEST_RECORD_BYTES = max(spec.max_message_bytes for spec in TOPICS.values())
+LINGER_MS = 5  # a batch waits so long for company; above, it would show in the latency of live events
+
+# Errors of the broker's state or the network are passing; these are not.
+_PERMANENT = (TopicAuthorizationFailedError, SaslAuthenticationFailed, IllegalOperation)
+
+
+@dataclass(frozen=True)
+class LogRecord(Generic[R]):
+    """One record of a topic.
+
+    Attributes:
+        value: None for a tombstone.
+        topic: Without the prefix.
+        log_ms: When the broker appended it, Unix milliseconds.
+    """
+
+    value: R | None
+    key: str
+    topic: str
+    partition: int
+    offset: int
+    log_ms: int
+
+
+async def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
+    """Returns, per partition, the offset that the next record will get."""
+
+    async def attempt() -> dict[int, int]:
+        async with _consumer(settings) as consumer:
+            partitions = await _partitions(consumer, settings, topic)
+            ends = await consumer.end_offsets(partitions)
+            return {partition.partition: offset for partition, offset in ends.items()}
+
+    ends: dict[int, int] = await _retrying(attempt, f"read the end of {topic}")
+    return ends
+
+
+async def read_partition(settings: Settings, topic: str, partition: int, kind: type[R]) -> AsyncIterator[LogRecord[R]]:
+    """Yields the records of a partition, from its beginning to its end as of now.
+
+    Tombstones have the value None; unreadable records are skipped, logged and counted. When the broker goes
+    away in between, reading goes on where it was.
+    """
+    ends = await end_offsets(settings, topic)
+    async for record in read_range(settings, topic, partition, kind, 0, ends.get(partition, 0)):
+        yield record
+
+
+async def read_range(
+    settings: Settings, topic: str, partition: int, kind: type[R], start: int, end: int
+) -> AsyncIterator[LogRecord[R]]:
+    """Yields the records of a partition with start <= offset < end, as `read_partition` does."""
+    async for message in read_raw(settings, topic, partition, start, end):
+        record = _decode(message, topic, kind)
+        if record is not None:
+            yield record
+
+
+async def read_raw(settings: Settings, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Any]:
+    """Yields aiokafka's `ConsumerRecord`s of a partition with start <= offset < end."""
+    target = TopicPartition(full_name(settings, topic), partition)
+    position = start
+
+    async def connect() -> AIOKafkaConsumer:
+        consumer = _new_consumer(settings)
+        try:
+            await consumer.start()
+            consumer.assign([target])
+            consumer.seek(target, position)
+        except BaseException:
+            await consumer.stop()
+            raise
+        return consumer
+
+    while position < end:
+        consumer = await _retrying(connect, f"read {topic}")
+        try:
+            while position < end:
+                batches = await consumer.getmany(target, timeout_ms=POLL_MS)
+                for message in batches.get(target, ()):
+                    if message.offset >= end:
+                        return
+                    position = message.offset + 1
+                    yield message
+                # The last offsets of a compacted partition may not exist: the consumer's own position passes them.
+                position = max(position, await consumer.position(target))
+        except KafkaError as error:
+            _raise_permanent(error, topic)
+            _log.warning("reading was interrupted", extra={"topic": topic, "error": describe(error)})
+        finally:
+            await consumer.stop()
+
+
+class Follower(Generic[R]):
+    """Follows a topic for ever: `async for record in follower`.
+
+    Attributes:
+        caught_up: Set once all that the topic held at the start has been yielded and taken.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        kind: type[R],
+        partitions: Iterable[int] | None = None,
+        from_beginning: bool = True,
+    ) -> None:
+        self.caught_up = asyncio.Event()
+        self._settings = settings
+        self._topic = topic
+        self._kind = kind
+        self._wanted = None if partitions is None else set(partitions)
+        self._from_beginning = from_beginning
+        self._positions: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Ends the iteration, within `POLL_MS`."""
+        self._stopped = True
+
+    async def __aiter__(self) -> AsyncIterator[LogRecord[R]]:
+        while not self._stopped:
+            consumer = await _retrying(self._connect, f"follow {self._topic}")
+            try:
+                while not self._stopped:
+                    self._note_progress()
+                    batches = await consumer.getmany(timeout_ms=POLL_MS)
+                    for partition, messages in batches.items():
+                        for message in messages:
+                            record = _decode(message, self._topic, self._kind)
+                            if record is not None:
+                                yield record
+                            self._positions[partition] = message.offset + 1
+                            if self._stopped:
+                                return
+                    for partition in self._positions:
+                        position = await consumer.position(partition)
+                        self._positions[partition] = max(self._positions[partition], position)
+            except KafkaError as error:
+                _raise_permanent(error, self._topic)
+                _log.warning("following was interrupted", extra={"topic": self._topic, "error": describe(error)})
+            finally:
+                await consumer.stop()
+
+    async def _connect(self) -> AIOKafkaConsumer:
+        consumer = _new_consumer(self._settings)
+        try:
+            await consumer.start()
+            partitions = await _partitions(consumer, self._settings, self._topic)
+            partitions = [p for p in partitions if self._wanted is None or p.partition in self._wanted]
+            consumer.assign(partitions)
+            if not self._ends:
+                self._ends = dict(await consumer.end_offsets(partitions))
+                self._positions = {p: 0 if self._from_beginning else self._ends[p] for p in partitions}
+            for partition, position in self._positions.items():
+                consumer.seek(partition, position)
+        except BaseException:
+            await consumer.stop()
+            raise
+        return consumer
+
+    def _note_progress(self) -> None:
+        if all(self._positions[partition] >= end for partition, end in self._ends.items()):
+            self.caught_up.set()
+
+
+class Producer:
+    """Sends records, each acknowledged by all in-sync replicas of the broker.
+
+    It connects with its first send. Use it as an async context manager, or call `stop`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        bootstrap_servers(settings)  # a wrong address is reported here, not at the first send
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+
+    async def send(self, topic: str, key: str, record: Value | None, *, headers: Headers | None = None) -> None:
+        """Returns when the broker has acknowledged the record; tries again while it is down.
+
+        Args:
+            topic: Without the prefix.
+            key: Decides the partition.
+            record: None is a tombstone.
+            headers: Joined to those that the record has by itself.
+
+        Raises:
+            BadInput: The record is larger than the topic takes.
+            UserError: The broker refuses the user.
+        """
+        value, own_headers = (None, []) if record is None else encode_value(record)
+        await self.send_raw(topic, encode_key(key), value, [*own_headers, *(headers or [])])
+
+    async def send_raw(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
+    ) -> None:
+        """As `send`, for bytes."""
+        limit = TOPICS[topic].max_message_bytes
+        size = len(value or b"") + len(key or b"")
+
+        async def attempt() -> None:
+            producer = await self._connected()
+            await producer.send_and_wait(
+                full_name(self._settings, topic), value, key=key, partition=partition, headers=headers
+            )
+
+        try:
+            await _retrying(attempt, f"send to {topic}")
+        except (MessageSizeTooLargeError, RecordTooLargeError) as error:
+            raise BadInput(f"a record of {size} bytes is larger than {topic} takes ({limit})") from error
+
+    async def stop(self) -> None:
+        """Closes the connection."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _connected(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    **client_options(self._settings),
+                    acks="all",
+                    enable_idempotence=self._settings.idempotent_producer,
+                    linger_ms=LINGER_MS,
+                    request_timeout_ms=REQUEST_TIMEOUT_MS,
+                    max_request_size=LARGEST_RECORD_BYTES,
+                    metadata_max_age_ms=60_000,
+                )
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
+
+
+async def _retrying(fn: Callable[[], Any], what: str) -> Any:
+    async def attempt() -> Any:
+        try:
+            return await fn()
+        except (MessageSizeTooLargeError, RecordTooLargeError):
+            raise
+        except (KafkaError, OSError) as error:
+            _raise_permanent(error, what)
+            raise Unavailable(f"{what}: {describe(error)}") from error
+
+    return await retrying(attempt, what)
+
+
+def _raise_permanent(error: BaseException, what: str) -> None:
+    if isinstance(error, _PERMANENT):
+        raise UserError(
+            f"{what}: the broker refuses it ({describe(error)}): check COPE_BROKER_USERNAME, COPE_BROKER_PASSWORD "
+            "and the user's rights"
+        ) from error
+
+
+def _new_consumer(settings: Settings) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        **client_options(settings),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=LARGEST_RECORD_BYTES,
+        fetch_max_wait_ms=POLL_MS,
+    )
+
+
+@asynccontextmanager
+async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = _new_consumer(settings)
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def _partitions(consumer: AIOKafkaConsumer, settings: Settings, topic: str) -> list[TopicPartition]:
+    name = full_name(settings, topic)
+    await consumer._client.force_metadata_update()  # a consumer without a topic knows no partitions
+    partitions = consumer.partitions_for_topic(name)
+    if not partitions:
+        topics = await consumer.topics()
+        partitions = consumer.partitions_for_topic(name) if name in topics else None
+    if not partitions:
+        raise Unavailable(f"topic {name} does not exist (`cope-live topics create` makes it)")
+    return [TopicPartition(name, partition) for partition in sorted(partitions)]
+
+
+def _decode(message: Any, topic: str, kind: type[R]) -> LogRecord[R] | None:
+    try:
+        value = None if message.value is None else decode_value(message.value, kind)
+    except BadInput as error:
+        metrics.RECORDS_SKIPPED.labels(topic).inc()
+        _log.warning(
+            "skipped an unreadable record",
+            extra={"topic": topic, "partition": message.partition, "offset": message.offset, "error": describe(error)},
+        )
+        return None
+    return LogRecord(value, decode_key(message.key), topic, message.partition, message.offset, message.timestamp)

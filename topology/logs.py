@@ -1,0 +1,63 @@
+"""Structured logs: one line an event, as text with key=value pairs or as JSON."""
+
+import json
+import logging
+import sys
+from typing import TextIO
+
+from topology.settings import Settings
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "data", "color_message"}
+
+# They log each connection and rebalance step at INFO; what matters of it is logged by us.
+_NOISY = ("faust", "mode", "aiokafka", "kafka", "asyncio", "aiohttp.access", "faster_whisper", "httpx", "qdrant_client")
+
+
+class TextFormatter(logging.Formatter):
+    """time level logger message key=value ..."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the record in one line, and its traceback if it has one."""
+        time = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
+        fields = "".join(f" {name}={_quoted(value)}" for name, value in _fields(record).items())
+        line = f"{time}.{int(record.msecs):03d} {record.levelname.lower():7} {record.name}: {record.getMessage()}"
+        trace = "\n" + self.formatException(record.exc_info) if record.exc_info else ""
+        return line + fields + trace
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the record as a JSON object with time, level, logger, message and the extra fields."""
+        line = {
+            "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def setup_logging(settings: Settings, stream: TextIO | None = None) -> None:
+    """Sends the logs of the whole process to `stream` (default: standard error) as the settings say."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    level = settings.log_level.upper()
+    root.setLevel(level)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.WARNING))
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' "=\n') else text
