@@ -83,15 +83,23 @@ def worker(role: Role) -> int:
     recognize   windows and page vectors to `product_detected`
     monitor     what is on now and each stream's health, over HTTP
     """
-    from workers.roles import create_worker
+    from topology.logs import setup_logging
+    from topology.worker import run_worker
+    from workers.roles import build
 
-    return create_worker(role, _servers()).run()
+    settings = _servers()
+    setup_logging(settings)
+    return run_worker(role, settings, build)
 
 
 @cli.command()
 @click.argument("catalog", type=click.Path(path_type=Path))
-@click.option("--inline/--by-path", default=False, help="Send image bytes along (workers on other machines see no paths).")
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the catalog worker has encoded all.")
+@click.option(
+    "--inline/--by-path", default=False, help="Send image bytes along (workers on other machines see no paths)."
+)
+@click.option(
+    "--wait/--no-wait", default=True, show_default=True, help="Wait until the catalog worker has encoded all."
+)
 def index(catalog: Path, inline: bool, wait: bool) -> int:
     """Publish a catalogue file (JSON lines, CSV, Parquet) to `product_pages`.
 

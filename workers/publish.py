@@ -121,11 +121,13 @@ async def list_streams(settings: Settings, *, as_json: bool) -> list[str]:
             "age_s": round(time.time() - status.at_ms / 1000) if status and status.at_ms else -1,
             "detail": status.detail if status else "",
         }
-        lines.append(
-            msgspec.json.encode(row).decode()
-            if as_json
-            else f"{stream_id:<20} {row['capture']:<10} epoch {row['epoch']:<3} {announcement.url}  {row['detail']}".rstrip()
-        )
+        if as_json:
+            lines.append(msgspec.json.encode(row).decode())
+        else:
+            columns = (
+                f"{stream_id:<20} {row['capture']:<10} epoch {row['epoch']:<3} {announcement.url}  {row['detail']}"
+            )
+            lines.append(columns.rstrip())
     return lines
 
 

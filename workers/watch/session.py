@@ -1,38 +1,32 @@
 """Runs all roles in one event loop over the given sources, until the sources end."""
 
 import asyncio
-import contextlib
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 from urllib.parse import urlsplit
-
-import msgspec
 
 from cope.encoder import Encoder
 from topology.admin import create_topics
 from topology.embedded import EmbeddedBroker
 from topology.errors import UserError
-from topology.log import Follower
-from topology.records import ProductDetected, ProductPage, RecognitionState, StreamStatus
+from topology.logs import setup_logging
+from topology.records import ProductPage
 from topology.settings import ROLES, Settings
-from topology.topics import PRODUCT_DETECTED, RECOGNITION_STATE, STREAM_STATUS
 from topology.worker import Worker
 from workers.capture.source import probe
 from workers.catalog.files import read_catalog
 from workers.publish import announce, announce_end, publish_pages
 from workers.roles import create_worker
+from workers.watch.following import Following
 from workers.watch.progress import StreamProgress, WatchProgress
-from workers.watch.view import View, create_view
+from workers.watch.view import create_view, media_time
 
 # Roles that compute with the model share one encoder: its towers take some 600 MB.
-_ENCODING_ROLES = ("embed", "catalog")
-
-# Ctrl-C must end the command soon even if a part hangs: beyond this the parts are left to die with the process.
-_STOP_TIMEOUT_S = 10.0
+_ENCODING_ROLES = ("catalog", "embed", "recognize")
 
 
 def name_sources(sources: Sequence[str]) -> dict[str, str]:
@@ -44,7 +38,7 @@ def name_sources(sources: Sequence[str]) -> dict[str, str]:
     named: dict[str, str] = {}
     for source in sources:
         name, equals, url = source.partition("=")
-        if not equals or "/" in name or ":" in name or "." in name:
+        if not equals or any(mark in name for mark in "/:."):
             path = urlsplit(source).path if "://" in source else source
             name, url = PurePosixPath(path).stem or source, source
         if name in named:
@@ -77,9 +71,9 @@ async def watch(
     for stream_id, url in named.items():
         info = await asyncio.to_thread(probe, url)
         streams.append(StreamProgress(stream_id, url, info.duration_ms))
-    with _open_events(events_path) as events:
-        run = _run(settings, streams, pages, events, realtime=realtime, language=language)
-        return await _until_interrupted(run)
+    with ExitStack() as files:
+        events = files.enter_context(_open_events(events_path)) if events_path else None
+        return await _until_interrupted(_run(settings, streams, pages, events, realtime=realtime, language=language))
 
 
 async def _run(
@@ -92,31 +86,79 @@ async def _run(
     language: str | None,
 ) -> int:
     progress = WatchProgress(streams, settings.window_ms)
-    view = create_view(progress, {page.product_id: page.title for page in pages})
-    async with contextlib.AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack:
+        encoder = await asyncio.to_thread(Encoder, settings.model, settings.device, settings.threads)
+        own_broker = settings.broker == "embedded"
+        if own_broker:
+            broker = await stack.enter_async_context(EmbeddedBroker())
+            settings = broker.configure(settings)
+        view = create_view(progress, {page.product_id: page.title for page in pages})
         view.start()
         stack.callback(view.stop)
-        view.say(f"{len(pages)} products, {len(streams)} stream{'s' * (len(streams) != 1)}; starting the workers …")
-        settings = await stack.enter_async_context(_broker(settings))
+        # After the view, which takes over standard error; only what goes wrong, unless more is asked for.
+        quiet = {} if "log_level" in settings.model_fields_set else {"log_level": "warning"}
+        setup_logging(settings.model_copy(update=quiet))
+        view.say(f"{len(pages)} products, {len(streams)} streams, model {encoder.version}: starting")
         await create_topics(settings)
-        # Older events of a server's topics are not ours to show.
-        detections = Follower(settings, PRODUCT_DETECTED, ProductDetected, from_beginning=False)
-        states = Follower(settings, RECOGNITION_STATE, RecognitionState, from_beginning=False)
-        statuses = Follower(settings, STREAM_STATUS, StreamStatus, from_beginning=False)
-        done = asyncio.Event()
-        tasks = [
-            _follow_events(detections, progress, view, events),
-            _follow_states(states, progress, done),
-            _follow_statuses(statuses, progress, view, done),
-        ]
-        workers = await _start_workers(stack, settings)
+        following = await stack.enter_async_context(Following(settings, progress, view, events))
+        workers = await _start_workers(stack, settings, encoder)
         await publish_pages(settings, pages)
+        started = time.monotonic()
         for stream in streams:
             await announce(settings, stream.stream_id, stream.url, language=language, realtime=realtime)
-            if settings.broker != "embedded":
+            if not own_broker:
                 stack.push_async_callback(_end_if_open, settings, stream)
-        await _first_of(done.wait(), *(worker.wait() for worker in workers), *tasks)
-        await _drain(detections)
-        failed = [stream for stream in streams if stream.failed]
-        _summarise(view, progress)
-    return 1 if failed else 0
+        await following.until_finished(*(worker.wait_failed() for worker in workers))
+        view.say(_summary(streams, time.monotonic() - started))
+    return 1 if any(stream.failed for stream in streams) else 0
+
+
+async def _start_workers(stack: AsyncExitStack, settings: Settings, encoder: Encoder) -> list[Worker]:
+    workers = []
+    for role in ROLES:
+        parts = {"encoder": encoder} if role in _ENCODING_ROLES else {}
+        # One process has one registry of metrics: the monitor's port serves that of all roles.
+        worker = create_worker(role, settings, serve_http=role == "monitor", **parts)
+        stack.push_async_callback(worker.stop)
+        workers.append(worker)
+    await asyncio.gather(*(worker.start() for worker in workers))
+    return workers
+
+
+async def _end_if_open(settings: Settings, stream: StreamProgress) -> None:
+    """On a broker that outlives this process, a stream that we announced must not be captured for ever."""
+    if not stream.finished:
+        await announce_end(settings, stream.stream_id)
+
+
+def _open_events(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: events cannot be written there: {error.strerror}") from None
+
+
+def _summary(streams: list[StreamProgress], seconds: float) -> str:
+    media_ms = sum(stream.processed_ms for stream in streams)
+    sightings = sum(stream.sightings for stream in streams)
+    return (
+        f"{sightings} sightings in {media_time(media_ms)} of {len(streams)} streams, "
+        f"{seconds:.0f} s: {media_ms / 1000 / max(seconds, 0.001):.1f} × real time"
+    )
+
+
+async def _until_interrupted(work: Coroutine[Any, Any, int]) -> int:
+    """Runs `work`; SIGINT and SIGTERM cancel it, so that everything it started is taken down.
+
+    Raises:
+        KeyboardInterrupt: It was cancelled.
+    """
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

@@ -59,7 +59,9 @@ def describe(event: ProductDetected, titles: Mapping[str, str]) -> str | None:
         )
     if event.status == "ended":
         span = f"{media_time(event.media_start_ms)}–{media_time(event.media_end_ms)}"
-        return f"{media_time(event.emitted_media_ms):>7}  {event.stream_id}  ■ {title} [{event.product_id}]  shown {span}"
+        return (
+            f"{media_time(event.emitted_media_ms):>7}  {event.stream_id}  ■ {title} [{event.product_id}]  shown {span}"
+        )
     return None
 
 
