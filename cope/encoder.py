@@ -1,0 +1,237 @@
+"""The one class through which workers use COPE: pictures and strings in, vectors of the shared space out.
+
+Each picture and each text goes through its tower alone: what a thing is encoded to never depends on what it
+was batched with, so a replay, a restart and six processes all see the same vectors.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cope import artefact as artefacts
+from cope.backbones import TextTower, VisionTower, text_tower, vision_tower
+from cope.errors import UserError
+from cope.modeling import CopeModel, Domain
+from cope.pictures import fit_area, page_crop, square_crop
+from cope.regions import best_regions
+from cope.scoring import Calibration
+
+Pixels = NDArray[np.uint8]
+
+# Keyword phrases repeat from window to window; 4,096 vectors of 384 float32 are 6 MB.
+TEXT_CACHE = 4096
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """What of one frame is kept.
+
+    Attributes:
+        regions: (K, D) float16, rows L2-normalised, most salient first.
+        salience: (K,) float32 in [0, 1]: how surely something is being shown there.
+        boxes: (K, 4) float32: x0, y0, x1, y1 relative to the frame.
+    """
+
+    regions: NDArray[np.float16]
+    salience: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class WindowInput:
+    """The frames of a window, by time, and the keywords with their weights. Either may be empty."""
+
+    frames: Sequence[FrameFeatures]
+    keywords: Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class PageInput:
+    """A product page.
+
+    Attributes:
+        title: As shown in the shop; may be empty.
+        images: (H, W, 3) uint8 RGB each; may be none.
+        text: What else the page says: brand, category, attributes, description.
+    """
+
+    title: str
+    images: Sequence[Pixels]
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class PageOutput:
+    """A product page in the shared space.
+
+    Attributes:
+        vectors: (N, D) float16, one per usable picture, L2-normalised; what regions are compared with.
+        fused: (D,) float16, pictures and text together, L2-normalised; what windows are compared with. Zero
+            if the page has neither.
+    """
+
+    vectors: NDArray[np.float16]
+    fused: NDArray[np.float16]
+
+
+class Encoder:
+    """Encodes frames, windows of a stream, and product pages. Safe to share between threads."""
+
+    def __init__(self, path_or_name: str | Path = "cope-mini", device: str = "auto", threads: int = 0) -> None:
+        """Loads an artefact and its vision tower.
+
+        Args:
+            path_or_name: An artefact's folder, or the name of one that ships.
+            device: "auto", "cpu", "cuda", "cuda:1", ...
+            threads: For PyTorch on a CPU; 0 leaves PyTorch's own choice.
+
+        Raises:
+            UserError: There is no such artefact or device, or a tower's weights are not installed.
+        """
+        if threads:
+            torch.set_num_threads(threads)
+        self._device = _device(device)
+        loaded = artefacts.load(path_or_name)
+        self.version: str = loaded.version
+        self.calibration: Calibration = loaded.calibration
+        self.config = loaded.config
+        self.dim: int = loaded.config.dim
+        self._vision = cast(VisionTower, vision_tower(self.config.vision))
+        cast(nn.Module, self._vision).to(self._device)
+        width = loaded.weights["text.mean"].shape[0]
+        self._model = CopeModel(self.config, self._vision.map_channels, self._vision.descriptor_width, width)
+        try:
+            self._model.load_state_dict(loaded.weights)
+        except RuntimeError as error:
+            raise UserError(
+                f"the model {path_or_name} does not fit this release: {str(error).splitlines()[0]}"
+            ) from None
+        self._model.eval().requires_grad_(False).to(self._device)
+        self._lock = threading.Lock()
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+
+    @cached_property
+    def _text(self) -> TextTower:
+        """Loaded with the first text: half of the memory, and capture-only work never needs it."""
+        tower = text_tower(self.config.text)
+        tower.to(self._device)
+        return cast(TextTower, tower)
+
+    @torch.inference_mode()
+    def encode_frames(self, images: Sequence[Pixels]) -> list[FrameFeatures]:
+        """Finds and describes what is shown in frames.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each, of any sizes.
+        """
+        return [self._frame(image) for image in images]
+
+    def _frame(self, image: Pixels) -> FrameFeatures:
+        config = self.config
+        small = fit_area(image, config.frame_pixels, self._vision.stride)
+        logits, boxes = self._model.finder(self._vision.maps(self._tensor([small])))
+        kept, salience = best_regions(
+            boxes[0].reshape(-1, 4).cpu().numpy(),
+            logits[0].sigmoid().reshape(-1).cpu().numpy(),
+            config.regions,
+            config.region_overlap,
+        )
+        crops = [square_crop(image, box, config.crop_pixels, config.crop_margin) for box in kept]
+        return FrameFeatures(self._project(crops, "live"), salience, kept.astype(np.float32))
+
+    @torch.inference_mode()
+    def encode_pages(self, pages: Sequence[PageInput]) -> list[PageOutput]:
+        """Encodes product pages; pictures of no size are left out."""
+        return [self._page(page) for page in pages]
+
+    def _page(self, page: PageInput) -> PageOutput:
+        config = self.config
+        usable = [image for image in page.images if min(image.shape[:2]) > 0]
+        vectors = np.concatenate(
+            [self._project([page_crop(i, config.crop_pixels, config.crop_margin)], "page") for i in usable]
+            or [np.zeros((0, self.dim), np.float16)]
+        )
+        words = self._words([(page.title, 1.0), (page.text, 0.3)])
+        picture = None
+        if len(vectors):
+            picture = nn.functional.normalize(torch.from_numpy(vectors).float().mean(dim=0), dim=-1).to(self._device)
+        if picture is None and words is None:
+            return PageOutput(vectors, np.zeros(self.dim, np.float16))
+        return PageOutput(vectors, _half(self._model.fuse(picture, words, "page")))
+
+    @torch.inference_mode()
+    def encode_windows(self, windows: Sequence[WindowInput]) -> NDArray[np.float16]:
+        """Encodes windows of a stream: (B, D) float16, L2-normalised; a zero row where there is nothing."""
+        out = np.zeros((len(windows), self.dim), np.float16)
+        for i, window in enumerate(windows):
+            words = self._words(window.keywords)
+            frames = [f for f in window.frames if len(f.regions)]
+            picture = None
+            if frames:
+                regions = torch.from_numpy(np.concatenate([f.regions for f in frames])).float()
+                salience = torch.from_numpy(np.concatenate([f.salience for f in frames]))
+                index = torch.repeat_interleave(
+                    torch.arange(len(frames)), torch.tensor([len(f.regions) for f in frames])
+                )
+                picture = self._model.pool(
+                    regions.to(self._device), salience.to(self._device), index.to(self._device), words
+                )
+            if picture is not None or words is not None:
+                out[i] = _half(self._model.fuse(picture, words, "live"))
+        return out
+
+    def _project(self, crops: Sequence[Pixels], domain: Domain) -> NDArray[np.float16]:
+        if not crops:
+            return np.zeros((0, self.dim), np.float16)
+        return _half(self._model.visual(self._vision.describe(self._tensor(crops)), domain))
+
+    def _words(self, weighted: Sequence[tuple[str, float]]) -> Tensor | None:
+        """The weighted mean of the texts' vectors, projected: (D,); None if there is no text."""
+        texts = [(text.strip(), weight) for text, weight in weighted if text.strip() and weight > 0]
+        if not texts:
+            return None
+        total = torch.stack([self._text_vector(text) * weight for text, weight in texts]).sum(dim=0)
+        mean = total / sum(weight for _, weight in texts)
+        return cast(Tensor, self._model.text(mean.unsqueeze(0))[0])
+
+    def _text_vector(self, text: str) -> Tensor:
+        with self._lock:
+            found = self._texts.get(text)
+            if found is not None:
+                self._texts.move_to_end(text)
+                return found
+            vector = self._text.encode(text, self.config.text_tokens)
+            self._texts[text] = vector
+            if len(self._texts) > TEXT_CACHE:
+                self._texts.popitem(last=False)
+            return vector
+
+    def _tensor(self, images: Sequence[Pixels]) -> Tensor:
+        """Pictures of one size -> (B, 3, H, W) float32 in [0, 255]."""
+        stacked = torch.from_numpy(np.stack(images)).to(self._device)
+        return stacked.permute(0, 3, 1, 2).float()
+
+
+def _half(vectors: Tensor) -> NDArray[np.float16]:
+    return cast(NDArray[Any], vectors.cpu().numpy()).astype(np.float16)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the device {name!r} is not there ({reason}); use auto or cpu") from None
+    return device

@@ -1,0 +1,185 @@
+"""How well a product fits a window of a stream, as a handful of numbers and as one calibrated probability.
+
+`match_features` compares one window with one candidate; `with_rivals` adds what only the whole list of
+candidates tells; `Calibration` turns the result into the probability that this product is being shown.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cope.errors import UserError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class MatchFeatures:
+    """How one product fits one window. All cosines lie in [-1, 1], the rest in [0, 1].
+
+    Attributes:
+        visual_recent: Mean over the frames of the newest hop of the best cosine of a region with a page picture.
+        visual_window: The same over the better half of all frames of the window: products turn and are covered.
+        fused: Cosine of the window's fused embedding with the page's.
+        text: Share of the page's terms that were said (`cope.keywords`).
+        text_share: `text` over the best `text` of any product; 0 if nothing was said of any.
+        margin_recent: `visual_recent` less that of the best other product.
+        margin_window: `visual_window` less that of the best other product.
+        margin_fused: `fused` less that of the best other product.
+        salience: Salience of the region that fits best in the newest hop.
+    """
+
+    visual_recent: float = 0.0
+    visual_window: float = 0.0
+    fused: float = 0.0
+    text: float = 0.0
+    text_share: float = 0.0
+    margin_recent: float = 0.0
+    margin_window: float = 0.0
+    margin_fused: float = 0.0
+    salience: float = 0.0
+
+
+FEATURES = tuple(f.name for f in fields(MatchFeatures))
+
+
+def match_features(
+    frames: Sequence[tuple[int, Array]],
+    recent_from_ms: int,
+    embedding: Array,
+    page_vectors: Array,
+    page_fused: Array,
+    text_score: float = 0.0,
+    best_text_score: float = 0.0,
+    saliences: Sequence[Array] | None = None,
+) -> MatchFeatures:
+    """Compares one window with one product.
+
+    Args:
+        frames: Per frame its media time in ms and its regions, (K, D) L2-normalised; K may be 0.
+        recent_from_ms: Media time from which a frame belongs to the newest hop.
+        embedding: (D,) fused live embedding; empty if there is none.
+        page_vectors: (N, D) pictures of the product's page; N may be 0.
+        page_fused: (D,) fused page embedding; empty if there is none.
+        text_score: Of this product in [0, 1].
+        best_text_score: The highest of any product in the catalogue or the room's bag.
+        saliences: Per frame the saliences of its regions, (K,).
+
+    Returns:
+        Features whose margins are still 0: see `with_rivals`.
+    """
+    pages = np.asarray(page_vectors, np.float32)
+    best: list[float] = []  # per frame
+    recent: list[float] = []
+    recent_salience: list[float] = []
+    for i, (pts_ms, regions) in enumerate(frames):
+        if len(regions) == 0 or len(pages) == 0:
+            value, at = 0.0, None
+        else:
+            cosines = (np.asarray(regions, np.float32) @ pages.T).max(axis=1)  # (K,)
+            at = int(cosines.argmax())
+            value = float(cosines[at])
+        best.append(value)
+        if pts_ms >= recent_from_ms:
+            recent.append(value)
+            if saliences is not None and at is not None:
+                recent_salience.append(float(saliences[i][at]))
+    half = sorted(best, reverse=True)[: math.ceil(len(best) / 2)]
+    has_fused = len(embedding) > 0 and len(page_fused) > 0
+    return MatchFeatures(
+        visual_recent=_mean(recent),
+        visual_window=_mean(half),
+        fused=float(np.asarray(embedding, np.float32) @ np.asarray(page_fused, np.float32)) if has_fused else 0.0,
+        text=text_score,
+        text_share=text_score / best_text_score if best_text_score > 0 else 0.0,
+        salience=_mean(recent_salience),
+    )
+
+
+def with_rivals(candidates: Sequence[MatchFeatures]) -> list[MatchFeatures]:
+    """Fills in the margins. A lone candidate is compared with 0, the cosine of unrelated things."""
+
+    def margins(values: list[float]) -> list[float]:
+        order = sorted(values, reverse=True)
+        first, second = order[0], order[1] if len(order) > 1 else 0.0
+        return [v - (second if v == first else first) for v in values]
+
+    if not candidates:
+        return []
+    recent = margins([c.visual_recent for c in candidates])
+    window = margins([c.visual_window for c in candidates])
+    fused = margins([c.fused for c in candidates])
+    return [
+        replace(c, margin_recent=r, margin_window=w, margin_fused=f)
+        for c, r, w, f in zip(candidates, recent, window, fused, strict=True)
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A logistic regression over `MatchFeatures`, fitted by `cope.calibrate` on products never trained on.
+
+    Attributes:
+        weights: One per field of `MatchFeatures`, by name.
+        bias: The logit where all features are 0.
+        prior: Share of (window, product) pairs that were true where it was fitted; a filter over time that
+            wants a likelihood ratio divides the odds by those of this prior.
+    """
+
+    weights: dict[str, float]
+    bias: float
+    prior: float
+
+    def logit(self, features: MatchFeatures) -> float:
+        """The log-odds that the product is being shown."""
+        return self.bias + sum(
+            self.weights[name] * value for name, value in zip(FEATURES, astuple(features), strict=True)
+        )
+
+    def probability(self, features: MatchFeatures) -> float:
+        """The probability, in [0, 1], that the product is being shown at the window's end."""
+        return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, self.logit(features)))))
+
+    def log_likelihood_ratio(self, features: MatchFeatures) -> float:
+        """log P(features | shown) - log P(features | not shown)."""
+        return self.logit(features) - math.log(self.prior / (1.0 - self.prior))
+
+    def save(self, path: Path) -> None:
+        """Writes JSON."""
+        content = {"weights": self.weights, "bias": self.bias, "prior": self.prior}
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Calibration":
+        """Reads what `save` wrote.
+
+        Raises:
+            UserError: The file is missing, is no calibration, or was fitted for other features.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            weights = {str(k): float(v) for k, v in content["weights"].items()}
+            bias, prior = float(content["bias"]), float(content["prior"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"cannot read the calibration {path}: {error}; write it again with cope.calibrate"
+            ) from None
+        if set(weights) != set(FEATURES) or not 0.0 < prior < 1.0:
+            raise UserError(f"the calibration {path} is for other features; write it again with cope.calibrate")
+        return cls(weights, bias, prior)
+
+
+# Until a model has been calibrated: only a clear cosine that leads the field counts.
+UNCALIBRATED = Calibration(
+    {name: 0.0 for name in FEATURES} | {"visual_window": 10.0, "margin_window": 20.0}, -8.0, 0.05
+)
