@@ -12,7 +12,6 @@ every vector and event carries, so vectors of two models are never mixed up.
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,8 @@ from torch import Tensor
 from cope.backbones import fingerprint
 from cope.config import FORMAT_VERSION, ModelConfig, from_dict
 from cope.errors import UserError
+from cope.identity import VERSION_DIGITS, locate
 from cope.scoring import Calibration
-
-VERSION_DIGITS = 8  # of the hash in the version: 4 billion models before two are mixed up by chance
-
 
 @dataclass(frozen=True)
 class Artefact:
@@ -51,23 +48,6 @@ class Artefact:
     def version(self) -> str:
         """Name and content hash."""
         return f"{self.name}@{self.digest[:VERSION_DIGITS]}"
-
-
-def packaged(name: str) -> Path:
-    """The folder of an artefact that ships in this package, whether it is there or not."""
-    return Path(str(files("cope"))) / "artefacts" / name
-
-
-def locate(path_or_name: str | Path) -> Path:
-    """The folder of an artefact: a path, or the name of one that ships.
-
-    Raises:
-        UserError: Neither.
-    """
-    for folder in (Path(path_or_name), packaged(str(path_or_name))):
-        if (folder / "config.json").is_file():
-            return folder
-    raise UserError(f"no model at {str(path_or_name)!r}: name a folder with a config.json, or cope-mini")
 
 
 def save(folder: Path, name: str, config: ModelConfig, weights: dict[str, Tensor], calibration: Calibration) -> str:

@@ -1,0 +1,27 @@
+"""Which index the settings ask for."""
+
+from topology.settings import Settings
+from workers.index.base import Index
+
+
+async def open_index(settings: Settings, model_version: str) -> Index:
+    """Returns the index of the settings: a Qdrant server's if they name one, else the embedded engine's.
+
+    Args:
+        settings: Reads `qdrant_url`, `qdrant_api_key`, `index_dir`, `index_alias`.
+        model_version: The model whose vectors the caller has.
+
+    Raises:
+        UserError: The folder cannot be used, or the index holds vectors of another model.
+        Unavailable: The server does not answer.
+    """
+    # Imported here: each takes a while to load, and a process needs one of them.
+    if settings.qdrant_url:
+        from workers.index.server import ServerIndex, connect
+
+        server = ServerIndex(connect(settings), settings.index_alias, model_version)
+        await server.open()
+        return server
+    from workers.index.edge import EdgeIndex
+
+    return EdgeIndex(settings.index_dir, model_version, f"{settings.index_alias}_v1")

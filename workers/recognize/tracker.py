@@ -1,0 +1,345 @@
+"""The filter over time: from per-window evidence to sightings that start, go on and end.
+
+One forward filter a stream (Rabiner 1989, "A tutorial on hidden Markov models", III.A) over the states "product i
+is being shown" and "none of these". Each hop it
+
+1. forgets: a share `leave` of every product's belief goes back to a pool, from which any product may be entered;
+2. weighs every product's belief by the calibrated odds of the newest window, "none" by 1;
+3. normalises.
+
+Neighbouring windows share most of their frames, and a wrong look-alike stays wrong, so their evidence is not
+independent: the odds in favour are damped by the exponent `damping`. With the defaults, a product whose calibrated
+probability stays at p is believed to about p (0.8: 0.86, 0.9: 0.92, 0.95: 0.95, 0.99: 0.98): the filter steadies
+confidences without inflating them. A clear showing (0.99) passes 0.8 with its second window, 0.9 with its third; a
+flicker of one window passes it never.
+
+Plain Python. Its state is a few hundred bytes, and a filter restored from them goes on exactly as the one that wrote
+them. So that the last bits of a matrix product (about 1e-6, they depend on the batch) do not show, evidence comes in
+rounded (`workers.recognize.evidence`) and beliefs are kept at six decimals.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from topology.errors import BadInput
+
+_TYPICAL_HOP_MS = 2_000
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """What the filter believes about showings.
+
+    Attributes:
+        threshold: Belief at which a sighting starts.
+        release: Share of the threshold below which a product counts as gone. Near 1, sightings break at every
+            covered frame; near 0, they outlast their product.
+        patience_ms: How long the belief must stay low before the sighting ends: hosts lay a product down and take
+            it up again. Above, two showings of a product melt into one.
+        leave: Share of belief that leaves a product per 2 s of media time. Lower: slower to start, slower to switch.
+        damping: Exponent of odds in favour. At 1, eight correlated windows would make 0.6 a certainty.
+        entrants: Products that may enter per hop, the most likely ones: each takes a share of "none".
+        least: Belief below which a product is forgotten.
+        support: Frames that must show the product, judged without words, before a sighting of it may start. Speech
+            about a product is no showing.
+        update_every_ms: Media time between `updated` events.
+    """
+
+    threshold: float = 0.8
+    release: float = 0.5
+    patience_ms: int = 4_000
+    leave: float = 0.2
+    damping: float = 0.5
+    entrants: int = 8
+    least: float = 1e-4
+    support: int = 2
+    update_every_ms: int = 10_000
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one window says of one product.
+
+    Attributes:
+        log_odds: Calibrated log-odds that the product is being shown at the window's end.
+        frames: Media times of the frames, new since the last window, that show it, judged without words.
+        visual: Best cosine of a region with a page image.
+        text: Keyword match in [0, 1].
+        keywords: Spoken keywords that name it.
+    """
+
+    product_id: str
+    log_odds: float
+    frames: tuple[int, ...] = ()
+    visual: float = 0.0
+    text: float = 0.0
+    keywords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A sighting starts, goes on or ends.
+
+    Attributes:
+        first_window_ms: Start of the window that started the sighting.
+        emitted_media_ms: Media time that had been looked at.
+        confidence: The belief; in an `ended` one the highest of the sighting.
+        frames: Latest frames that show the product.
+        runner_up: Next best product and its belief.
+    """
+
+    product_id: str
+    status: Literal["started", "updated", "ended"]
+    epoch: int
+    first_window_ms: int
+    media_start_ms: int
+    media_end_ms: int
+    emitted_media_ms: int
+    confidence: float
+    frames: tuple[int, ...]
+    visual: float
+    text: float
+    keywords: tuple[str, ...]
+    runner_up: tuple[str, float] | None
+
+
+class Belief(msgspec.Struct, array_like=True):
+    """What is known of a product that may be on.
+
+    Attributes:
+        probability: That it is being shown.
+        since_ms: First frame of the present run of frames that show it; -1 without one.
+        frames: The latest of them, at most `_EVIDENCE`.
+        seen: How many they are in all.
+    """
+
+    product_id: str
+    probability: float = 0.0
+    since_ms: int = -1
+    frames: tuple[int, ...] = ()
+    seen: int = 0
+    visual: float = 0.0
+    text: float = 0.0
+    keywords: tuple[str, ...] = ()
+
+
+class Sighting(msgspec.Struct, array_like=True):
+    """What is on now.
+
+    Attributes:
+        reported_ms: Media time of its last event.
+        low_ms: Media time since which the belief has been low; -1 if it is not.
+        highest: Highest belief so far.
+    """
+
+    product_id: str
+    first_window_ms: int
+    media_start_ms: int
+    media_end_ms: int
+    reported_ms: int
+    low_ms: int
+    highest: float
+
+
+class TrackerState(msgspec.Struct, array_like=True):
+    """All that a tracker knows. `epoch` -1: nothing yet; `looked_ms`: media time that has been looked at."""
+
+    epoch: int = -1
+    start_ms: int = -1
+    looked_ms: int = 0
+    beliefs: list[Belief] = []
+    sighting: Sighting | None = None
+
+
+_EVIDENCE = 8  # frames named in an event; more would swell the state, and nobody looks at them
+_decoder = msgspec.msgpack.Decoder(TrackerState)
+
+
+class Tracker:
+    """The recognition filter of one stream."""
+
+    def __init__(self, config: FilterConfig, state: bytes = b"") -> None:
+        self._config = config
+        try:
+            self._state = _decoder.decode(state) if state else TrackerState()
+        except msgspec.MsgspecError as error:
+            raise BadInput(f"not the state of a recognition filter: {error}") from error
+
+    def to_bytes(self) -> bytes:
+        """Returns the state, for `Tracker(config, state)`."""
+        return msgspec.msgpack.encode(self._state)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the newest window; -1 before the first one."""
+        return self._state.epoch
+
+    @property
+    def start_ms(self) -> int:
+        """Start of the newest window; -1 before the first one of the epoch."""
+        return self._state.start_ms
+
+    @property
+    def looked_ms(self) -> int:
+        """Media time up to which frames have been judged."""
+        return self._state.looked_ms
+
+    @property
+    def products(self) -> list[str]:
+        """Products under consideration: they must be in the observations, whatever a search finds."""
+        return [belief.product_id for belief in self._state.beliefs]
+
+    def has_seen(self, epoch: int, start_ms: int) -> bool:
+        """Whether the window was dealt with already: a redelivery."""
+        return (epoch, start_ms) <= (self._state.epoch, self._state.start_ms)
+
+    def begin_epoch(self, epoch: int) -> list[Decision]:
+        """Ends what an older epoch left on. To be called before an epoch's first window; harmless otherwise."""
+        if epoch <= self._state.epoch:
+            return []
+        ended = self.end_epoch()
+        self._state = TrackerState(epoch=epoch)
+        return ended
+
+    def end_epoch(self) -> list[Decision]:
+        """Ends the sighting: the stream is over, or has reconnected."""
+        decisions = [self._end()] if self._state.sighting else []
+        self._state.beliefs = []
+        return decisions
+
+    def observe(self, start_ms: int, end_ms: int, observations: Sequence[Observation]) -> list[Decision]:
+        """Takes the next window of the epoch.
+
+        Args:
+            start_ms: The window's start, after that of the window before.
+            end_ms: Its end.
+            observations: Of all candidates and of `products`. A product that is missing is gone from the catalogue
+                or the room's bag.
+        """
+        state = self._state
+        elapsed_ms = _TYPICAL_HOP_MS if state.start_ms < 0 else start_ms - state.start_ms
+        self._filter(elapsed_ms, observations)
+        self._note_frames(observations)
+        state.start_ms, state.looked_ms = start_ms, end_ms
+        return self._decide()
+
+    def _filter(self, elapsed_ms: int, observations: Sequence[Observation]) -> None:
+        config, state = self._config, self._state
+        leave = 1.0 - (1.0 - config.leave) ** (elapsed_ms / _TYPICAL_HOP_MS)
+        held = {belief.product_id: belief.probability for belief in state.beliefs}
+        pool = 1.0 - (1.0 - leave) * math.fsum(held.values())
+        order = sorted(observations, key=lambda one: (-one.log_odds, one.product_id))
+        entrants = {one.product_id for one in order[: config.entrants]}
+        weights: dict[str, float] = {}
+        for one in order:
+            # Against a product, a window counts in full for those that come in, so that many unlikely candidates do
+            # not add up to a likely one; for those that are in, damped, so that a covered product is not dropped.
+            odds = math.exp(max(-30.0, min(30.0, one.log_odds)))
+            damped = odds**config.damping
+            stay = (1.0 - leave) * held.get(one.product_id, 0.0) * damped
+            enter = leave * pool * min(odds, damped) if one.product_id in entrants else 0.0
+            weights[one.product_id] = stay + enter
+        total = (1.0 - leave) * pool + math.fsum(weights.values())
+        on = state.sighting.product_id if state.sighting else None
+        known = {belief.product_id: belief for belief in state.beliefs}
+        state.beliefs = []
+        for product_id, weight in weights.items():
+            probability = round(weight / total, 6)
+            if probability >= config.least or product_id == on:
+                belief = known.get(product_id) or Belief(product_id)
+                belief.probability = probability
+                state.beliefs.append(belief)
+        state.beliefs.sort(key=lambda belief: (-belief.probability, belief.product_id))
+
+    def _note_frames(self, observations: Sequence[Observation]) -> None:
+        by_product = {one.product_id: one for one in observations}
+        for belief in self._state.beliefs:
+            one = by_product[belief.product_id]
+            belief.visual, belief.text, belief.keywords = one.visual, one.text, one.keywords
+            for pts_ms in one.frames:
+                if not belief.frames or pts_ms - belief.frames[-1] > self._config.patience_ms + _TYPICAL_HOP_MS:
+                    belief.since_ms, belief.seen, belief.frames = pts_ms, 0, ()
+                belief.seen += 1
+                belief.frames = (*belief.frames, pts_ms)[-_EVIDENCE:]
+
+    def _decide(self) -> list[Decision]:
+        config, state = self._config, self._state
+        best = state.beliefs[0] if state.beliefs else None
+        if best and not (best.probability >= config.threshold and self._is_shown(best)):
+            best = None
+        decisions = []
+        if state.sighting:
+            decisions += self._continue(state.sighting, best)
+        if best and not state.sighting:
+            state.sighting = Sighting(
+                best.product_id,
+                first_window_ms=state.start_ms,
+                media_start_ms=best.since_ms,
+                media_end_ms=best.frames[-1],
+                reported_ms=state.looked_ms,
+                low_ms=-1,
+                highest=best.probability,
+            )
+            decisions.append(self._decision("started", best.probability))
+        return decisions
+
+    def _is_shown(self, belief: Belief) -> bool:
+        recent = bool(belief.frames) and self._state.looked_ms - belief.frames[-1] <= self._config.patience_ms
+        return recent and belief.seen >= self._config.support
+
+    def _continue(self, sighting: Sighting, best: Belief | None) -> list[Decision]:
+        config, state = self._config, self._state
+        own = self._belief(sighting.product_id)
+        if own is None or (best and best.product_id != sighting.product_id):
+            return [self._end()]
+        if own.probability >= config.threshold * config.release:
+            sighting.low_ms = -1
+            sighting.highest = max(sighting.highest, own.probability)
+            # Frames seen while the belief was low belong to the sighting only if it recovers.
+            sighting.media_end_ms = max((sighting.media_end_ms, *own.frames))
+        elif sighting.low_ms < 0:
+            sighting.low_ms = state.looked_ms
+        elif state.looked_ms - sighting.low_ms >= config.patience_ms:
+            return [self._end()]
+        if sighting.low_ms < 0 and state.looked_ms - sighting.reported_ms >= config.update_every_ms:
+            sighting.reported_ms = state.looked_ms
+            return [self._decision("updated", own.probability)]
+        return []
+
+    def _end(self) -> Decision:
+        sighting = self._state.sighting
+        assert sighting is not None  # noqa: S101 - the callers have looked
+        decision = self._decision("ended", sighting.highest)
+        self._state.sighting = None
+        own = self._belief(sighting.product_id)
+        if own:  # should it come back, that is a new sighting with frames of its own
+            own.since_ms, own.seen, own.frames = -1, 0, ()
+        return decision
+
+    def _decision(self, status: Literal["started", "updated", "ended"], confidence: float) -> Decision:
+        state, sighting = self._state, self._state.sighting
+        assert sighting is not None  # noqa: S101 - the callers have looked
+        own = self._belief(sighting.product_id) or Belief(sighting.product_id)
+        other = next((one for one in state.beliefs if one.product_id != sighting.product_id), None)
+        return Decision(
+            product_id=sighting.product_id,
+            status=status,
+            epoch=state.epoch,
+            first_window_ms=sighting.first_window_ms,
+            media_start_ms=sighting.media_start_ms,
+            media_end_ms=sighting.media_end_ms,
+            emitted_media_ms=state.looked_ms,
+            confidence=round(confidence, 4),
+            frames=own.frames,
+            visual=own.visual,
+            text=own.text,
+            keywords=own.keywords,
+            runner_up=(other.product_id, round(other.probability, 4)) if other else None,
+        )
+
+    def _belief(self, product_id: str) -> Belief | None:
+        return next((belief for belief in self._state.beliefs if belief.product_id == product_id), None)
