@@ -39,4 +39,5 @@ def watch_command(
     from workers.watch.session import watch
 
     settings = load_settings(**({"model": model} if model else {}))
-    return asyncio.run(watch(settings, sources, catalog, events_path=events, realtime=realtime, language=language))
+    result = asyncio.run(watch(settings, sources, catalog, events_path=events, realtime=realtime, language=language))
+    return result.status

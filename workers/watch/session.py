@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 from urllib.parse import urlsplit
@@ -24,6 +25,37 @@ from workers.roles import create_worker
 from workers.watch.following import Following
 from workers.watch.progress import StreamProgress, WatchProgress
 from workers.watch.view import create_view, media_time
+
+
+@dataclass(frozen=True)
+class WatchResult:
+    """What became of a watch.
+
+    Attributes:
+        failed: Streams that could not be played to their end.
+        sightings: Sightings started, over all streams.
+        media_ms: Media looked at, over all streams.
+        seconds: Wall time from the announcement of the streams to their end.
+    """
+
+    failed: tuple[str, ...]
+    sightings: int
+    media_ms: int
+    seconds: float
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return 1 if self.failed else 0
+
+    def __str__(self) -> str:
+        """One line for people."""
+        speed = self.media_ms / 1000 / max(self.seconds, 0.001)
+        return (
+            f"{self.sightings} sightings in {media_time(self.media_ms)} of streams, "
+            f"looked at in {self.seconds:.0f} s: {speed:.1f} × real time"
+        )
+
 
 # Roles that compute with the model share one encoder: its towers take some 600 MB.
 _ENCODING_ROLES = ("catalog", "embed", "recognize")
@@ -55,11 +87,8 @@ async def watch(
     events_path: Path | None = None,
     realtime: bool = False,
     language: str | None = None,
-) -> int:
+) -> WatchResult:
     """Recognises the catalogue's products in the sources.
-
-    Returns:
-        Exit status: 0, or 1 if a stream failed on the way.
 
     Raises:
         UserError: A source, the catalogue or a setting cannot be used.
@@ -84,7 +113,7 @@ async def _run(
     *,
     realtime: bool,
     language: str | None,
-) -> int:
+) -> WatchResult:
     progress = WatchProgress(streams, settings.window_ms)
     async with AsyncExitStack() as stack:
         encoder = await asyncio.to_thread(Encoder, settings.model, settings.device, settings.threads)
@@ -109,8 +138,14 @@ async def _run(
             if not own_broker:
                 stack.push_async_callback(_end_if_open, settings, stream)
         await following.until_finished(*(worker.wait_failed() for worker in workers))
-        view.say(_summary(streams, time.monotonic() - started))
-    return 1 if any(stream.failed for stream in streams) else 0
+        result = WatchResult(
+            failed=tuple(stream.stream_id for stream in streams if stream.failed),
+            sightings=sum(stream.sightings for stream in streams),
+            media_ms=sum(stream.processed_ms for stream in streams),
+            seconds=time.monotonic() - started,
+        )
+        view.say(str(result))
+    return result
 
 
 async def _start_workers(stack: AsyncExitStack, settings: Settings, encoder: Encoder) -> list[Worker]:
@@ -139,16 +174,7 @@ def _open_events(path: Path) -> TextIO:
         raise UserError(f"{path}: events cannot be written there: {error.strerror}") from None
 
 
-def _summary(streams: list[StreamProgress], seconds: float) -> str:
-    media_ms = sum(stream.processed_ms for stream in streams)
-    sightings = sum(stream.sightings for stream in streams)
-    return (
-        f"{sightings} sightings in {media_time(media_ms)} of {len(streams)} streams, "
-        f"{seconds:.0f} s: {media_ms / 1000 / max(seconds, 0.001):.1f} × real time"
-    )
-
-
-async def _until_interrupted(work: Coroutine[Any, Any, int]) -> int:
+async def _until_interrupted(work: Coroutine[Any, Any, WatchResult]) -> WatchResult:
     """Runs `work`; SIGINT and SIGTERM cancel it, so that everything it started is taken down.
 
     Raises:
