@@ -26,6 +26,7 @@ from cope.errors import UserError
 from cope.identity import VERSION_DIGITS, locate
 from cope.scoring import Calibration
 
+
 @dataclass(frozen=True)
 class Artefact:
     """What an artefact folder holds.
