@@ -7,7 +7,6 @@ import faust
 from faust.types.auth import CredentialsT
 
 from topology.connection import bootstrap_servers, full_name, ssl_context
-from topology.log import LARGEST_RECORD_BYTES
 from topology.settings import Role, Settings
 
 # Records that wait in a process between Kafka's fetcher and a handler, over all partitions of a topic. Frames
@@ -16,6 +15,10 @@ BUFFERED_RECORDS = 256
 # Records that one fetch may hand over. A full buffer stops the whole app (all topics), and the buffer asks its
 # partition to pause at 4/5 of its size: one fetch must fit into the remaining fifth.
 FETCHED_RECORDS = 32
+
+# Per partition and fetch; a larger record still comes, alone (KIP-74). More would be held for each of dozens of
+# partitions at once.
+FETCHED_BYTES = 1_048_576
 
 
 def group_id(role: Role, settings: Settings) -> str:
@@ -47,7 +50,7 @@ def make_app(role: Role, settings: Settings) -> faust.App:
         # Handlers may wait long (for a paused dependency); heartbeats say whether a process lives.
         broker_max_poll_interval=24 * 3600.0,
         consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=LARGEST_RECORD_BYTES,
+        consumer_max_fetch_size=FETCHED_BYTES,
         stream_buffer_maxsize=BUFFERED_RECORDS,
         stream_wait_empty=False,
         stream_recovery_delay=0.0,

@@ -13,10 +13,9 @@ from typing import Any, Generic, Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
-    IllegalOperation,
+    GroupAuthorizationFailedError,
     KafkaError,
     MessageSizeTooLargeError,
-    RecordTooLargeError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
 )
@@ -41,7 +40,10 @@ LARGEST_RECORD_BYTES = max(spec.max_message_bytes for spec in TOPICS.values())
 LINGER_MS = 5  # a batch waits so long for company; above, it would show in the latency of live events
 
 # Errors of the broker's state or the network are passing; these are not.
-_PERMANENT = (TopicAuthorizationFailedError, SaslAuthenticationFailed, IllegalOperation)
+_PERMANENT = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, SaslAuthenticationFailed)
+
+# What Kafka's record format adds to key, value and headers: a batch header of 61 bytes and some lengths.
+_ENVELOPE_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -239,18 +241,19 @@ class Producer:
     ) -> None:
         """As `send`, for bytes."""
         limit = TOPICS[topic].max_message_bytes
-        size = len(value or b"") + len(key or b"")
+        size = _ENVELOPE_BYTES + len(value or b"") + len(key or b"") + sum(len(k) + len(v) for k, v in headers)
+        if size > limit:
+            raise BadInput(f"a record of {size} bytes is larger than {topic} takes ({limit})")
 
         async def attempt() -> None:
             producer = await self._connected()
-            await producer.send_and_wait(
-                full_name(self._settings, topic), value, key=key, partition=partition, headers=headers
-            )
+            name = full_name(self._settings, topic)
+            try:
+                await producer.send_and_wait(name, value, key=key, partition=partition, headers=headers)
+            except MessageSizeTooLargeError as error:  # the broker's own limit is lower than ours
+                raise BadInput(f"a record of {size} bytes is larger than the broker takes on {name}") from error
 
-        try:
-            await _retrying(attempt, f"send to {topic}")
-        except (MessageSizeTooLargeError, RecordTooLargeError) as error:
-            raise BadInput(f"a record of {size} bytes is larger than {topic} takes ({limit})") from error
+        await _retrying(attempt, f"send to {topic}")
 
     async def stop(self) -> None:
         """Closes the connection."""
@@ -289,8 +292,6 @@ async def _retrying(fn: Callable[[], Any], what: str) -> Any:
     async def attempt() -> Any:
         try:
             return await fn()
-        except (MessageSizeTooLargeError, RecordTooLargeError):
-            raise
         except (KafkaError, OSError) as error:
             _raise_permanent(error, what)
             raise Unavailable(f"{what}: {describe(error)}") from error
@@ -312,7 +313,6 @@ def _new_consumer(settings: Settings) -> AIOKafkaConsumer:
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        max_partition_fetch_bytes=LARGEST_RECORD_BYTES,
         fetch_max_wait_ms=POLL_MS,
     )
 

@@ -78,8 +78,12 @@ def dead_letter(topic: str) -> str:
     return topic + DEAD_LETTER_SUFFIX
 
 
+# Beside the largest record, a dead letter carries headers that tell its cause.
+_CAUSE_BYTES = 16_384
+
+
 def _dead_letter_spec(source: TopicSpec) -> TopicSpec:
-    return TopicSpec(dead_letter(source.name), source.keyed_by, 14 * _DAY_MS, source.max_message_bytes)
+    return TopicSpec(dead_letter(source.name), source.keyed_by, 14 * _DAY_MS, source.max_message_bytes + _CAUSE_BYTES)
 
 
 TOPICS: dict[str, TopicSpec] = {

@@ -1,0 +1,113 @@
+"""Brokers for tests: Tansu, embedded, and Apache Kafka where KAFKA_HOME names a distribution."""
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from topology.embedded import EmbeddedBroker
+from topology.settings import Settings
+
+KAFKA_READY_TIMEOUT_S = 60.0
+_prefixes = itertools.count()
+
+
+def _fresh(settings: Settings) -> Settings:
+    """Returns settings whose topics and groups no other test uses, with few partitions (groups join faster)."""
+    update = {"topic_prefix": f"t{os.getpid()}-{next(_prefixes)}-", "stream_partitions": 3, "product_partitions": 2}
+    return settings.model_copy(update=update)
+
+
+@pytest.fixture(scope="session")
+def embedded_broker() -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def broker(embedded_broker: EmbeddedBroker) -> Settings:
+    """Settings of the embedded broker (Tansu), with a topic prefix of this test's own."""
+    return _fresh(embedded_broker.configure(Settings(_env_file=None)))
+
+
+class KafkaServer:
+    """An Apache Kafka broker of KAFKA_HOME, which can be killed and started again with its data."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self._home = home
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port_pair()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        log = self._folder / "log"
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [str(self._home / "bin" / "kafka-dev-server"), str(self.port), str(self._folder / "data")],
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + KAFKA_READY_TIMEOUT_S
+        while b"Kafka Server started" not in log.read_bytes():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"Kafka does not start: {log.read_text()[-2000:]}")
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """Ends the broker as `kill -9` does."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    home = os.environ.get("KAFKA_HOME")
+    if not home:
+        pytest.skip("KAFKA_HOME names no Kafka distribution")
+    server = KafkaServer(Path(home), tmp_path_factory.mktemp("kafka"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def kafka(kafka_server: KafkaServer) -> Settings:
+    """Settings of an Apache Kafka broker, with a topic prefix of this test's own. Mark the test `kafka`."""
+    settings = Settings(_env_file=None, broker=kafka_server.address)
+    return _fresh(settings.model_copy(update={"broker_session_timeout_s": 6.0, "idempotent_producer": True}))
+
+
+@pytest.fixture(params=["broker", pytest.param("kafka", marks=pytest.mark.kafka)])
+def any_broker(request: pytest.FixtureRequest) -> Settings:
+    """The test runs on the embedded broker, and again on Apache Kafka where that is present."""
+    settings: Settings = request.getfixturevalue(request.param)
+    return settings
+
+
+def _free_port_pair() -> int:
+    """Returns a free port whose successor is free too (Kafka's controller takes that)."""
+    for _ in range(100):
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no two free ports in a row")
