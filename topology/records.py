@@ -50,11 +50,13 @@ class StreamStatus(Record, frozen=True, kw_only=True):
 
     Attributes:
         epoch: The newest epoch of the stream, from 0.
+        first_epoch: The epoch with which the announcement's capture began; a file is replayed from it.
         announced_offset: Offset in `live_streams` of the announcement that this capture serves.
         sent_until_ms: Media time up to which all frames and speech of the epoch were delivered.
         reconnects: Connections opened after the first one, since the announcement.
         detail: What happened, in words, for states "stalled" and "failed".
         at_ms: Wall clock of this status, Unix milliseconds.
+        live: Captured from a network stream: an epoch that broke off cannot be replayed, as a file's can.
     """
 
     stream_id: str
@@ -65,6 +67,8 @@ class StreamStatus(Record, frozen=True, kw_only=True):
     reconnects: int = 0
     detail: str = ""
     at_ms: int = 0
+    first_epoch: int = 0
+    live: bool = False
 
 
 class Frame(Record, frozen=True, kw_only=True):
