@@ -4,7 +4,8 @@ Internal records are MessagePack. `ProductDetected` is JSON with the attributes 
 headers: the binary content mode of the CloudEvents Kafka protocol binding 1.0.
 """
 
-from typing import Any, TypeVar, cast
+from typing import Any, cast
+from urllib.parse import quote
 
 import msgspec
 
@@ -13,7 +14,6 @@ from topology.records import ProductDetected, Record, decode, encode
 
 Headers = list[tuple[str, bytes]]
 Value = Record | ProductDetected
-V = TypeVar("V", Record, ProductDetected)
 
 CLOUD_EVENT_TYPE = "cope.product_detected.v1"
 """The `v1` rises with any change that an old consumer of `product_detected` would not understand."""
@@ -53,7 +53,7 @@ def cloud_event_headers(event: ProductDetected) -> Headers:
         "specversion": "1.0",
         "id": f"{event.detection_id}.{event.status}.{event.emitted_media_ms}",
         "type": CLOUD_EVENT_TYPE,
-        "source": f"/streams/{event.stream_id}",
+        "source": f"/streams/{quote(event.stream_id, safe='')}",
         "subject": event.product_id,
         "time": event.detected_at,
     }

@@ -39,6 +39,8 @@ EVENT_LATENCY = Histogram(
     "cope_event_latency_seconds", "From the capture of the newest frame looked at to its event", buckets=_LATENCY
 )
 MATCH_CONFIDENCE = Histogram("cope_match_confidence", "Confidence of started sightings", buckets=_PROBABILITY)
+REJECTED = Counter("cope_windows_rejected_total", "Windows with candidates, none of which was believed to be on")
+BAG_UNKNOWN = Counter("cope_bag_unknown_products_total", "Products of shopping bags that the catalogue does not have")
 
 # Flow
 DEAD_LETTERS = Counter("cope_dead_letters_total", "Records sent to a dead-letter queue", ["topic", "error"])
