@@ -38,7 +38,7 @@ format: $(VENV)/dev.stamp ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/offline.stamp ## Speed, memory and latency of watch; JSON in build/
+bench: $(VENV)/dev.stamp ## Speed, memory and latency of watch; JSON in build/
 	$(BIN)/python -m benchmarks.watch
 
 clean: ## Remove the virtual environment and all caches
