@@ -6,7 +6,7 @@ process, and sending from the command line.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
@@ -156,7 +156,16 @@ class Follower(Generic[R]):
         self._from_beginning = from_beginning
         self._positions: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
+        self._moved = asyncio.Event()
         self._stopped = False
+
+    async def reach(self, ends: Mapping[int, int]) -> None:
+        """Returns when all records below these offsets, one a partition, were yielded and taken."""
+        while True:
+            positions = {partition.partition: position for partition, position in self._positions.items()}
+            if all(positions.get(partition, 0) >= end for partition, end in ends.items()):
+                return
+            await self._moved.wait()
 
     def stop(self) -> None:
         """Ends the iteration, within `POLL_MS`."""
@@ -204,6 +213,8 @@ class Follower(Generic[R]):
         return consumer
 
     def _note_progress(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
         if all(self._positions[partition] >= end for partition, end in self._ends.items()):
             self.caught_up.set()
 

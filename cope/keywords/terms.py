@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from cope.keywords.text import Token, clean, is_content, tokens, words
 
@@ -43,7 +44,7 @@ def units(found: list[Token]) -> Iterator[tuple[int, int, float]]:
         if is_content(found[start:end]):
             yield start, end, 1.0
     plain = _outermost(spans)
-    for (start, mid), (after, end) in zip(plain, plain[1:], strict=False):
+    for (start, mid), (after, end) in pairwise(plain):
         if mid == after and (is_content(found[start:mid]) or is_content(found[after:end])):
             yield start, end, _PAIR
     if len(plain) > 2 and len(found) <= MAX_PHRASE_TOKENS:

@@ -105,7 +105,7 @@ def words(found: list[Token]) -> Iterator[tuple[int, int]]:
             end += 1
         run = "".join(token.norm for token in found[at:end])
         # No HMM: it joins unknown characters differently in different sentences.
-        for word, start, stop in jieba.tokenize(run, mode="search", HMM=False):
+        for _word, start, stop in jieba.tokenize(run, mode="search", HMM=False):
             yield at + start, at + stop
         at = end
 

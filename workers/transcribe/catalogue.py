@@ -1,0 +1,73 @@
+"""The vocabulary, kept in step with `product_pages`."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from cope.keywords import Vocabulary
+from topology.log import Follower, LogRecord
+from topology.records import ProductPage
+from topology.settings import Settings
+from topology.topics import PRODUCT_PAGES
+
+_log = logging.getLogger(__name__)
+
+
+class CatalogueWords:
+    """Follows `product_pages` into a vocabulary.
+
+    Args:
+        settings: Name the broker.
+        vocabulary: Filled and changed here.
+        in_model_thread: Runs a function where the vocabulary is used, so that nothing reads it while it changes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        vocabulary: Vocabulary,
+        in_model_thread: Callable[..., Awaitable[None]],
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._in_model_thread = in_model_thread
+        self._follower: Follower[ProductPage] = Follower(settings, PRODUCT_PAGES, ProductPage)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Returns when all pages that the topic holds now are known; goes on following it."""
+        self._task = asyncio.create_task(self._follow(), name="vocabulary")
+        caught_up = asyncio.create_task(self._follower.caught_up.wait())
+        try:
+            await asyncio.wait({self._task, caught_up}, return_when=asyncio.FIRST_COMPLETED)
+            if self._task.done():
+                self._task.result()
+        finally:
+            caught_up.cancel()
+        _log.info("vocabulary is read", extra={"products": len(self._vocabulary)})
+
+    async def wait(self) -> None:
+        """Returns never; raises what ends the following."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def reach(self, ends: Mapping[int, int]) -> None:
+        """Returns when the pages below these offsets, one a partition, are known."""
+        await self._follower.reach(ends)
+
+    async def stop(self) -> None:
+        """Ends the following."""
+        self._follower.stop()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        async for record in self._follower:
+            await self._in_model_thread(self._take, record)
+
+    def _take(self, record: LogRecord[ProductPage]) -> None:
+        page = record.value
+        if page is None:
+            self._vocabulary.remove(record.key)
+            return
+        self._vocabulary.add(record.key, page.title, page.brand, page.category, page.attributes)

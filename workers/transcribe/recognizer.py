@@ -1,0 +1,68 @@
+"""The interface of a speech recognizer, and its twin in memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE = 16_000
+
+Audio = npt.NDArray[np.float32]
+"""Mono sound at 16 kHz, (N,), values in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in a piece of sound.
+
+    Attributes:
+        text: Empty if nobody was understood.
+        language: Primary language tag, as asked for or detected; None if unknown.
+        language_probability: 1 for a language that was asked for.
+        confidence: Mean token probability in [0, 1]; 0 without text.
+    """
+
+    text: str = ""
+    language: str | None = None
+    language_probability: float = 0.0
+    confidence: float = 0.0
+
+
+class Recognizer(Protocol):
+    """Turns sound into text. The same sound gives the same text, whatever was heard before."""
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """Language tags that may be asked for."""
+
+    def transcribe(self, audio: Audio, language: str | None) -> Transcript:
+        """Returns what is said.
+
+        Args:
+            audio: At most 30 s.
+            language: One of `languages`; None to detect it.
+        """
+
+
+class MemoryRecognizer:
+    """A recognizer that knows what each sound says: for tests of everything around it.
+
+    Args:
+        listen: Returns the transcript of a sound.
+        languages: What it accepts.
+    """
+
+    def __init__(self, listen: Callable[[Audio, str | None], Transcript], languages: tuple[str, ...] = ("en", "zh")):
+        self._listen = listen
+        self._languages = frozenset(languages)
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """Language tags that may be asked for."""
+        return self._languages
+
+    def transcribe(self, audio: Audio, language: str | None) -> Transcript:
+        """Returns what `listen` says."""
+        return self._listen(audio, language)

@@ -1,0 +1,117 @@
+"""One piece of speech to its keywords. No Kafka here."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from cope.keywords import Vocabulary
+from topology.errors import BadInput
+from topology.records import Keyword, Keywords, Speech
+from workers.transcribe.language import CERTAIN, primary_tag
+from workers.transcribe.recognizer import SAMPLE_RATE, Audio, Recognizer
+
+_log = logging.getLogger(__name__)
+
+_BYTES_PER_MS = SAMPLE_RATE * 2 // 1000
+# Sound is cut in blocks, its times are whole milliseconds: they differ by less than a block, never by more.
+_LENGTH_TOLERANCE_MS = 300
+_LONGEST_MS = 30_000  # what Whisper takes in at once
+
+
+class Transcriber:
+    """Speech to text to keywords.
+
+    Args:
+        recognizer: Turns sound into text.
+        vocabulary: The catalogue's words; may change between calls.
+        default_language: Of speech that names none; empty: detect it.
+    """
+
+    def __init__(self, recognizer: Recognizer, vocabulary: Vocabulary, default_language: str = "") -> None:
+        self._recognizer = recognizer
+        self._vocabulary = vocabulary
+        self._default = default_language
+        self._refused: set[str] = set()
+
+    def language_of(self, speech: Speech) -> str | None:
+        """Returns the language that is known before listening: announced, or the default; None to detect it."""
+        if not speech.language:
+            return self._default or None
+        announced = primary_tag(speech.language)
+        if announced in self._recognizer.languages:
+            return announced
+        if announced not in self._refused:
+            self._refused.add(announced)
+            _log.warning(
+                "the speech model does not know the announced language, detecting it",
+                extra={"stream_id": speech.stream_id, "language": speech.language},
+            )
+        return self._default or None
+
+    def transcribe(self, speech: Speech, settled: str | None) -> Keywords:
+        """Returns the answer to a piece of speech.
+
+        Args:
+            settled: The language detected earlier in the epoch, None if not yet.
+
+        Raises:
+            BadInput: The audio is not what a Speech holds.
+        """
+        known = self.language_of(speech) or settled
+        if not speech.audio or speech.end_of_epoch:
+            return progress(speech, known)
+        transcript = self._recognizer.transcribe(samples(speech), known)
+        certain = bool(transcript.text) and transcript.language_probability >= CERTAIN
+        found: Sequence[tuple[str, float]] = ()
+        if transcript.text:
+            found = self._vocabulary.extract(transcript.text, transcript.language)
+        return Keywords(
+            stream_id=speech.stream_id,
+            epoch=speech.epoch,
+            start_ms=speech.start_ms,
+            end_ms=speech.end_ms,
+            captured_at_ms=speech.captured_at_ms,
+            text=transcript.text,
+            keywords=tuple(Keyword(text, weight) for text, weight in found),
+            language=known or transcript.language,
+            language_fixed=known is not None or certain,
+            confidence=transcript.confidence,
+        )
+
+
+def progress(speech: Speech, language: str | None) -> Keywords:
+    """Returns an answer without words: the stream has come so far.
+
+    Args:
+        language: If it is settled for the epoch.
+    """
+    return Keywords(
+        stream_id=speech.stream_id,
+        epoch=speech.epoch,
+        start_ms=speech.start_ms,
+        end_ms=speech.end_ms,
+        captured_at_ms=speech.captured_at_ms,
+        language=language,
+        language_fixed=language is not None,
+        end_of_epoch=speech.end_of_epoch,
+    )
+
+
+def samples(speech: Speech) -> Audio:
+    """Returns the sound of a piece of speech, (N,), values in [-1, 1].
+
+    Raises:
+        BadInput: It is not 16-bit PCM of the length that its times say.
+    """
+    where = f"speech of {speech.stream_id} at {speech.epoch}/{speech.start_ms} ms"
+    if len(speech.audio) % 2:
+        raise BadInput(f"{where} has {len(speech.audio)} bytes, which is not 16-bit PCM: send s16le, mono, 16 kHz")
+    told_ms = speech.end_ms - speech.start_ms
+    held_ms = len(speech.audio) // _BYTES_PER_MS
+    if held_ms > _LONGEST_MS or abs(held_ms - told_ms) > _LENGTH_TOLERANCE_MS:
+        raise BadInput(
+            f"{where} holds {held_ms} ms of sound for {told_ms} ms of media time: send 16 kHz mono, "
+            f"at most {_LONGEST_MS // 1000} s a record"
+        )
+    return np.frombuffer(speech.audio, "<i2").astype(np.float32) / np.float32(32_768)
