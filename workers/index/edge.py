@@ -1,13 +1,14 @@
 """Qdrant Edge: Qdrant's engine inside this process, in a folder of its own."""
 
 import asyncio
+import fcntl
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import qdrant_edge as qdrant
 from typing_extensions import override
@@ -64,13 +65,20 @@ class EdgeIndex(Index):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")  # the engine's calls block, and stay in order
         self._shard: Any = None
         self._dim = 0
-        self._open()
+        self._lock: TextIO | None = None
+        try:
+            self._open()
+        except BaseException:
+            self._unlock()
+            raise
 
     # -- the folder ----------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = lock = (self._folder / ".lock").open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._require_space()
             meta = self._folder / _META
             if meta.exists():
@@ -82,10 +90,11 @@ class EdgeIndex(Index):
                     )
                 self._dim = held["dim"]
                 self._shard = self._guarded(lambda: qdrant.EdgeShard.load(str(self._folder / "shard")))
-            else:
-                probe = self._folder / ".writable"
-                probe.write_bytes(b"")
-                probe.unlink()
+        except BlockingIOError as error:
+            raise UserError(
+                f"index folder {self._folder} is in use by another process: stop it, or set COPE_INDEX_DIR to a "
+                "folder of this worker's own"
+            ) from error
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"index folder {self._folder} cannot be used ({error}): set COPE_INDEX_DIR to a folder of your own"
@@ -122,16 +131,15 @@ class EdgeIndex(Index):
         try:
             return call()
         except Exception as error:
-            text = str(error)
-            if "WouldBlock" in text:
-                raise UserError(
-                    f"index folder {self._folder} is in use by another process: stop it, or set COPE_INDEX_DIR to a "
-                    "folder of this worker's own"
-                ) from error
             raise UserError(
-                f"index folder {self._folder} cannot be used ({text}): remove it (it is filled again from the topic "
+                f"index folder {self._folder} cannot be used ({error}): remove it (it is filled again from the topic "
                 "page_vectors), or set COPE_INDEX_DIR to another one"
             ) from error
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
@@ -274,6 +282,7 @@ class EdgeIndex(Index):
             self._shard.flush()
             self._shard.close()
             self._shard = None
+        self._unlock()
         if self._temporary:
             shutil.rmtree(self._folder, ignore_errors=True)
 

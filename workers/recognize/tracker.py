@@ -151,6 +151,7 @@ class TrackerState(msgspec.Struct, array_like=True):
     epoch: int = -1
     start_ms: int = -1
     looked_ms: int = 0
+    ended: bool = False
     beliefs: list[Belief] = []
     sighting: Sighting | None = None
 
@@ -193,9 +194,20 @@ class Tracker:
         """Products under consideration: they must be in the observations, whatever a search finds."""
         return [belief.product_id for belief in self._state.beliefs]
 
+    @property
+    def is_on(self) -> bool:
+        """Whether a product is being shown."""
+        return self._state.sighting is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the epoch is over."""
+        return self._state.ended
+
     def has_seen(self, epoch: int, start_ms: int) -> bool:
-        """Whether the window was dealt with already: a redelivery."""
-        return (epoch, start_ms) <= (self._state.epoch, self._state.start_ms)
+        """Whether the window was dealt with already (a redelivery), or its epoch is over."""
+        state = self._state
+        return epoch < state.epoch or (epoch == state.epoch and (state.ended or start_ms <= state.start_ms))
 
     def begin_epoch(self, epoch: int) -> list[Decision]:
         """Ends what an older epoch left on. To be called before an epoch's first window; harmless otherwise."""
@@ -209,6 +221,7 @@ class Tracker:
         """Ends the sighting: the stream is over, or has reconnected."""
         decisions = [self._end()] if self._state.sighting else []
         self._state.beliefs = []
+        self._state.ended = True
         return decisions
 
     def observe(self, start_ms: int, end_ms: int, observations: Sequence[Observation]) -> list[Decision]:

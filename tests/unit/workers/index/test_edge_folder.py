@@ -1,0 +1,86 @@
+"""The folder of the embedded index: kept, locked, refused."""
+
+import shutil
+from collections import namedtuple
+
+import numpy as np
+import pytest
+
+from topology.errors import UserError
+from workers.index import PageEntry, Query
+from workers.index.edge import EdgeIndex
+
+PAGE = PageEntry(
+    "p1", "m@1", np.eye(1, 8, dtype=np.float16), np.eye(1, 8, dtype=np.float16)[0], {1: 1.0}, "t", "c", ("i",)
+)
+
+
+async def test_a_folder_keeps_its_pages_over_a_restart(tmp_path):
+    first = EdgeIndex(tmp_path, "m@1")
+    await first.upsert([PAGE])
+    await first.close()
+    again = EdgeIndex(tmp_path, "m@1")
+    assert await again.digests() == {"p1": PAGE.digest}
+    assert [one.product_id for one in await again.search(Query(terms={1: 1.0}), 3)] == ["p1"]
+    await again.close()
+
+
+async def test_a_folder_of_another_model_is_refused(tmp_path):
+    first = EdgeIndex(tmp_path, "m@1")
+    await first.upsert([PAGE])
+    await first.close()
+    with pytest.raises(UserError, match=r"product_pages_v1 holds vectors of model m@1, this worker runs m@2: remove"):
+        EdgeIndex(tmp_path, "m@2")
+
+
+async def test_a_folder_in_use_by_another_worker_is_refused_even_before_it_has_pages(tmp_path):
+    index = EdgeIndex(tmp_path, "m@1")
+    with pytest.raises(UserError, match=r"is in use by another process: stop it, or set COPE_INDEX_DIR"):
+        EdgeIndex(tmp_path, "m@1")
+    await index.upsert([PAGE])
+    with pytest.raises(UserError, match="is in use by another process"):
+        EdgeIndex(tmp_path, "m@1")
+    await index.close()
+    await EdgeIndex(tmp_path, "m@1").close()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"file/product_pages_v1 cannot be used .*: set COPE_INDEX_DIR"):
+        EdgeIndex(tmp_path / "file", "m@1")
+
+
+def test_a_full_disk_is_refused_before_the_engine_meets_it(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1000, 990, 10))
+    with pytest.raises(UserError, match=r"0 MB of free space, 134 MB are needed: free some, or set COPE_INDEX_DIR"):
+        EdgeIndex(tmp_path, "m@1")
+
+
+async def test_a_disk_that_fills_up_later_stops_the_next_write(tmp_path, monkeypatch):
+    index = EdgeIndex(tmp_path, "m@1")
+    usage = namedtuple("usage", "total used free")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage(1000, 990, 10))
+        with pytest.raises(UserError, match="free space"):
+            await index.upsert([PAGE])
+    await index.close()
+
+
+async def test_a_damaged_folder_is_refused_with_the_way_out(tmp_path):
+    first = EdgeIndex(tmp_path, "m@1")
+    await first.upsert([PAGE])
+    await first.close()
+    for segment in (tmp_path / "product_pages_v1" / "shard" / "segments").iterdir():
+        (segment / "segment.json").write_text("{")
+    with pytest.raises(UserError, match="remove it"):
+        EdgeIndex(tmp_path, "m@1")
+
+
+async def test_a_temporary_folder_is_gone_after_close():
+    index = EdgeIndex(None, "m@1")
+    await index.upsert([PAGE])
+    folder = index._folder
+    assert folder.exists()
+    await index.close()
+    assert not folder.exists()

@@ -1,0 +1,160 @@
+"""The catalog role: `product_pages` to `page_vectors`, and to the Qdrant server where there is one."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+from cope.encoder import Encoder, PageOutput
+from topology import metrics
+from topology.delivery import Message
+from topology.errors import BadInput
+from topology.records import PageVectors, ProductPage
+from topology.retry import retrying
+from topology.topics import PAGE_VECTORS, PRODUCT_PAGES
+from topology.worker import Worker
+from workers.catalog import encoding
+from workers.catalog.files import load_image
+from workers.index import Index, PageEntry, open_index
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+# How long a batch waits for company. Publishing a catalogue fills batches by itself; a single page must not wait.
+_LINGER_S = 0.02
+
+# Pages fetched and encoded together: their pictures wait in memory, some 1 MB each.
+_MOST_PAGES = 16
+
+
+def build(worker: Worker, encoder: Encoder | None = None) -> None:
+    """Registers the catalog role.
+
+    Args:
+        worker: Gets the agent.
+        encoder: Shared with other roles of the process; None: load the model of the settings at the start.
+    """
+    Catalog(worker, encoder).register()
+
+
+class Catalog:
+    """Encodes pages as they come."""
+
+    def __init__(self, worker: Worker, encoder: Encoder | None = None) -> None:
+        self._worker = worker
+        self._encoder = encoder
+        self._index: Index | None = None
+
+    def register(self) -> None:
+        """Hooks itself into the worker."""
+        self._worker.on_start(self._start)
+        self._worker.on_stop(self._stop)
+        self._worker.delivery.agent(PRODUCT_PAGES, ProductPage, self._work, tombstones=True)
+
+    async def _start(self) -> None:
+        settings = self._worker.settings
+        if self._encoder is None:
+            self._encoder = await self._worker.in_executor(Encoder, settings.model, settings.device, settings.threads)
+        if settings.qdrant_url:
+            version = self._encoder.version
+            self._index = await retrying(lambda: open_index(settings, version), "open the index")
+
+    async def _stop(self) -> None:
+        if self._index is not None:
+            await self._index.close()
+
+    async def _work(self, messages: AsyncIterator[Message[ProductPage]]) -> None:
+        async for batch in batches(messages, _MOST_PAGES, _LINGER_S):
+            await self._take(batch)
+
+    async def _take(self, batch: list[Message[ProductPage]]) -> None:
+        encoder = self._model()
+        pictures = await asyncio.gather(*(self._fetch(message.value) for message in batch))
+        for message, found in zip(batch, pictures, strict=True):
+            if message.revoked:
+                continue
+            at = (message.partition, message.offset)
+            page: ProductPage | None = message.value
+            if page is None:
+                await self._publish(encoding.withdrawn(message.key, *at, encoder.version))
+                metrics.PAGES.labels("withdrawn").inc()
+                message.done()
+                continue
+            try:
+                if page.product_id != message.key:
+                    raise BadInput(f"the page of {page.product_id} has the key {message.key}: send it with its own id")
+                record = await self._encode(page, *at, found)
+            except BadInput as error:
+                await self._publish(encoding.failed(message.key, *at, error, encoder.version))
+                metrics.PAGES.labels("failed").inc()
+                await message.dead_letter(error)
+                continue
+            for problem in found.problems:
+                _log.warning("an image is left out", extra={"product_id": page.product_id, "error": problem})
+            await self._publish(record)
+            metrics.PAGES.labels("partly" if found.problems else "encoded").inc()
+            message.done()
+
+    async def _fetch(self, page: ProductPage | None) -> encoding.Pictures:
+        return encoding.Pictures() if page is None else await encoding.fetch_pictures(page, load_image)
+
+    async def _encode(self, page: ProductPage, partition: int, offset: int, found: encoding.Pictures) -> PageVectors:
+        if not found.images:
+            reasons = "; ".join(found.problems) or "it names none"
+            raise BadInput(f"page {page.product_id} has no usable image ({reasons}): publish it again with one")
+        output = await self._run_model(page, found)
+        return encoding.page_vectors(page, partition, offset, found, output, self._model().version)
+
+    async def _run_model(self, page: ProductPage, found: encoding.Pictures) -> PageOutput:
+        began = time.monotonic()
+        try:
+            outputs = await self._worker.in_executor(self._model().encode_pages, [encoding.page_input(page, found)])
+        except Exception as error:
+            raise BadInput(f"page {page.product_id} fails in the model ({type(error).__name__}: {error})") from error
+        metrics.STAGE_SECONDS.labels("encode_page").observe(time.monotonic() - began)
+        return outputs[0]
+
+    async def _publish(self, record: PageVectors) -> None:
+        """Index first: who reads of a page on the topic finds it in the index."""
+        index = self._index
+        if index is not None:
+            await retrying(lambda: _apply(index, record), "write to the index")
+            metrics.INDEX_PRODUCTS.set(await retrying(index.count, "count the index"))
+        await self._worker.delivery.send(PAGE_VECTORS, record.product_id, record)
+
+    def _model(self) -> Encoder:
+        assert self._encoder is not None  # noqa: S101 - set before the agents start
+        return self._encoder
+
+
+async def _apply(index: Index, record: PageVectors) -> None:
+    if record.withdrawn or record.error:
+        await index.remove([record.product_id])
+    else:
+        await index.upsert([PageEntry.from_record(record)])
+
+
+async def batches(messages: AsyncIterator[T], most: int, linger_s: float) -> AsyncIterator[list[T]]:
+    """Yields what has come in, in order: at least one message, and no more than `most`."""
+    pending: asyncio.Future[T] | None = None
+    try:
+        while True:
+            batch: list[T] = []
+            while len(batch) < most:
+                pending = pending or asyncio.ensure_future(anext(messages))
+                if not (await asyncio.wait({pending}, timeout=linger_s if batch else None))[0]:
+                    break
+                try:
+                    batch.append(pending.result())
+                except StopAsyncIteration:
+                    if batch:
+                        yield batch
+                    return
+                finally:
+                    pending = None
+            yield batch
+    finally:
+        if pending is not None:
+            pending.cancel()
