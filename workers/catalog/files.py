@@ -201,7 +201,7 @@ def _image_uris(where: str, value: object) -> list[str]:
 def _image(where: str, uri: str, folder: Path) -> PageImage:
     if is_url(uri):
         return PageImage(uri=uri)
-    if "\0" in uri or "://" in uri and not uri.lower().startswith("file://"):
+    if "\0" in uri or ("://" in uri and not uri.lower().startswith("file://")):
         raise UserError(f"{where}: image {uri}: cannot be fetched; use a path or an http(s) URL")
     return PageImage(uri=str((folder / file_path(uri)).resolve()))
 
