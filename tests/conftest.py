@@ -1,12 +1,13 @@
 """Brokers for tests: Tansu, embedded, and Apache Kafka where KAFKA_HOME names a distribution."""
 
+import asyncio
 import itertools
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,22 @@ def _free_port_pair() -> int:
                 continue
             return port
     raise RuntimeError("no two free ports in a row")
+
+
+Condition = Callable[[], bool | Awaitable[bool]]
+
+
+@pytest.fixture
+def until() -> Callable[..., Awaitable[None]]:
+    """`await until(condition)` waits for a plain or async condition and fails the test when it does not come true."""
+
+    async def wait(condition: Condition, timeout_s: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            result = condition()
+            if await result if isinstance(result, Awaitable) else result:
+                return
+            assert time.monotonic() < deadline, f"not within {timeout_s} s"
+            await asyncio.sleep(0.05)
+
+    return wait
