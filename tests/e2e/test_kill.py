@@ -1,0 +1,86 @@
+"""Kill -9 of each role in the middle of a stream changes nothing in the set of (detection_id, status)."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SAMPLES, Processes
+from test_watch import identities
+
+from topology.admin import create_topics
+from topology.log import Follower
+from topology.records import ProductDetected, RecognitionState
+from topology.settings import ROLES, Settings
+from topology.topics import PRODUCT_DETECTED, RECOGNITION_STATE
+from workers.catalog.files import read_catalog
+from workers.publish import announce, publish_pages
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+# Each role is killed once, when recognition has come so far; the stream goes on in between.
+KILL_EVERY_MS = 4_000
+
+
+class Observer:
+    """Reads what comes out of the flow."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._events = Follower(settings, PRODUCT_DETECTED, ProductDetected)
+        self._states = Follower(settings, RECOGNITION_STATE, RecognitionState)
+        self.identities: set[tuple[str, str]] = set()
+        self.state = RecognitionState(stream_id="", epoch=0, start_ms=-1)
+
+    async def __aenter__(self) -> "Observer":
+        self._tasks = [asyncio.create_task(self._follow_events()), asyncio.create_task(self._follow_states())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks)
+
+    async def _follow_events(self) -> None:
+        async for record in self._events:
+            if record.value is not None:
+                self.identities.add((record.value.detection_id, record.value.status))
+
+    async def _follow_states(self) -> None:
+        async for record in self._states:
+            if record.value is not None:
+                self.state = record.value
+
+
+async def test_each_role_killed_once_in_the_middle_of_a_stream_changes_no_event(
+    any_broker: Settings,
+    clip: Path,
+    watched: list[dict[str, Any]],
+    start_processes: list[Processes],
+    tmp_path: Path,
+    until: Callable[..., Awaitable[None]],
+) -> None:
+    await create_topics(any_broker)
+    processes = Processes(any_broker, tmp_path)
+    start_processes.append(processes)
+    processes.start_all()
+    await publish_pages(any_broker, read_catalog(SAMPLES / "catalog.jsonl"))
+    await announce(any_broker, "clip", str(clip), realtime=True)
+    async with Observer(any_broker) as observer:
+
+        def reached(start_ms: int) -> bool:
+            processes.check()
+            return observer.state.start_ms >= start_ms
+
+        for number, role in enumerate(ROLES):
+            threshold = KILL_EVERY_MS * (number + 1)
+            await until(lambda threshold=threshold: reached(threshold), 120)
+            assert not observer.state.ended, "the stream was over before all roles had been killed"
+            processes.kill(role)
+            processes.start(role)
+        await until(lambda: observer.state.ended, 120)
+        expected = identities(watched)
+        await until(lambda: observer.identities >= expected, 10)
+        assert observer.identities == expected

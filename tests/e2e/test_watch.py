@@ -1,0 +1,103 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import psutil
+import pytest
+from conftest import SAMPLES, environment, run_cli
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "topology/schemas/product_detected.schema.json").read_text())
+CATALOG = str(SAMPLES / "catalog.jsonl")
+
+pytestmark = pytest.mark.e2e
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def identities(events: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    return {(event["detection_id"], event["status"]) for event in events}
+
+
+@pytest.fixture(scope="session")
+def watched(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The events of an undisturbed `watch` of the clip."""
+    path = tmp_path_factory.mktemp("watch") / "events.jsonl"
+    done = run_cli("watch", str(clip), "--catalog", CATALOG, "--events", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return read_events(path)
+
+
+def test_watch_finds_the_products_that_the_clip_shows(watched: list[dict[str, Any]]) -> None:
+    truth = [json.loads(line) for line in (SAMPLES / "truth.jsonl").read_text().splitlines()]
+    stream = min((SAMPLES / "streams").glob("*.mp4")).stem
+    shown = {t["product_id"] for t in truth if t.get("stream_id") == stream and t.get("end_ms", 1e9) < 34_000}
+    assert shown
+    assert {event["product_id"] for event in watched if event["status"] == "started"} >= shown
+
+
+def test_each_event_follows_the_published_schema(watched: list[dict[str, Any]]) -> None:
+    for event in watched:
+        jsonschema.validate(event, SCHEMA)
+
+
+def test_each_sighting_starts_and_ends_once(watched: list[dict[str, Any]]) -> None:
+    for detection_id in {event["detection_id"] for event in watched}:
+        statuses = [event["status"] for event in watched if event["detection_id"] == detection_id]
+        assert statuses[0] == "started"
+        assert statuses[-1] == "ended"
+        assert set(statuses[1:-1]) <= {"updated"}
+
+
+def test_watching_again_gives_the_same_events(watched: list[dict[str, Any]], clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    done = run_cli("watch", str(clip), "--catalog", CATALOG, "--events", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert identities(read_events(path)) == identities(watched)
+
+
+def test_interrupting_watch_leaves_no_process_behind(clip: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workers", "watch", str(clip), "--catalog", CATALOG, "--realtime"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "starting" in process.stdout.readline()
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert children
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive, [child.cmdline() for child in alive]
+    assert len(gone) == len(children)
+
+
+def test_killing_watch_leaves_no_broker_behind(clip: Path, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "workers", "watch", str(clip), "--catalog", CATALOG, "--realtime"],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert "starting" in process.stdout.readline()
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    assert children
+    assert not psutil.wait_procs(children, timeout=10)[1]
