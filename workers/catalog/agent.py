@@ -15,7 +15,7 @@ from topology.retry import retrying
 from topology.topics import PAGE_VECTORS, PRODUCT_PAGES
 from topology.worker import Worker
 from workers.catalog import encoding
-from workers.catalog.files import load_image
+from workers.catalog.images import load_image
 from workers.index import Index, PageEntry, open_index
 
 T = TypeVar("T")
