@@ -16,6 +16,7 @@ _MAX_SPOKEN_CHARS = 110
 class Phrases:
     """Sentences by their place around a showing. `{title}` and `{price}` are filled in."""
 
+    greeting: tuple[str, ...]
     coming: tuple[str, ...]
     here: tuple[str, ...]
     price: tuple[str, ...]
@@ -26,6 +27,7 @@ class Phrases:
 
 PHRASES = {
     "en": Phrases(
+        greeting=("Hello everybody, and welcome to the stream.", "Good evening, how nice that you are here."),
         coming=(
             "Next up I have the {title} for you.",
             "And now let me get the {title}.",
@@ -52,7 +54,6 @@ PHRASES = {
             "I use it every day at home, and so does my sister.",
         ),
         chat=(
-            "Hello everybody, and welcome to the stream.",
             "Where are you all watching from tonight?",
             "Thank you so much for the hearts, you are wonderful.",
             "If you are new here, please follow the channel.",
@@ -63,6 +64,7 @@ PHRASES = {
         ),
     ),
     "zh": Phrases(
+        greeting=("大家好，欢迎来到我的直播间。", "大家晚上好，很高兴又见面了。"),
         coming=("接下来给大家带来{title}。", "好多朋友在问{title}，马上就来。", "下面我们来看{title}。"),
         here=(
             "大家看，这个就是{title}。",
@@ -78,7 +80,6 @@ PHRASES = {
             "我自己在家每天都用，我妹妹也在用。",
         ),
         chat=(
-            "大家好，欢迎来到我的直播间。",
             "今天晚上大家都是从哪里来的？",
             "谢谢大家的点赞，你们太好了。",
             "新来的朋友可以点一下关注。",
@@ -99,6 +100,10 @@ class Host:
         self._language = language
         self._rng = rng
         self._left: dict[str, list[str]] = {}
+
+    def greeting(self) -> str:
+        """Opens the stream."""
+        return self._pick("greeting")
 
     def coming(self, page: ProductPage) -> str:
         """Names the product before it is shown."""

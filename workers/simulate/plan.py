@@ -165,7 +165,7 @@ def make_plan(rng: np.random.Generator, pages: Sequence[ProductPage], recipe: Re
     ratio = room_s / (sum(showing_s) + sum(pause_s))
     groups = np.array_split(np.arange(len(queue)), breaks + 1)
 
-    lines = [Line(0.3, 4.0, host.chat())]
+    lines = [Line(0.3, 4.0, host.greeting())]
     shown: list[Shown] = []
     views = [_view(rng, 0.0)]
     now_s = opening_s
@@ -202,7 +202,7 @@ def _queue(rng: np.random.Generator, pages: Sequence[ProductPage], count: int, i
 
 def _shown(rng: np.random.Generator, page: ProductPage | None, start_s: float, end_s: float) -> Shown:
     length_s = end_s - start_s
-    like = random_placement(rng, scale=(0.38, 0.8), cover=0.5)
+    like = random_placement(rng, scale=(0.38, 0.8), cover=0.42)
     side = int(rng.integers(3))
 
     def wave(mean: float, swing: float) -> Wave:
