@@ -84,10 +84,12 @@ class MediaSource(Protocol):
 
     Attributes:
         detail: What was wrong with it so far, in words for its user; empty if nothing was.
+        seen_us: Its own time stamp up to which it was read, in microseconds; None where a reconnect can repeat nothing.
     """
 
     info: SourceInfo
     detail: str
+    seen_us: int | None
 
     def __iter__(self) -> Iterator[MediaItem]:
         """Yields what the source holds until it ends. Raises `SourceDown` when it breaks off or stalls."""
@@ -98,7 +100,8 @@ class MediaSource(Protocol):
         ...
 
 
-OpenSource = Callable[[str], MediaSource]
+OpenSource = Callable[[str, int | None], MediaSource]
+"""Opens a URL. The second argument is `seen_us` of the connection before: what is older is left out."""
 
 
 @dataclass
@@ -113,6 +116,7 @@ class InMemorySource:
     items: Iterable[MediaItem]
     breaks: Exception | None = None
     detail: str = ""
+    seen_us: int | None = None
     closed: bool = field(default=False, init=False)
 
     def __iter__(self) -> Iterator[MediaItem]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from topology.settings import Settings
-from workers.capture.media import BadSource, MediaSource, NewEpoch, OpenSource, Picture, Sound, SourceDown, SourceInfo
+from workers.capture.media import BadSource, MediaSource, NewEpoch, OpenSource, Picture, Sound, SourceDown
 from workers.capture.outbox import Closed, Outbox
 from workers.capture.pipeline import EpochCutter, OutRecord, StreamFacts
 from workers.capture.speech import Detector, SileroDetector
@@ -25,7 +25,7 @@ _EVERYTHING = 1 << 62
 class Opened:
     """The source is open and has given its first picture or sound."""
 
-    info: SourceInfo
+    source: MediaSource
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Plan:
         resume_epoch: Epochs of a file before this one were sent.
         resume_ms: And of this one, what is before this media time.
         was_live: Earlier connections found a network stream.
+        seen_us: What the last of them had read: see `MediaSource`.
     """
 
     url: str
@@ -64,6 +65,7 @@ class Plan:
     resume_epoch: int
     resume_ms: int
     was_live: bool
+    seen_us: int | None = None
 
 
 def start_player(
@@ -78,7 +80,7 @@ def start_player(
     def run() -> None:
         error: BaseException | None = None
         try:
-            source = opener(plan.url)
+            source = opener(plan.url, plan.seen_us)
             try:
                 _play(source, plan, settings, outbox, detector)
             finally:
@@ -131,7 +133,7 @@ def _play(
                 return
             if cutter is None:
                 cutter = new_cutter()
-                outbox.put(Opened(info))
+                outbox.put(Opened(source))
             if isinstance(item, NewEpoch):
                 finish(cutter)
                 epoch += 1

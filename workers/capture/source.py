@@ -14,6 +14,7 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
+from topology import metrics
 from topology.settings import Settings, load_settings
 from workers.capture.clock import MediaClock
 from workers.capture.explain import explain
@@ -28,6 +29,10 @@ NETWORK_SCHEMES = ("rtmp", "rtmps", "rtsp", "rtsps", "srt", "http", "https", "ud
 # Broken reads in a row after which a file is given up. A damaged spot takes a few; at a few hundred bytes each,
 # more would crawl through megabytes of noise.
 _BROKEN_READS = 20
+
+# An HLS playlist begins with its last segments: what a reconnect finds may have been read before. Longer than any
+# playlist of a live stream; a stream that began anew within it, on the same clock, cannot be told from a repeat.
+_REPEATED_US = 60_000_000
 
 # Pictures and pieces of sound among which a probe looks for the first picture: some 40 s of sound.
 _PROBED_ITEMS = 2_000
@@ -50,8 +55,13 @@ def local_path(url: str) -> Path:
     return Path(re.sub(r"^file://", "", url, flags=re.IGNORECASE))
 
 
-def open_source(url: str, settings: Settings) -> "AvSource":
+def open_source(url: str, settings: Settings, seen_us: int | None = None) -> "AvSource":
     """Opens a source, within about twice `open_timeout_s` (connecting, then finding its streams).
+
+    Args:
+        url: A path or URL.
+        settings: Time-outs, sampling, height.
+        seen_us: `AvSource.seen_us` of the connection before, if there was one.
 
     Raises:
         BadSource: It is no video, or not there, and trying again will not change that.
@@ -73,7 +83,7 @@ def open_source(url: str, settings: Settings) -> "AvSource":
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise explain(url, error, network=bool(scheme), after_s=settings.open_timeout_s) from error
     try:
-        return AvSource(url, container, settings)
+        return AvSource(url, container, settings, seen_us)
     except BaseException:
         container.close()
         raise
@@ -119,10 +129,13 @@ class AvSource:
         corrupt: Packets and pictures that could not be decoded.
     """
 
-    def __init__(self, url: str, container: Any, settings: Settings) -> None:
+    def __init__(self, url: str, container: Any, settings: Settings, seen_us: int | None = None) -> None:
         self.url = url
         self.detail = ""
         self.corrupt = 0
+        self.seen_us: int | None = None
+        self._seen_before_us = seen_us
+        self._is_hls = container.format.name == "hls"
         self._container = container
         self._settings = settings
         self._is_network = bool(scheme_of(url))
@@ -144,7 +157,7 @@ class AvSource:
             duration_ms=duration_ms,
             has_video=True,
             has_audio=self._audio is not None,
-            live=self._is_network and duration_ms is None,
+            live=self._is_network and not self._is_recording(duration_ms),
             width=self._video.codec_context.width or 0,
             height=self._video.codec_context.height or 0,
         )
@@ -177,6 +190,20 @@ class AvSource:
         """Closes the container."""
         self._container.close()
 
+    def _is_recording(self, duration_ms: int | None) -> bool:
+        """Says whether a network source has an end: an HLS playlist that is closed, or a file on a web server.
+
+        FLV names a duration in its header also when it is live.
+        """
+        if self._is_hls:
+            return duration_ms is not None
+        return scheme_of(self.url) in ("http", "https") and self._container.size > 0
+
+    def _was_seen(self, time_us: int) -> bool:
+        """Says whether an HLS playlist, opened anew, repeats what the connection before had read."""
+        before = self._seen_before_us
+        return self._is_hls and before is not None and before - _REPEATED_US <= time_us <= before
+
     def _skip_frame(self) -> str:
         if self._settings.sampling == "keyframes":
             return "NONKEY"
@@ -193,7 +220,7 @@ class AvSource:
                     yield packet
                 break
             except av.error.InvalidDataError:
-                self.corrupt += 1
+                self._count_damage()
                 broken += 1
                 if broken > _BROKEN_READS:
                     if self._is_network:
@@ -207,6 +234,10 @@ class AvSource:
                 self.detail = f"reading broke off: {error.strerror}"
                 break
         self._note_damage()
+
+    def _count_damage(self) -> None:
+        self.corrupt += 1
+        metrics.PACKETS_DAMAGED.inc()
 
     def _note_damage(self) -> None:
         notes = [self.detail] if self.detail else []
@@ -224,6 +255,10 @@ class AvSource:
         dts_us = _us(packet.dts if packet.dts is not None else packet.pts, packet.time_base)
         if dts_us is None:
             dts_us = self._video_next_us
+        if self._was_seen(dts_us):
+            return
+        if self._is_hls and self.info.live:
+            self.seen_us = max(dts_us, self.seen_us or dts_us)
         pts_us = _us(packet.pts, packet.time_base)
         known_zero = self._clock.zero_us
         verdict = self._clock.video(dts_us, dts_us if pts_us is None else pts_us, duration_us)
@@ -239,6 +274,8 @@ class AvSource:
         pts_us = _us(packet.pts if packet.pts is not None else packet.dts, packet.time_base)
         if pts_us is None:
             pts_us = self._audio_next_us
+        if self._was_seen(pts_us):
+            return
         duration_us = _us(packet.duration, packet.time_base) or 0
         if self._clock.audio(pts_us, duration_us) == "stale":
             return
@@ -255,11 +292,11 @@ class AvSource:
         try:
             frames = stream.codec_context.decode(packet)
         except (av.error.FFmpegError, ValueError):
-            self.corrupt += 1
+            self._count_damage()
             return
         for frame in frames:
             if frame.is_corrupt:
-                self.corrupt += 1
+                self._count_damage()
             elif stream is self._video:
                 yield self._picture(frame)
             else:
@@ -290,7 +327,7 @@ class AvSource:
         except (av.error.FFmpegError, ValueError):
             # The format changed in mid-stream: the resampler is bound to the first one.
             self._resampler, self._resampled = None, Fraction(0)
-            self.corrupt += 1
+            self._count_damage()
             return
         samples = _samples(pieces)
         self._resampled += Fraction(frame.samples * SAMPLE_RATE, frame.sample_rate) - len(samples)

@@ -14,7 +14,7 @@ from topology.errors import BadInput
 from topology.records import Frame, Record, StreamAnnounced, StreamStatus
 from topology.settings import Settings
 from topology.topics import LIVE_FRAMES, LIVE_SPEECH, STREAM_STATUS
-from workers.capture.media import BadSource, OpenSource, SourceDown, SourceInfo
+from workers.capture.media import BadSource, MediaSource, OpenSource, SourceDown
 from workers.capture.outbox import Outbox
 from workers.capture.pacing import Ahead, Pace, RealTime, Unpaced
 from workers.capture.pipeline import OutRecord, StreamFacts, end_of_epoch
@@ -78,6 +78,8 @@ class StreamCapture:
         self._epoch_open = is_epoch_open(self.status)
         self._connected = self._epoch_open or self.status.live  # at least once
         self._frames_until = self._speech_until = self.status.sent_until_ms
+        self._source: MediaSource | None = None  # of the newest connection
+        self._worked = False  # the newest connection has given something
         self._told_s = 0.0
 
     async def run(self) -> None:
@@ -147,6 +149,7 @@ class StreamCapture:
             resume_epoch=self.status.epoch,
             resume_ms=self.status.sent_until_ms,
             was_live=self.status.live,
+            seen_us=self._source.seen_us if self._source is not None else None,
         )
         start_player(plan, self._settings, self._opener, outbox, self._detector)
         pace: Pace = Unpaced()
@@ -154,7 +157,7 @@ class StreamCapture:
             while True:
                 item = await outbox.get()
                 if isinstance(item, Opened):
-                    pace = await self._opened(item.info, plan)
+                    pace = await self._opened(item.source, plan)
                 elif isinstance(item, Played):
                     return item
                 elif item is None:
@@ -165,7 +168,8 @@ class StreamCapture:
             outbox.leave()
             await pace.close()
 
-    async def _opened(self, info: SourceInfo, plan: Plan) -> Pace:
+    async def _opened(self, source: MediaSource, plan: Plan) -> Pace:
+        self._source, info = source, source.info
         changes: dict[str, Any] = {"live": info.live}
         if self._connected:
             metrics.RECONNECTS.inc()
