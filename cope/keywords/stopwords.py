@@ -20,12 +20,13 @@ still such sure t take taking talk tell than thank that the their them themselve
 think this those though three through thu time to today together tomorrow tonight too took top toward try turn
 two uh um under until up upon us use used using ve very wa wait want was wasn watch watching way we welcome well
 went were weren what when where whether which while who whom whose why will wish with within without won
-wonderful would wouldn wow ye yeah year yes yesterday yet you your yourself amazing awesome beautiful available
-bring brand call card cart chance cheap deal different discount easy episode everywhere excited favorite
-favourite feel finally fine free friend happy hand high hour item large life little long low number offer part
-pick place possible price product quality question remember room sale seller set shop short simple size small
-special start stay stock stop store stream stuff super totally video viewer week work world chat channel
-subscribe hit heart share evening morning afternoon night day month guest host audience
+wonderful would wouldn wow ye yeah year yes yesterday yet you your yourself enough move four five six seven
+eight nine ten third amazing awesome beautiful available bring brand call card cart chance cheap deal different
+discount easy episode everywhere excited favorite favourite feel finally fine free friend happy hand high hour
+item large life little long low number offer part pick place possible price product quality question remember
+room sale seller set shop short simple size small special start stay stock stop store stream stuff super totally
+video viewer week work world chat channel subscribe hit heart share evening morning afternoon night day month
+guest host audience
 """
 
 _CHINESE = """

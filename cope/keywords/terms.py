@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from cope.keywords.text import Token, clean, is_content, tokens, words
+from cope.keywords.text import Token, clean, is_content, key, longest, tokens, words
 
 # How much each part of a page says of the product, as the L2 norm of its terms. A title in a further language
 # (`title_zh`) counts like the title. A description is long and full of everything: as a whole it may tip the
@@ -15,9 +15,6 @@ _BRAND = 0.5
 _ATTRIBUTES = 0.4
 _CATEGORY = 0.3
 _DESCRIPTION = 0.2
-
-# Two neighbouring words as one term: "sea berry" meets "seaberry", and "apple juice" is more than its two words.
-_PAIR = 0.7
 
 # Longest phrase that is a term as a whole, in tokens. Longer titles are never spoken in full.
 MAX_PHRASE_TOKENS = 12
@@ -33,46 +30,27 @@ def is_title(attribute: str) -> bool:
     return attribute.lower().split("_")[0].split("-")[0] in ("title", "name")
 
 
-def units(found: list[Token]) -> Iterator[tuple[int, int, float]]:
-    """Yields what counts as a term in a text: its words, pairs of neighbours, and the whole.
+def units(found: Sequence[Token]) -> Iterator[tuple[int, int]]:
+    """Yields what counts as a term in a text: its words, pairs of neighbours, and the whole, as token ranges.
 
-    Yields:
-        First token, the one after the last, and how much the unit counts beside the others.
+    A pair meets "seaberry" where the other side writes "sea berry", and "apple juice" is more than its two words.
     """
-    spans = [span for span in words(found)]
+    spans = list(words(found))
     for start, end in spans:
         if is_content(found[start:end]):
-            yield start, end, 1.0
-    plain = _outermost(spans)
+            yield start, end
+    plain = list(longest(spans))
     for (start, mid), (after, end) in pairwise(plain):
         if mid == after and (is_content(found[start:mid]) or is_content(found[after:end])):
-            yield start, end, _PAIR
+            yield start, end
     if len(plain) > 2 and len(found) <= MAX_PHRASE_TOKENS:
-        yield 0, len(found), _PAIR
+        yield 0, len(found)
 
 
-def _outermost(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Returns the spans that lie in no other one, in order."""
-    kept: list[tuple[int, int]] = []
-    for start, end in sorted(set(spans), key=lambda span: (span[0], -span[1])):
-        if not kept or end > kept[-1][1]:
-            kept.append((start, end))
-    return kept
-
-
-def key(found: Sequence[Token]) -> str:
-    """Returns the tokens as one term: their norms without spaces."""
-    return "".join(token.norm for token in found)
-
-
-def text_terms(text: str) -> dict[str, float]:
-    """Returns the terms of a text with their weights, not normalised."""
+def text_terms(text: str) -> set[str]:
+    """Returns the terms of a text."""
     found = tokens(clean(text))
-    weights: dict[str, float] = {}
-    for start, end, weight in units(found):
-        term = key(found[start:end])
-        weights[term] = max(weights.get(term, 0.0), weight)
-    return weights
+    return {key(found[start:end]) for start, end in units(found)}
 
 
 def page_terms(
@@ -94,13 +72,9 @@ def page_terms(
     parts.append((_ATTRIBUTES, [value for name, value in sorted(attributes.items()) if not is_title(name)]))
     page: dict[str, float] = {}
     for share, texts in parts:
-        block: dict[str, float] = {}
-        for text in texts:
-            for term, weight in text_terms(text).items():
-                block[term] = max(block.get(term, 0.0), weight)
-        norm = math.sqrt(sum(weight * weight for weight in block.values()))
-        for term, weight in block.items():
-            page[term] = max(page.get(term, 0.0), share * weight / norm)
+        terms = set[str]().union(*map(text_terms, texts))
+        for term in terms:
+            page[term] = max(page.get(term, 0.0), share / math.sqrt(len(terms)))
     return _as_vector(page)
 
 
@@ -117,12 +91,9 @@ def query_terms(keywords: Sequence[tuple[str, float]]) -> dict[int, float]:
             given[term] = max(given.get(term, 0.0), weight)
     query = dict(given)
     for text, weight in keywords:
-        parts = text_terms(text)
-        parts.pop(key(tokens(clean(text))), None)
-        norm = math.sqrt(sum(part * part for part in parts.values()))
-        for term, part in parts.items():
-            if term not in given and weight > 0:
-                query[term] = max(query.get(term, 0.0), weight * part / norm)
+        parts = text_terms(text) - given.keys()
+        for term in parts if weight > 0 else ():
+            query[term] = max(query.get(term, 0.0), weight / math.sqrt(len(parts)))
     return _as_vector(query)
 
 

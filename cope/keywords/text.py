@@ -6,7 +6,7 @@ different places, so matching goes over characters there, and words (jieba) only
 
 import logging
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -89,7 +89,7 @@ def singular(word: str) -> str:
     return word[:-1]
 
 
-def words(found: list[Token]) -> Iterator[tuple[int, int]]:
+def words(found: Sequence[Token]) -> Iterator[tuple[int, int]]:
     """Yields the words of a text as (first, one after last) indices of its tokens, in order.
 
     A Chinese word may lie within another, longer one: both count.
@@ -110,9 +110,23 @@ def words(found: list[Token]) -> Iterator[tuple[int, int]]:
         at = end
 
 
-def is_content(found: list[Token]) -> bool:
+def longest(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yields the spans that lie in no other one, in order."""
+    reach = 0
+    for start, end in sorted(set(spans), key=lambda span: (span[0], -span[1])):
+        if end > reach:
+            yield start, end
+            reach = end
+
+
+def key(found: Sequence[Token]) -> str:
+    """Returns the tokens as one term: their norms without spaces."""
+    return "".join(token.norm for token in found)
+
+
+def is_content(found: Sequence[Token]) -> bool:
     """Returns whether these tokens, as one word, can tell products apart by themselves."""
-    norm = "".join(token.norm for token in found)
+    norm = key(found)
     if norm in STOP_WORDS or norm in UNITS:
         return False
     return len(norm) > 1 and not all(token.is_number for token in found)
