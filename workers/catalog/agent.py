@@ -10,6 +10,7 @@ from cope.encoder import Encoder, PageOutput
 from topology import metrics
 from topology.delivery import Message
 from topology.errors import BadInput
+from topology.log import read_partition, read_range
 from topology.records import PageVectors, ProductPage
 from topology.retry import retrying
 from topology.topics import PAGE_VECTORS, PRODUCT_PAGES
@@ -51,6 +52,7 @@ class Catalog:
         """Hooks itself into the worker."""
         self._worker.on_start(self._start)
         self._worker.on_stop(self._stop)
+        self._worker.delivery.on_assigned(self._encode_anew)
         self._worker.delivery.agent(PRODUCT_PAGES, ProductPage, self._work, tombstones=True)
 
     async def _start(self) -> None:
@@ -65,37 +67,66 @@ class Catalog:
         if self._index is not None:
             await self._index.close()
 
+    async def _encode_anew(self, topic: str, partition: int) -> None:
+        """Encodes the pages of a partition again whose newest vectors are of another model, before any new page.
+
+        In the order of the log, so that `CatalogProgress` holds for a new model too.
+        """
+        if topic != PRODUCT_PAGES:
+            return
+        settings, version = self._worker.settings, self._model().version
+        stale: dict[str, int] = {}
+        async for held in read_partition(settings, PAGE_VECTORS, partition, PageVectors):
+            stale.pop(held.key, None)
+            if held.value is not None and not held.value.withdrawn and held.value.model_version != version:
+                stale[held.key] = held.value.source_offset
+        if not stale:
+            return
+        _log.info("encoding pages anew", extra={"partition": partition, "pages": len(stale), "model": version})
+        end = max(stale.values()) + 1
+        async for page in read_range(settings, PRODUCT_PAGES, partition, ProductPage, 0, end):
+            if page.value is not None and stale.get(page.key) == page.offset:
+                await self._encode_and_publish(
+                    page.value, page.key, partition, page.offset, await self._fetch(page.value)
+                )
+
     async def _work(self, messages: AsyncIterator[Message[ProductPage]]) -> None:
         async for batch in batches(messages, _MOST_PAGES, _LINGER_S):
             await self._take(batch)
 
     async def _take(self, batch: list[Message[ProductPage]]) -> None:
-        encoder = self._model()
         pictures = await asyncio.gather(*(self._fetch(message.value) for message in batch))
         for message, found in zip(batch, pictures, strict=True):
             if message.revoked:
                 continue
-            at = (message.partition, message.offset)
-            page: ProductPage | None = message.value
-            if page is None:
-                await self._publish(encoding.withdrawn(message.key, *at, encoder.version))
-                metrics.PAGES.labels("withdrawn").inc()
+            error = await self._encode_and_publish(message.value, message.key, message.partition, message.offset, found)
+            if error is None:
                 message.done()
-                continue
-            try:
-                if page.product_id != message.key:
-                    raise BadInput(f"the page of {page.product_id} has the key {message.key}: send it with its own id")
-                record = await self._encode(page, *at, found)
-            except BadInput as error:
-                await self._publish(encoding.failed(message.key, *at, error, encoder.version))
-                metrics.PAGES.labels("failed").inc()
+            else:
                 await message.dead_letter(error)
-                continue
-            for problem in found.problems:
-                _log.warning("an image is left out", extra={"product_id": page.product_id, "error": problem})
-            await self._publish(record)
-            metrics.PAGES.labels("partly" if found.problems else "encoded").inc()
-            message.done()
+
+    async def _encode_and_publish(
+        self, page: ProductPage | None, key: str, partition: int, offset: int, found: encoding.Pictures
+    ) -> BadInput | None:
+        """Sends the page's vectors, or that there are none; returns what is wrong with the page."""
+        version = self._model().version
+        if page is None:
+            await self._publish(encoding.withdrawn(key, partition, offset, version))
+            metrics.PAGES.labels("withdrawn").inc()
+            return None
+        try:
+            if page.product_id != key:
+                raise BadInput(f"the page of {page.product_id} has the key {key}: send it with its own id")
+            record = await self._encode(page, partition, offset, found)
+        except BadInput as error:
+            await self._publish(encoding.failed(key, partition, offset, error, version))
+            metrics.PAGES.labels("failed").inc()
+            return error
+        for problem in found.problems:
+            _log.warning("an image is left out", extra={"product_id": page.product_id, "error": problem})
+        await self._publish(record)
+        metrics.PAGES.labels("partly" if found.problems else "encoded").inc()
+        return None
 
     async def _fetch(self, page: ProductPage | None) -> encoding.Pictures:
         return encoding.Pictures() if page is None else await encoding.fetch_pictures(page, load_image)
