@@ -20,11 +20,12 @@ from topology.settings import ROLES, Settings
 from topology.worker import Worker
 from workers.capture.source import probe
 from workers.catalog.files import read_catalog
+from workers.catalog.progress import wait_indexed
 from workers.publish import announce, announce_end, publish_pages
 from workers.roles import create_worker
 from workers.watch.following import Following
 from workers.watch.progress import StreamProgress, WatchProgress
-from workers.watch.view import create_view, media_time
+from workers.watch.view import View, create_view, media_time
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ async def _run(
         await create_topics(settings)
         following = await stack.enter_async_context(Following(settings, progress, view, events))
         workers = await _start_workers(stack, settings, encoder)
-        await publish_pages(settings, pages)
+        # Before the streams: what a window is compared with must not depend on how fast pages are encoded.
+        offsets = await publish_pages(settings, pages)
+        await _until_indexed(settings, offsets, workers, view)
         started = time.monotonic()
         for stream in streams:
             await announce(settings, stream.stream_id, stream.url, language=language, realtime=realtime)
@@ -158,6 +161,23 @@ async def _start_workers(stack: AsyncExitStack, settings: Settings, encoder: Enc
         workers.append(worker)
     await asyncio.gather(*(worker.start() for worker in workers))
     return workers
+
+
+async def _until_indexed(settings: Settings, offsets: dict[int, int], workers: list[Worker], view: View) -> None:
+    async def wait() -> None:
+        async for progress in wait_indexed(settings, offsets):
+            errors = progress.errors
+        for product_id, error in sorted(errors.items()):
+            view.say(f"{product_id} cannot be recognised: {error}")
+
+    tasks = [asyncio.ensure_future(work) for work in (wait(), *(worker.wait_failed() for worker in workers))]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _end_if_open(settings: Settings, stream: StreamProgress) -> None:
