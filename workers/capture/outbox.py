@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -20,8 +21,8 @@ class Closed(Exception):
 class Backlog:
     """Live records that wait to be sent: at most `capacity`, the oldest dropped first.
 
-    Frames are dropped before speech. Speech is never dropped as a stretch, only as sound: it becomes a silent
-    stretch, and adjacent silent ones are joined, so that stretches still cover the epoch. Ends of epochs stay.
+    Frames are dropped before speech. Speech is never dropped as a stretch, only as sound: stretches are joined to
+    silent ones, so that they still cover the epoch. Ends of epochs stay.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -47,25 +48,29 @@ class Backlog:
                 del self._items[index]
                 metrics.FRAMES_DROPPED.labels("slow_broker").inc()
                 return
-        for index, item in enumerate(self._items):
-            if isinstance(item, Speech) and item.audio:
-                self._items[index] = msgspec.structs.replace(item, audio=b"")
-                metrics.SPEECH_DROPPED.labels("slow_broker").inc((item.end_ms - item.start_ms) / 1000)
-                break
-        self._join_silence()
+        if not self._join(lambda stretch: not stretch.audio):
+            self._join(lambda _: True)
 
-    def _join_silence(self) -> None:
+    def _join(self, wanted: Callable[[Speech], bool]) -> bool:
+        """Joins the oldest two wanted stretches that follow each other into a silent one; says whether there were."""
         for index in range(len(self._items) - 1):
             first, second = self._items[index], self._items[index + 1]
             if (
                 isinstance(first, Speech)
                 and isinstance(second, Speech)
-                and not (first.audio or second.audio or first.end_of_epoch or second.end_of_epoch)
+                and not (first.end_of_epoch or second.end_of_epoch)
                 and first.epoch == second.epoch
+                and wanted(first)
+                and wanted(second)
             ):
-                self._items[index] = msgspec.structs.replace(first, end_ms=second.end_ms)
+                for stretch in (first, second):
+                    if stretch.audio:
+                        seconds = (stretch.end_ms - stretch.start_ms) / 1000
+                        metrics.SPEECH_DROPPED.labels("slow_broker").inc(seconds)
+                self._items[index] = msgspec.structs.replace(first, end_ms=second.end_ms, audio=b"")
                 del self._items[index + 1]
-                return
+                return True
+        return False
 
 
 class Outbox(Generic[T]):
