@@ -25,7 +25,7 @@ from faust.types import TP, EventT, StreamT
 from topology import metrics
 from topology.codec import Headers, Value, decode_key, decode_value
 from topology.connection import full_name
-from topology.errors import BadInput
+from topology.errors import BadInput, Unavailable
 from topology.log import Producer, read_raw
 from topology.lowwater import LowWaterMark
 from topology.retry import describe
@@ -165,6 +165,31 @@ class Delivery:
     def assigned(self, topic: str) -> list[int]:
         """Returns the partitions of a topic that this process has now."""
         return sorted(partition.number for partition in self._partitions.values() if partition.topic == topic)
+
+    async def undelivered(self, topic: str) -> dict[int, int]:
+        """Returns, per partition that this process has, how many records the broker has that no handler got yet.
+
+        At 0, all that was appended before this call has been handed out.
+
+        Raises:
+            Unavailable: The broker does not answer.
+        """
+        partitions = {tp: p for tp, p in self._partitions.items() if p.topic == topic and p.expected is not None}
+        if not partitions:
+            return {}
+        targets = [TopicPartition(*tp) for tp in partitions]
+        try:
+            async with asyncio.timeout(BROKER_TIMEOUT_S):
+                ends = await self._in_consumer("end_offsets", targets)
+                # What retention has removed is not waited for.
+                beginnings = await self._in_consumer("beginning_offsets", targets)
+        except (KafkaError, TimeoutError) as error:
+            raise Unavailable(f"the end of {topic}: {describe(error)}") from error
+        return {
+            p.number: max(0, ends[target] - max(p.expected or 0, beginnings[target]))
+            for p, target in zip(partitions.values(), targets, strict=True)
+            if not p.revoked
+        }
 
     async def send(self, topic: str, key: str, record: Value | None, *, headers: Headers | None = None) -> None:
         """Returns when the broker has acknowledged the record; tries again while it is down.
