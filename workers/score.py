@@ -59,14 +59,14 @@ class EventLine(msgspec.Struct, frozen=True):
     emitted_media_ms: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Sighting:
     """All events of one `detection_id`."""
 
     stream_id: str
-    product_id: str
     start_ms: int
     end_ms: int
+    product_id: str
     emitted_ms: int
 
 
@@ -196,7 +196,7 @@ def sightings(events: Iterable[Event]) -> list[Sighting]:
                 emitted_ms=min(event.emitted_media_ms for event in started),
             )
         )
-    return sorted(joined, key=lambda sighting: (sighting.stream_id, sighting.start_ms, sighting.product_id))
+    return sorted(joined)
 
 
 def read_events(path: Path) -> list[EventLine]:

@@ -1,0 +1,207 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from topology.errors import UserError
+from workers.catalog.files import read_catalog
+
+GOOD = {"product_id": "p-1", "title": "Red bag", "images": ["bag.png"]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    cv2.imwrite(str(tmp_path / "bag.png"), np.full((20, 30, 3), 80, np.uint8))
+    return tmp_path
+
+
+def json_lines(folder: Path, *rows: object) -> Path:
+    path = folder / "catalog.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def csv_file(folder: Path, text: str) -> Path:
+    path = folder / "catalog.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def error_of(path: Path, **options: bool) -> str:
+    with pytest.raises(UserError) as caught:
+        read_catalog(path, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(path))
+    return message
+
+
+def test_json_lines_give_all_fields(folder: Path) -> None:
+    row = GOOD | {
+        "description": "Soft.",
+        "category": "Bags",
+        "brand": "Acme",
+        "price": 59.5,
+        "colour": "red",
+        "sizes": ["S", "M"],
+        "vegan": True,
+        "note": None,
+    }
+    [page] = read_catalog(json_lines(folder, row), check_images=True)
+    assert (page.product_id, page.title, page.description) == ("p-1", "Red bag", "Soft.")
+    assert (page.category, page.brand, page.price) == ("Bags", "Acme", "59.5")
+    assert page.attributes == {"colour": "red", "sizes": "S, M", "vegan": "true"}
+    assert [image.uri for image in page.images] == [str(folder / "bag.png")]
+
+
+def test_the_three_formats_give_the_same_pages(folder: Path) -> None:
+    row = GOOD | {"title": "红色包", "images": ["bag.png", "https://shop.example/b.jpg"], "colour": "red"}
+    csv = csv_file(folder, 'product_id,title,images,colour\np-1,红色包,"bag.png|https://shop.example/b.jpg",red\n')
+    parquet = folder / "catalog.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), parquet)
+    pages = read_catalog(json_lines(folder, row))
+    assert read_catalog(csv) == pages
+    assert read_catalog(parquet) == pages
+    assert pages[0].images[1].uri == "https://shop.example/b.jpg"
+
+
+def test_a_byte_order_mark_and_blank_lines_are_no_matter(folder: Path) -> None:
+    csv = folder / "catalog.csv"
+    csv.write_bytes(b"\xef\xbb\xbfproduct_id,title,images\r\n\r\np-1,Bag,bag.png\r\n")
+    assert [page.product_id for page in read_catalog(csv)] == ["p-1"]
+
+
+def test_numbers_may_be_ids(folder: Path) -> None:
+    assert read_catalog(json_lines(folder, GOOD | {"product_id": 42}))[0].product_id == "42"
+
+
+def test_file_urls_and_absolute_paths_are_paths(folder: Path) -> None:
+    image = folder / "bag.png"
+    [page] = read_catalog(json_lines(folder, GOOD | {"images": [f"file://{image}", str(image)]}), check_images=True)
+    assert [image.uri for image in page.images] == [str(image), str(image)]
+
+
+def test_urls_are_not_fetched_by_the_check(folder: Path) -> None:
+    row = GOOD | {"images": ["http://127.0.0.1:9/none.jpg"]}
+    assert len(read_catalog(json_lines(folder, row), check_images=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"product_id": " "}, ["line 1", "'product_id'", "empty"]),
+        ({"title": ""}, ["line 1", "'title'", "empty"]),
+        ({"title": None}, ["line 1", "'title'", "empty"]),
+        ({"images": []}, ["line 1", "'p-1'", "no images"]),
+        ({"images": {"a": 1}}, ["line 1", "'images'", "not a list"]),
+        ({"images": [1]}, ["line 1", "'images'", "not a list"]),
+        ({"images": ["ftp://shop.example/a.jpg"]}, ["line 1", "ftp://shop.example/a.jpg", "http(s)"]),
+        ({"title": "half \ud83d"}, ["line 1", "'title'", "half a character"]),
+    ],
+)
+def test_a_bad_value_is_named_with_its_row_and_column(
+    folder: Path, change: dict[str, object], words: list[str]
+) -> None:
+    message = error_of(json_lines(folder, GOOD | change))
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("column", ["product_id", "title", "images"])
+def test_a_missing_column_is_named(folder: Path, column: str) -> None:
+    row = {name: value for name, value in GOOD.items() if name != column}
+    assert f"column '{column}' is missing" in error_of(json_lines(folder, row))
+    parquet = folder / "catalog.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), parquet)
+    assert f"column '{column}' is missing" in error_of(parquet)
+    header = ",".join(row)
+    assert f"column '{column}' is missing" in error_of(csv_file(folder, f"{header}\na,b\n"))
+
+
+def test_a_semicolon_file_is_recognised(folder: Path) -> None:
+    message = error_of(csv_file(folder, "product_id;title;images\np-1;Bag;bag.png\n"))
+    assert "something else than commas" in message
+
+
+def test_duplicate_ids_name_both_lines(folder: Path) -> None:
+    message = error_of(json_lines(folder, GOOD, GOOD | {"product_id": "p-2"}, GOOD))
+    assert "line 3" in message
+    assert "line 1" in message
+    assert "'p-1'" in message
+
+
+@pytest.mark.parametrize("name", ["catalog.jsonl", "catalog.csv"])
+def test_an_empty_file_has_no_products(folder: Path, name: str) -> None:
+    (folder / name).touch()
+    assert "no products" in error_of(folder / name)
+
+
+def test_a_header_alone_has_no_products(folder: Path) -> None:
+    assert "no products" in error_of(csv_file(folder, "product_id,title,images\n"))
+
+
+def test_another_encoding_names_the_line_and_how_to_convert(folder: Path) -> None:
+    path = folder / "catalog.csv"
+    path.write_bytes("product_id,title,images\np-1,红色包,bag.png\n".encode("gb18030"))
+    message = error_of(path)
+    assert "line 2" in message
+    assert "iconv" in message
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "null", '"text"', "[" * 5000])
+def test_a_line_that_is_no_json_object_is_named(folder: Path, line: str) -> None:
+    path = folder / "catalog.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n" + line + "\n")
+    message = error_of(path)
+    assert "line 2" in message
+    assert "JSON" in message
+
+
+def test_too_many_cells_are_named(folder: Path) -> None:
+    message = error_of(csv_file(folder, "product_id,title,images\np-1,Bag, red,bag.png\n"))
+    assert "line 2" in message
+    assert "4 cells under 3 columns" in message
+
+
+def test_an_open_quote_is_named(folder: Path) -> None:
+    assert "broken CSV" in error_of(csv_file(folder, 'product_id,title,images\np-1,"Bag,bag.png\n'))
+
+
+def test_a_column_that_is_there_twice_is_named(folder: Path) -> None:
+    assert "'title' is there twice" in error_of(csv_file(folder, "product_id,title,images,title\np-1,a,bag.png,b\n"))
+
+
+def test_a_broken_parquet_file_is_named(folder: Path) -> None:
+    path = folder / "catalog.parquet"
+    path.write_bytes(b"PAR1 nothing PAR1")
+    assert "Parquet" in error_of(path)
+
+
+def test_an_unknown_extension_a_folder_and_no_file_are_told_apart(folder: Path) -> None:
+    other = folder / "catalog.xlsx"
+    other.touch()
+    assert "unknown kind" in error_of(other)
+    assert "folder" in error_of(folder)
+    assert "no such file" in error_of(folder / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.png", None, "no such image file"),
+        ("text.png", b"hello", "not an image"),
+        ("empty.png", b"", "not an image"),
+    ],
+)
+def test_a_broken_image_is_found_by_the_check_only(folder: Path, name: str, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (folder / name).write_bytes(content)
+    path = json_lines(folder, GOOD, GOOD | {"product_id": "p-2", "images": ["bag.png", name]})
+    assert len(read_catalog(path)) == 2
+    message = error_of(path, check_images=True)
+    assert "line 2" in message
+    assert name in message
+    assert words in message
