@@ -1,9 +1,10 @@
 """Creating the topics of the table, with their partitions, retention and compaction."""
 
+import asyncio
 import logging
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, LeaderNotAvailableError, TopicAlreadyExistsError, for_code
 
 from topology.connection import client_options, full_name
 from topology.errors import Unavailable, UserError
@@ -12,6 +13,9 @@ from topology.settings import Settings
 from topology.topics import TOPICS
 
 _log = logging.getLogger(__name__)
+
+_LEADER_POLL_S = 0.1
+_LEADER_POLLS = 100  # a healthy cluster elects leaders within a second; after 10 s something is wrong
 
 
 async def create_topics(settings: Settings) -> list[str]:
@@ -48,17 +52,36 @@ async def _create(settings: Settings) -> list[str]:
                 for name, spec in missing.items()
             ]
         )
-        for name, code, *reason in response.topic_errors:
-            # Another worker that starts now may be faster.
-            if code not in (0, TopicAlreadyExistsError.errno):
-                error = for_code(code)
-                if getattr(error, "retriable", False):
-                    raise error(f"{name}: {reason}")
-                raise UserError(f"the broker refuses topic {name}: {error.__name__} {reason}: check its settings")
-        _log.info("created topics", extra={"count": len(missing)})
-        return [spec.name for spec in missing.values()]
+        created = [missing[name].name for name, code, *reason in response.topic_errors if _is_new(name, code, reason)]
+        await _wait_for_leaders(client, list(missing))
+        _log.info("created topics", extra={"count": len(created)})
+        return created
     finally:
         await client.close()
+
+
+def _is_new(name: str, code: int, reason: list[str]) -> bool:
+    # Another worker that starts now may be faster.
+    if code == TopicAlreadyExistsError.errno:
+        return False
+    if code == 0:
+        return True
+    error = for_code(code)
+    if getattr(error, "retriable", False):
+        raise error(f"{name}: {reason}")
+    raise UserError(f"the broker refuses topic {name}: {error.__name__} {reason}: check its settings")
+
+
+async def _wait_for_leaders(client: AIOKafkaAdminClient, names: list[str]) -> None:
+    """Waits until the topics can be written to: a Kafka cluster needs a moment to spread what was created."""
+    for _ in range(_LEADER_POLLS):
+        topics = await client.describe_topics(names)
+        partitions = [partition for topic in topics if not topic["error_code"] for partition in topic["partitions"]]
+        known = sum(not topic["error_code"] for topic in topics)
+        if known == len(names) and all(partition["leader"] >= 0 for partition in partitions):
+            return
+        await asyncio.sleep(_LEADER_POLL_S)
+    raise LeaderNotAvailableError(f"topics without a leader after {_LEADER_POLLS * _LEADER_POLL_S:.0f} s")
 
 
 async def _check_partitions(client: AIOKafkaAdminClient, settings: Settings, existing: set[str]) -> None:
@@ -67,6 +90,8 @@ async def _check_partitions(client: AIOKafkaAdminClient, settings: Settings, exi
     if not present:
         return
     for topic in await client.describe_topics(present):
+        if topic["error_code"]:  # just created, by somebody else
+            continue
         spec = ours[topic["topic"]]
         found, wanted = len(topic["partitions"]), spec.partitions(settings)
         if found != wanted:

@@ -27,12 +27,16 @@ class EmbeddedBroker:
     Use it as a (plain or async) context manager, or call `start` and `stop`. On Linux the broker is killed by
     the kernel when the thread that started it ends, also by `kill -9`: start it from the main thread.
 
+    Args:
+        port: Where to listen; 0 takes a free port.
+
     Attributes:
         address: host:port, valid after `start`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.address = ""
+        self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
 
@@ -48,7 +52,7 @@ class EmbeddedBroker:
             UserError: The package with the broker is missing, or the broker does not start.
         """
         binary = _binary()
-        port = _free_port()
+        port = self._port or _free_port()
         self.address = f"127.0.0.1:{port}"
         url = f"tcp://{self.address}"
         self._output = tempfile.TemporaryFile()

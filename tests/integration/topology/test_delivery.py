@@ -180,6 +180,7 @@ async def test_hooks_of_a_partition_run_before_its_first_record(broker, running,
     async def handle(messages: AsyncIterator[Message[Frame]]) -> None:
         async for message in messages:
             events.append(("record", message.partition))
+            message.done()
 
     worker.delivery.on_assigned(restore)
     worker.delivery.agent(topics.LIVE_FRAMES, Frame, handle)
@@ -204,9 +205,11 @@ async def test_two_workers_share_the_partitions_and_one_takes_over(any_broker, r
         collected_second = Collector(second)
         async with running(second):
             await until(
-                lambda: sorted(first.delivery.assigned("live_frames") + second.delivery.assigned("live_frames"))
-                == [0, 1, 2]
-                and 0 < len(second.delivery.assigned("live_frames")) < 3
+                lambda: (
+                    sorted(first.delivery.assigned("live_frames") + second.delivery.assigned("live_frames"))
+                    == [0, 1, 2]
+                    and 0 < len(second.delivery.assigned("live_frames")) < 3
+                )
             )
             assert sorted(revoked) == [0, 1, 2], "the eager protocol takes all away"
             taken_over = second.delivery.assigned("live_frames")

@@ -1,0 +1,53 @@
+"""Log lines that machines can read."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from topology.logs import setup_logging
+from topology.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_text_lines_carry_fields_as_key_and_value() -> None:
+    out = io.StringIO()
+    setup_logging(Settings(_env_file=None), out)
+    logging.getLogger("x").warning("dropped %d", 3, extra={"stream_id": "room 7", "epoch": 0, "detail": ""})
+    line = out.getvalue()
+    assert line.rstrip().endswith('warning x: dropped 3 stream_id="room 7" epoch=0 detail=""')
+
+
+def test_json_lines_carry_fields_and_tracebacks() -> None:
+    out = io.StringIO()
+    setup_logging(Settings(_env_file=None, log_format="json"), out)
+    try:
+        raise ValueError("broken\nline")
+    except ValueError:
+        logging.getLogger("x").exception("failed", extra={"stream_id": "直播"})
+    (line,) = out.getvalue().splitlines()
+    event = json.loads(line)
+    assert event["message"] == "failed"
+    assert event["stream_id"] == "直播"
+    assert event["level"] == "error"
+    assert "ValueError: broken" in event["traceback"]
+
+
+def test_the_level_is_the_setting_but_libraries_stay_quiet() -> None:
+    out = io.StringIO()
+    setup_logging(Settings(_env_file=None, log_level="info"), out)
+    logging.getLogger("workers.x").debug("hidden")
+    logging.getLogger("workers.x").info("shown")
+    logging.getLogger("faust.app").info("hidden")
+    assert out.getvalue().count("\n") == 1
+    assert "shown" in out.getvalue()
