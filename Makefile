@@ -22,7 +22,7 @@ $(VENV)/dev.stamp: $(VENV)/offline.stamp
 
 demo: $(VENV)/offline.stamp ## Recognise the products of two sample streams, with all parts embedded
 	$(BIN)/cope-live watch samples/streams/*.mp4 --catalog samples/catalog.jsonl --events build/demo/events.jsonl
-	$(BIN)/cope-live score build/demo/events.jsonl samples/truth.jsonl
+	$(BIN)/cope-live score build/demo/events.jsonl samples/streams/*.truth.jsonl
 	@cat samples/next-steps.txt
 
 test: $(VENV)/dev.stamp ## Run all tests
