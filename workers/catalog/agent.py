@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cope.encoder import Encoder, PageOutput
 from topology import metrics
@@ -17,7 +17,11 @@ from topology.topics import PAGE_VECTORS, PRODUCT_PAGES
 from topology.worker import Worker
 from workers.catalog import encoding
 from workers.catalog.images import load_image
-from workers.index import Index, PageEntry, open_index
+from workers.catalog.reindex import switch_when_filled
+from workers.index import Index, PageEntry, open_server_to_fill
+
+if TYPE_CHECKING:
+    from workers.index.server import ServerIndex
 
 T = TypeVar("T")
 
@@ -46,12 +50,13 @@ class Catalog:
     def __init__(self, worker: Worker, encoder: Encoder | None = None) -> None:
         self._worker = worker
         self._encoder = encoder
-        self._index: Index | None = None
+        self._index: ServerIndex | None = None
 
     def register(self) -> None:
         """Hooks itself into the worker."""
         self._worker.on_start(self._start)
         self._worker.on_stop(self._stop)
+        self._worker.background(self._reindex)
         self._worker.delivery.on_assigned(self._encode_anew)
         self._worker.delivery.agent(PRODUCT_PAGES, ProductPage, self._work, tombstones=True)
 
@@ -61,11 +66,16 @@ class Catalog:
             self._encoder = await self._worker.in_executor(Encoder, settings.model, settings.device, settings.threads)
         if settings.qdrant_url:
             version = self._encoder.version
-            self._index = await retrying(lambda: open_index(settings, version), "open the index")
+            self._index = await retrying(lambda: open_server_to_fill(settings, version), "open the index")
 
     async def _stop(self) -> None:
         if self._index is not None:
             await self._index.close()
+
+    async def _reindex(self) -> None:
+        """With a new model on a Qdrant server, pages go to a new collection: searches move there once it is full."""
+        if self._index is not None:
+            await switch_when_filled(self._worker.settings, self._index)
 
     async def _encode_anew(self, topic: str, partition: int) -> None:
         """Encodes the pages of a partition again whose newest vectors are of another model, before any new page.

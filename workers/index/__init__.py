@@ -12,6 +12,6 @@ Library code that `catalog` and `recognize` share; it is no worker and has no ro
 
 from workers.index.base import Candidate, Index, PageEntry, Query
 from workers.index.memory import MemoryIndex
-from workers.index.opening import open_index
+from workers.index.opening import open_index, open_server_to_fill
 
-__all__ = ["Candidate", "Index", "MemoryIndex", "PageEntry", "Query", "open_index"]
+__all__ = ["Candidate", "Index", "MemoryIndex", "PageEntry", "Query", "open_index", "open_server_to_fill"]

@@ -1,7 +1,12 @@
 """Which index the settings ask for."""
 
+from typing import TYPE_CHECKING
+
 from topology.settings import Settings
 from workers.index.base import Index
+
+if TYPE_CHECKING:
+    from workers.index.server import ServerIndex
 
 
 async def open_index(settings: Settings, model_version: str) -> Index:
@@ -25,3 +30,10 @@ async def open_index(settings: Settings, model_version: str) -> Index:
     from workers.index.edge import EdgeIndex
 
     return EdgeIndex(settings.index_dir, model_version, f"{settings.index_alias}_v1")
+
+
+async def open_server_to_fill(settings: Settings, model_version: str) -> "ServerIndex":
+    """Returns the Qdrant server's collection that pages of this model belong into: see `server.open_to_fill`."""
+    from workers.index.server import connect, open_to_fill
+
+    return await open_to_fill(connect(settings), settings.index_alias, model_version)

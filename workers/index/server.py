@@ -65,6 +65,14 @@ class ServerIndex(Index):
         if self._name != self._alias or behind is not None:
             await self._read_meta()
 
+    async def is_searched(self) -> bool:
+        """Whether the alias points to this collection, or to none that could be switched from."""
+        return await self._behind() in (None, self.version)
+
+    async def publish(self) -> None:
+        """Lets the alias point to this collection."""
+        await switch_alias(self._client, self._alias, self.version)
+
     async def _behind(self) -> str | None:
         aliases = (await _answer(self._client.get_aliases())).aliases
         return next((one.collection_name for one in aliases if one.alias_name == self._alias), None)
@@ -163,7 +171,14 @@ class ServerIndex(Index):
             return {}
         chosen = models.Filter(must=[_any_of(product_ids)])
         points = [point async for point in self._scroll(chosen, vectors=True)]
-        return entries((point.payload or {}, point.vector) for point in points)
+        found = entries((point.payload or {}, point.vector) for point in points)
+        for page in found.values():
+            if page.model_version != self.model_version:  # the alias has been switched since `open`
+                raise UserError(
+                    f"the index {self._alias} now holds vectors of model {page.model_version}, this worker runs "
+                    f"{self.model_version}: start it with that model (COPE_MODEL)"
+                )
+        return found
 
     @override
     async def digests(self) -> dict[str, str]:
@@ -201,14 +216,32 @@ class ServerIndex(Index):
         await self._client.close()
 
 
-async def next_collection(client: AsyncQdrantClient, alias: str) -> str:
-    """Returns the name of the collection to fill when the catalogue is indexed anew: the next free number."""
-    taken = [
-        int(match.group(1))
-        for one in (await _answer(client.get_collections())).collections
-        if (match := re.fullmatch(rf"{re.escape(alias)}_v(\d+)", one.name))
-    ]
-    return f"{alias}_v{max(taken, default=0) + 1}"
+async def open_to_fill(client: AsyncQdrantClient, alias: str, model_version: str) -> ServerIndex:
+    """Returns the index that pages of a model belong into, for the role that writes.
+
+    That is the collection behind the alias if it is of this model, or if there is none yet. Otherwise it is another
+    collection of the same alias and model, the next free number if there is none: searches go on in the old one
+    until `switch_alias`.
+    """
+    aliases = (await _answer(client.get_aliases())).aliases
+    behind = next((one.collection_name for one in aliases if one.alias_name == alias), None)
+    collections: dict[int, str] = {}
+    for one in (await _answer(client.get_collections())).collections:
+        if match := re.fullmatch(rf"{re.escape(alias)}_v(\d+)", one.name):
+            info = await _answer(client.get_collection(one.name))
+            collections[int(match.group(1))] = str((info.config.metadata or {}).get("model_version", ""))
+    if behind is None or collections.get(_number(behind)) == model_version:
+        index = ServerIndex(client, alias, model_version)
+    else:
+        ours = [number for number, version in collections.items() if version == model_version]
+        number = max(ours) if ours else max(collections, default=0) + 1
+        index = ServerIndex(client, alias, model_version, f"{alias}_v{number}")
+    await index.open()
+    return index
+
+
+def _number(collection: str) -> int:
+    return int(collection.rpartition("_v")[2])
 
 
 async def switch_alias(client: AsyncQdrantClient, alias: str, collection: str) -> None:
