@@ -27,7 +27,9 @@ def explain(url: str, error: Exception, *, network: bool, after_s: float, opened
     if isinstance(error, av.error.ProtocolNotFoundError | av.error.EncoderNotFoundError):
         return BadSource(f"{url}: this FFmpeg has no such protocol: use rtmp, rtsp or HLS, or install ffmpeg")
     if not network:
-        return BadSource(f"{url}: not a video that can be read ({_reason(error)}): convert or download it again")
+        return BadSource(
+            f"{url}: not a video, or one that is cut off or damaged ({_reason(error)}): convert or download it again"
+        )
     for kind, text in _HTTP.items():
         if isinstance(error, kind):
             return SourceDown(f"{url}: {text}")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import av
@@ -16,15 +15,15 @@ import numpy.typing as npt
 
 from topology import metrics
 from topology.settings import Settings, load_settings
+from workers.capture.address import NETWORK_SCHEMES, check_file, local_path, scheme_of
 from workers.capture.clock import MediaClock
 from workers.capture.explain import explain
 from workers.capture.media import SAMPLE_RATE, BadSource, MediaItem, NewEpoch, Picture, Sound, SourceDown, SourceInfo
+from workers.capture.relay import Relay
 
 _log = logging.getLogger(__name__)
 
 _US = Fraction(1_000_000)
-
-NETWORK_SCHEMES = ("rtmp", "rtmps", "rtsp", "rtsps", "srt", "http", "https", "udp", "rtp")
 
 # Broken reads in a row after which a file is given up. A damaged spot takes a few; at a few hundred bytes each,
 # more would crawl through megabytes of noise.
@@ -44,17 +43,6 @@ _SPARSE_FACTOR = 4
 _NOT_VIDEO = re.compile(r"^(tty|image2|.*_pipe|.*subtitle.*|srt|webvtt)$")
 
 
-def scheme_of(url: str) -> str:
-    """Returns the URL's scheme in lower case; empty for a path."""
-    match = re.match(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://", url)
-    return "" if match is None or match[1].lower() == "file" else match[1].lower()
-
-
-def local_path(url: str) -> Path:
-    """Returns the path that a URL without a network scheme names."""
-    return Path(re.sub(r"^file://", "", url, flags=re.IGNORECASE))
-
-
 def open_source(url: str, settings: Settings, seen_us: int | None = None) -> "AvSource":
     """Opens a source, within about twice `open_timeout_s` (connecting, then finding its streams).
 
@@ -69,7 +57,7 @@ def open_source(url: str, settings: Settings, seen_us: int | None = None) -> "Av
     """
     scheme = scheme_of(url)
     if not scheme:
-        _check_file(url)
+        check_file(url)
         target, options = f"file:{local_path(url).absolute()}", {}
     elif scheme not in NETWORK_SCHEMES:
         raise BadSource(f"{url}: unknown scheme `{scheme}`: use a file's path or one of {', '.join(NETWORK_SCHEMES)}")
@@ -78,15 +66,32 @@ def open_source(url: str, settings: Settings, seen_us: int | None = None) -> "Av
         # RTP over UDP loses packets behind most firewalls; over TCP it is the same stream.
         options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
     timeout = (settings.open_timeout_s, settings.stall_timeout_s)
+    relay: Relay | None = None
     try:
-        container = av.open(target, timeout=timeout, options=options, metadata_errors="replace")
+        try:
+            container = av.open(target, timeout=timeout, options=options, metadata_errors="replace")
+        except av.error.ProtocolNotFoundError:
+            relay = Relay(url, *timeout)
+            container = av.open(relay, format="mpegts", metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        _close(relay)
+        if relay is not None and relay.failure is not None:
+            raise relay.failure from error
         raise explain(url, error, network=bool(scheme), after_s=settings.open_timeout_s) from error
+    except BaseException:
+        _close(relay)
+        raise
     try:
-        return AvSource(url, container, settings, seen_us)
+        return AvSource(url, container, settings, seen_us, relay)
     except BaseException:
         container.close()
+        _close(relay)
         raise
+
+
+def _close(relay: Relay | None) -> None:
+    if relay is not None:
+        relay.close()
 
 
 def probe(url: str, settings: Settings | None = None) -> SourceInfo:
@@ -107,21 +112,6 @@ def probe(url: str, settings: Settings | None = None) -> SourceInfo:
         raise BadSource(str(error)) from error
 
 
-def _check_file(url: str) -> None:
-    path = local_path(url)
-    try:
-        if not path.exists():
-            raise BadSource(f"{url}: no such file: check the path")
-        if path.is_dir():
-            raise BadSource(f"{url}: is a folder: name a video file in it")
-        if path.is_file() and path.stat().st_size == 0:
-            raise BadSource(f"{url}: is empty (0 bytes): record or download it again")
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise BadSource(f"{url}: cannot be read ({error.strerror}): check its permissions") from error
-
-
 class AvSource:
     """An open container, decoded as cheaply as the sampling policy allows. See `MediaSource`.
 
@@ -129,7 +119,14 @@ class AvSource:
         corrupt: Packets and pictures that could not be decoded.
     """
 
-    def __init__(self, url: str, container: Any, settings: Settings, seen_us: int | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        container: Any,
+        settings: Settings,
+        seen_us: int | None = None,
+        relay: Relay | None = None,
+    ) -> None:
         self.url = url
         self.detail = ""
         self.corrupt = 0
@@ -137,6 +134,7 @@ class AvSource:
         self._seen_before_us = seen_us
         self._is_hls = container.format.name == "hls"
         self._container = container
+        self._relay = relay
         self._settings = settings
         self._is_network = bool(scheme_of(url))
         if _NOT_VIDEO.match(container.format.name):
@@ -189,6 +187,7 @@ class AvSource:
     def close(self) -> None:
         """Closes the container."""
         self._container.close()
+        _close(self._relay)
 
     def _is_recording(self, duration_ms: int | None) -> bool:
         """Says whether a network source has an end: an HLS playlist that is closed, or a file on a web server.
@@ -233,6 +232,8 @@ class AvSource:
                     ) from error
                 self.detail = f"reading broke off: {error.strerror}"
                 break
+        if self._relay is not None and self._relay.failure is not None:
+            raise self._relay.failure
         self._note_damage()
 
     def _count_damage(self) -> None:

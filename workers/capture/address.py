@@ -1,0 +1,35 @@
+"""What a stream's URL names: a file's path, or something on a network."""
+
+import re
+from pathlib import Path
+
+from workers.capture.media import BadSource
+
+NETWORK_SCHEMES = ("rtmp", "rtmps", "rtsp", "rtsps", "srt", "http", "https", "udp", "rtp")
+
+
+def scheme_of(url: str) -> str:
+    """Returns the URL's scheme in lower case; empty for a path."""
+    match = re.match(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://", url)
+    return "" if match is None or match[1].lower() == "file" else match[1].lower()
+
+
+def local_path(url: str) -> Path:
+    """Returns the path that a URL without a network scheme names."""
+    return Path(re.sub(r"^file://", "", url, flags=re.IGNORECASE))
+
+
+def check_file(url: str) -> None:
+    """Raises `BadSource` if the path names no file that can be read."""
+    path = local_path(url)
+    try:
+        if not path.exists():
+            raise BadSource(f"{url}: no such file: check the path")
+        if path.is_dir():
+            raise BadSource(f"{url}: is a folder: name a video file in it")
+        if path.is_file() and path.stat().st_size == 0:
+            raise BadSource(f"{url}: is empty (0 bytes): record or download it again")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise BadSource(f"{url}: cannot be read ({error.strerror}): check its permissions") from error
