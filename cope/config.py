@@ -38,7 +38,7 @@ class ModelConfig:
     crop_margin: float = 0.1
     regions: int = 8
     region_overlap: float = 0.55
-    hidden: int = 96
+    hidden: int = 64
     text_tokens: int = 64
 
 
@@ -68,7 +68,7 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:
     Raises:
         UserError: An unknown name, or a value of another type than the field's default.
     """
-    assert is_dataclass(kind)
+    assert is_dataclass(kind)  # noqa: S101 - for the type checker
     known = {f.name: f for f in fields(kind)}
     for name, value in values.items():
         if name not in known:
@@ -92,7 +92,8 @@ class TrainConfig:
         live_views: Rendered showings of each training product.
         page_views: Rendered page pictures of each training product.
         finder_steps: Optimiser steps of the region finder.
-        head_steps: Optimiser steps of projections, fusion and attention.
+        visual_steps: Optimiser steps of the visual projection.
+        fusion_steps: Optimiser steps of words, attention and fusion.
         batch_products: Products in a batch of the contrastive losses. More are harder negatives.
         temperature: Of InfoNCE at its start; it is learned.
         label_smoothing: Of InfoNCE.
@@ -102,13 +103,14 @@ class TrainConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     seed: int = 7
-    scenes: int = 2400
-    live_views: int = 10
-    page_views: int = 3
-    finder_steps: int = 1200
-    head_steps: int = 3000
+    scenes: int = 1500
+    live_views: int = 6
+    page_views: int = 2
+    finder_steps: int = 600
+    visual_steps: int = 1000
+    fusion_steps: int = 400
     batch_products: int = 256
     temperature: float = 0.07
     label_smoothing: float = 0.05
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     weight_decay: float = 0.05

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from cope.regions import best_regions
 from cope.scoring import Calibration
 
 Pixels = NDArray[np.uint8]
+Half = NDArray[np.float16]
 
 # Keyword phrases repeat from window to window; 4,096 vectors of 384 float32 are 6 MB.
 TEXT_CACHE = 4096
@@ -161,12 +162,24 @@ class Encoder:
             or [np.zeros((0, self.dim), np.float16)]
         )
         words = self._words([(page.title, 1.0), (page.text, 0.3)])
+        if not len(vectors) and words is None:
+            return PageOutput(vectors, np.zeros(self.dim, np.float16))
         picture = None
         if len(vectors):
-            picture = nn.functional.normalize(torch.from_numpy(vectors).float().mean(dim=0), dim=-1).to(self._device)
-        if picture is None and words is None:
-            return PageOutput(vectors, np.zeros(self.dim, np.float16))
-        return PageOutput(vectors, _half(self._model.fuse(picture, words, "page")))
+            mean = torch.from_numpy(vectors).float().mean(dim=0, keepdim=True)
+            picture = nn.functional.normalize(mean, dim=-1).to(self._device)
+        return PageOutput(vectors, self._fuse(picture, words, "page"))
+
+    def _fuse(self, picture: Tensor | None, words: Tensor | None, domain: Literal["page", "live"]) -> Half:
+        none = torch.zeros(1, self.dim, device=self._device)
+        fused = self._model.fuse(
+            none if picture is None else picture,
+            torch.tensor([picture is not None], device=self._device),
+            none if words is None else words,
+            torch.tensor([words is not None], device=self._device),
+            domain,
+        )
+        return _half(fused)[0]
 
     @torch.inference_mode()
     def encode_windows(self, windows: Sequence[WindowInput]) -> NDArray[np.float16]:
@@ -174,34 +187,39 @@ class Encoder:
         out = np.zeros((len(windows), self.dim), np.float16)
         for i, window in enumerate(windows):
             words = self._words(window.keywords)
-            frames = [f for f in window.frames if len(f.regions)]
-            picture = None
-            if frames:
-                regions = torch.from_numpy(np.concatenate([f.regions for f in frames])).float()
-                salience = torch.from_numpy(np.concatenate([f.salience for f in frames]))
-                index = torch.repeat_interleave(
-                    torch.arange(len(frames)), torch.tensor([len(f.regions) for f in frames])
-                )
-                picture = self._model.pool(
-                    regions.to(self._device), salience.to(self._device), index.to(self._device), words
-                )
+            picture = self._pool([f for f in window.frames if len(f.regions)], words)
             if picture is not None or words is not None:
-                out[i] = _half(self._model.fuse(picture, words, "live"))
+                out[i] = self._fuse(picture, words, "live")
         return out
 
-    def _project(self, crops: Sequence[Pixels], domain: Domain) -> NDArray[np.float16]:
+    def _pool(self, frames: Sequence[FrameFeatures], words: Tensor | None) -> Tensor | None:
+        """(1, D); None if there are no frames."""
+        if not frames:
+            return None
+        regions = torch.from_numpy(np.concatenate([f.regions for f in frames])).float()
+        salience = torch.from_numpy(np.concatenate([f.salience for f in frames])).float()
+        index = torch.repeat_interleave(torch.arange(len(frames)), torch.tensor([len(f.regions) for f in frames]))
+        return self._model.pool(
+            regions.unsqueeze(0).to(self._device),
+            salience.unsqueeze(0).to(self._device),
+            index.unsqueeze(0).to(self._device),
+            torch.zeros(1, self.dim, device=self._device) if words is None else words,
+            torch.tensor([words is not None], device=self._device),
+        )
+
+    def _project(self, crops: Sequence[Pixels], domain: Domain) -> Half:
         if not crops:
             return np.zeros((0, self.dim), np.float16)
         return _half(self._model.visual(self._vision.describe(self._tensor(crops)), domain))
 
     def _words(self, weighted: Sequence[tuple[str, float]]) -> Tensor | None:
-        """The weighted mean of the texts' vectors, projected: (D,); None if there is no text."""
+        """The weighted mean of the texts' vectors, projected: (1, D); None if there is no text."""
         texts = [(text.strip(), weight) for text, weight in weighted if text.strip() and weight > 0]
         if not texts:
             return None
         total = torch.stack([self._text_vector(text) * weight for text, weight in texts]).sum(dim=0)
         mean = total / sum(weight for _, weight in texts)
-        return cast(Tensor, self._model.text(mean.unsqueeze(0))[0])
+        return cast(Tensor, self._model.text(mean.unsqueeze(0)))
 
     def _text_vector(self, text: str) -> Tensor:
         with self._lock:
@@ -221,8 +239,8 @@ class Encoder:
         return stacked.permute(0, 3, 1, 2).float()
 
 
-def _half(vectors: Tensor) -> NDArray[np.float16]:
-    return cast(NDArray[Any], vectors.cpu().numpy()).astype(np.float16)
+def _half(vectors: Tensor) -> Half:
+    return np.asarray(vectors.cpu().numpy(), np.float16)
 
 
 def _device(name: str) -> torch.device:

@@ -5,7 +5,7 @@ shapes: B pictures, R regions, K regions of a frame, D the embedding space, C ch
 """
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -138,38 +138,53 @@ class CopeModel(nn.Module):
         self.no_picture = nn.Parameter(torch.randn(dim) * 0.02)
         self.no_text = nn.Parameter(torch.zeros(dim))
 
-    def pool(self, regions: Tensor, salience: Tensor, frame: Tensor, words: Tensor | None) -> Tensor:
-        """Attention over all regions of a clip.
+    def pool(self, regions: Tensor, salience: Tensor, frame: Tensor, words: Tensor, told: Tensor) -> Tensor:
+        """Attention over all regions of clips.
 
         A region weighs more if it is salient, if something like it is seen in the other frames too (what a
         host shows stays; clutter that the finder takes for a product once does not), and if it looks like
         what the words name.
 
         Args:
-            regions: (R, D) regions of all frames.
-            salience: (R,) in [0, 1].
-            frame: (R,) int64, the frame of each region.
-            words: (D,) or None.
+            regions: (B, R, D) regions of all frames.
+            salience: (B, R) in [0, 1].
+            frame: (B, R) int64, the frame of each region; -1 for padding.
+            words: (B, D).
+            told: (B,) bool, whether there are words.
 
         Returns:
-            (D,), L2-normalised.
+            (B, D), L2-normalised.
         """
-        alike = regions @ regions.T  # (R, R)
-        other = frame.unsqueeze(0) != frame.unsqueeze(1)
+        alike = regions @ regions.transpose(1, 2)  # (B, R, R)
+        real = frame >= 0
         frames = int(frame.max()) + 1
-        if frames > 1:
-            best = torch.zeros(len(regions), frames, device=regions.device, dtype=regions.dtype)
-            best.scatter_reduce_(1, frame.expand(len(regions), -1), torch.where(other, alike, 0.0), "amax")
-            persistence = best.sum(dim=1) / (frames - 1)
-        else:
-            persistence = torch.zeros_like(salience)
+        seen = torch.zeros(*frame.shape, frames, device=regions.device, dtype=regions.dtype)  # (B, R, T)
+        for t in range(frames):
+            there = (frame == t).unsqueeze(1)  # (B, 1, R)
+            best = alike.masked_fill(~there, 0.0).amax(dim=2)  # (B, R)
+            seen[..., t] = torch.where(frame == t, torch.zeros_like(best), best.clamp_min(0.0))
+        persistence = seen.sum(dim=2) / max(frames - 1, 1)
+        named = (regions @ functional.normalize(self.looks_like(words), dim=-1).unsqueeze(2)).squeeze(2)
         logits = self.attention[0] * salience.clamp_min(1e-3).log() + self.attention[1] * persistence
-        if words is not None:
-            logits = logits + self.attention[2] * (regions @ functional.normalize(self.looks_like(words), dim=-1))
-        return functional.normalize(logits.softmax(dim=0) @ regions, dim=-1)
+        logits = logits + self.attention[2] * torch.where(told.unsqueeze(1), named, torch.zeros_like(named))
+        weights = logits.masked_fill(~real, float("-inf")).softmax(dim=1)  # (B, R)
+        return functional.normalize((weights.unsqueeze(1) @ regions).squeeze(1), dim=-1)
 
-    def fuse(self, picture: Tensor | None, words: Tensor | None, domain: Literal["page", "live"]) -> Tensor:
-        """Joins what is seen and what is said or written, each (D,) or None for a missing one -> (D,) normalised."""
-        seen = functional.normalize(self.no_picture, dim=-1) if picture is None else picture
-        told = self.no_text if words is None else words
-        return functional.normalize(seen + cast(Tensor, self.text_share[domain]) * told, dim=-1)
+    def fuse(
+        self, picture: Tensor, pictured: Tensor, words: Tensor, told: Tensor, domain: Literal["page", "live"]
+    ) -> Tensor:
+        """Joins what is seen and what is said or written; learned placeholders stand in for what is missing.
+
+        Args:
+            picture: (B, D).
+            pictured: (B,) bool, whether there is a picture.
+            words: (B, D).
+            told: (B,) bool, whether there are words.
+            domain: Its own weight of words beside pictures.
+
+        Returns:
+            (B, D), L2-normalised.
+        """
+        seen = torch.where(pictured.unsqueeze(1), picture, functional.normalize(self.no_picture, dim=-1))
+        named = torch.where(told.unsqueeze(1), words, self.no_text)
+        return functional.normalize(seen + self.text_share[domain] * named, dim=-1)

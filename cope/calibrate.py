@@ -1,0 +1,270 @@
+"""Fits a model's calibration on streams of products that it was never trained on.
+
+    python -m cope.calibrate MODEL --data DATA [--split val]
+
+Streams are rendered as in service: a product is held and moves, is laid down, other things are held that are in
+no catalogue, speech names what is shown, something else, or nothing. The same frames are then read against many
+catalogues of 10 to 300 products, with the shown product in them and without. What comes out is written to the
+model's `calibration.json` (and so changes its version).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from cope import artefact
+from cope.data.cutouts import Pixels, thing
+from cope.data.objects import Product, Split, read_backgrounds, read_products, siblings
+from cope.data.synthetic import (
+    Placement,
+    random_background,
+    random_camera,
+    random_placement,
+    render_frame,
+    render_page,
+)
+from cope.encoder import Encoder, FrameFeatures, PageInput, PageOutput, WindowInput
+from cope.errors import UserError
+from cope.evaluate import expected_calibration_error
+from cope.keywords import page_terms, query_terms, text_score
+from cope.scoring import FEATURES, Calibration, MatchFeatures, match_features, with_rivals
+
+HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
+SHOWING_S, GAP_S = 10, 4
+CANDIDATES = 12  # per window, as many as recognition looks at closely
+CHATTER = ("thank you for watching", "free shipping today", "so many hearts", "how are you all", "last chance")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One rendered stream at 1 frame/s.
+
+    Attributes:
+        frames: What the encoder saw.
+        shown: Per frame the product's index; -1 for none of the catalogue's.
+    """
+
+    frames: list[FrameFeatures]
+    shown: list[int]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One (window, product) pair."""
+
+    features: MatchFeatures
+    shown: bool
+
+
+def render_stream(
+    rng: np.random.Generator,
+    encoder: Encoder,
+    products: Sequence[Product],
+    order: Sequence[int],
+    photos: Sequence[Pixels],
+) -> Stream:
+    """Shows the products of `order` one after the other, with gaps; every sixth showing is of an unknown thing."""
+    frames: list[FrameFeatures] = []
+    shown: list[int] = []
+    for number, index in enumerate(order):
+        unknown = number % 6 == 5
+        cutout = thing(rng) if unknown else products[index].cutout
+        camera = replace(random_camera(rng), noise=float(rng.uniform(0, 3)), jpeg_quality=int(rng.integers(60, 95)))
+        room = random_background(rng, photos, (640, 360))
+        bystander = (thing(rng), random_placement(rng, (0.15, 0.35), 0.1)) if rng.random() < 0.5 else None
+        base = random_placement(rng, (0.25, 0.9), 0.35)
+        for second in range(SHOWING_S + GAP_S):
+            held = second < SHOWING_S
+            items = [bystander] if bystander else []
+            if held:
+                items.append((cutout, _moved(rng, base, second)))
+            picture, _ = render_frame(rng, room, items, (640, 360), camera)
+            frames += encoder.encode_frames([picture])
+            shown.append(index if held and not unknown else -1)
+    return Stream(frames, shown)
+
+
+def _moved(rng: np.random.Generator, base: Placement, second: int) -> Placement:
+    """Where a held thing is a moment later: it sways, turns, comes nearer, and a hand passes over it now and then."""
+    swing = np.sin(second / 2.0)
+    return replace(
+        base,
+        x=float(np.clip(base.x + 0.08 * swing + rng.normal(0, 0.02), 0.1, 0.9)),
+        y=float(np.clip(base.y + rng.normal(0, 0.03), 0.15, 0.85)),
+        scale=base.scale * float(1 + 0.15 * swing),
+        rotation_deg=base.rotation_deg + float(10 * swing + rng.normal(0, 3)),
+        turn_deg=float(np.clip(base.turn_deg + 15 * swing, -50, 50)),
+        cover=base.cover if rng.random() < 0.7 else 0.0,
+    )
+
+
+def samples(
+    rng: np.random.Generator,
+    encoder: Encoder,
+    stream: Stream,
+    products: Sequence[Product],
+    pages: Sequence[PageOutput],
+    catalogues: int,
+) -> list[Sample]:
+    """Reads one stream against random catalogues: the closest candidates of every window, right and wrong."""
+    out: list[Sample] = []
+    on_stream = sorted({i for i in stream.shown if i >= 0})
+    terms = [page_terms(p.name) for p in products]
+    for _ in range(catalogues):
+        size = int(np.exp(rng.uniform(np.log(10), np.log(min(300, len(products))))))
+        # Half of what is shown is in this catalogue; the rest must be refused.
+        known = [i for i in on_stream if rng.random() < 0.6]
+        others = [i for i in rng.permutation(len(products)) if i not in on_stream][: max(2, size - len(known))]
+        catalogue = [*known, *(int(i) for i in others)]
+        spoken = _speech(rng, stream.shown, products, catalogue)
+        fused = np.stack([pages[i].fused for i in catalogue]).astype(np.float32)
+        for end_s in range(HOP_MS // 1000, len(stream.frames) + 1, HOP_MS // 1000):
+            newest = stream.shown[end_s - HOP_MS // 1000 : end_s]
+            if len(set(newest)) > 1:
+                continue  # at the very moment of a change there is no right answer
+            start_s = max(0, end_s - WINDOW_MS // 1000)
+            window = [(1000 * s, stream.frames[s].regions) for s in range(start_s, end_s)]
+            keywords = _heard(spoken, end_s)
+            embedding = encoder.encode_windows([WindowInput(stream.frames[start_s:end_s], keywords)])[0]
+            query = query_terms(keywords)
+            texts = [text_score(terms[i], query) for i in catalogue]
+            best_text = max(texts)
+            recent = np.concatenate([r for _, r in window[-HOP_MS // 1000 :]]).astype(np.float32)
+            near = np.array([float((recent @ pages[i].vectors.astype(np.float32).T).max()) for i in catalogue])
+            near = near + 0.3 * np.array(texts) + 0.1 * (fused @ embedding.astype(np.float32))
+            chosen = np.argsort(-near, kind="stable")[:CANDIDATES]
+            found = [
+                match_features(
+                    window,
+                    1000 * end_s - HOP_MS,
+                    embedding,
+                    pages[catalogue[c]].vectors,
+                    pages[catalogue[c]].fused,
+                    texts[c],
+                    best_text,
+                    [f.salience for f in stream.frames[start_s:end_s]],
+                )
+                for c in chosen
+            ]
+            out += [
+                Sample(features, catalogue[c] == newest[0])
+                for c, features in zip(chosen, with_rivals(found), strict=True)
+            ]
+    return out
+
+
+def _speech(
+    rng: np.random.Generator, shown: Sequence[int], products: Sequence[Product], catalogue: Sequence[int]
+) -> list[tuple[int, str]]:
+    """What is said when (s): a third of the streams is silent, else hosts name what they show, or other things."""
+    if rng.random() < 0.33:
+        return []
+    said: list[tuple[int, str]] = []
+    for second, index in enumerate(shown):
+        roll = rng.random()
+        if index >= 0 and roll < 0.12:
+            said.append((second, products[index].name))
+        elif roll < 0.17:  # "later I will show you the ..."
+            said.append((second, products[catalogue[int(rng.integers(len(catalogue)))]].name))
+        elif roll < 0.25:
+            said.append((second, CHATTER[int(rng.integers(len(CHATTER)))]))
+    return [(second, text) for second, text in said if text]
+
+
+def _heard(said: Sequence[tuple[int, str]], end_s: int) -> list[tuple[str, float]]:
+    """Keywords of the window and its look-back, the newest first and heaviest."""
+    recent = [(s, text) for s, text in said if end_s - LOOK_BACK_MS // 1000 <= s < end_s]
+    return [(text, 1.0 if end_s - s <= WINDOW_MS // 1000 else 0.6) for s, text in reversed(recent)]
+
+
+def fit(found: Sequence[Sample], steps: int = 400) -> Calibration:
+    """Logistic regression, none of whose weights may be negative: better evidence never lowers a probability."""
+    x = torch.tensor([[getattr(s.features, name) for name in FEATURES] for s in found], dtype=torch.float64)
+    y = torch.tensor([s.shown for s in found], dtype=torch.float64)
+    spread = x.std(dim=0).clamp_min(1e-3)
+    free = torch.full((x.shape[1],), -1.0, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([free, bias], max_iter=steps, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        weights = functional.softplus(free)
+        value = functional.binary_cross_entropy_with_logits((x / spread) @ weights + bias, y)
+        value = value + 1e-4 * (weights**2).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    weights = (functional.softplus(free) / spread).detach()
+    return Calibration(
+        {name: round(float(w), 5) for name, w in zip(FEATURES, weights, strict=True)},
+        round(float(bias.detach()), 5),
+        round(float(y.mean()), 6),
+    )
+
+
+def figures(calibration: Calibration, found: Sequence[Sample]) -> dict[str, float]:
+    """How well probabilities hold on these samples."""
+    p: NDArray[np.float64] = np.array([calibration.probability(s.features) for s in found])
+    y = np.array([s.shown for s in found])
+    sure = p >= 0.9
+    return {
+        "ece": expected_calibration_error(p.tolist(), y.tolist()),
+        "precision_at_0.9": float(y[sure].mean()) if sure.any() else 0.0,
+        "recall_at_0.9": float((sure & y).sum() / max(1, y.sum())),
+        "recall_at_0.5": float(((p >= 0.5) & y).sum() / max(1, y.sum())),
+        "precision_at_0.5": float(y[p >= 0.5].mean()) if (p >= 0.5).any() else 0.0,
+        "samples": float(len(found)),
+    }
+
+
+def calibrate(
+    encoder: Encoder, data: Path, split: Split, showings: int, seed: int
+) -> tuple[Calibration, dict[str, float]]:
+    """Renders streams of one side of the split and fits; the figures come from every fifth stream, held out."""
+    rng = np.random.default_rng(seed)
+    products = read_products(data, split)
+    products += siblings(rng, products, len(products) // 4)
+    photos = read_backgrounds(data, split)
+    pages = encoder.encode_pages([PageInput(p.name, [render_page(rng, p.cutout) for _ in range(2)]) for p in products])
+    order = [int(i) for i in rng.permutation(len(products))[:showings]]
+    fitted: list[Sample] = []
+    held_out: list[Sample] = []
+    for number, at in enumerate(range(0, len(order), 6)):
+        stream = render_stream(rng, encoder, products, order[at : at + 6], photos)
+        found = samples(rng, encoder, stream, products, pages, catalogues=12)
+        (held_out if number % 5 == 4 else fitted).extend(found)
+        print(f"calibrate  stream {number + 1} of {(len(order) + 5) // 6}", file=sys.stderr, flush=True)
+    calibration = fit(fitted)
+    return calibration, figures(calibration, held_out or fitted)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m cope.calibrate", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("model", help="an artefact's folder")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with objects.jsonl and backgrounds")
+    parser.add_argument("--split", choices=("val", "test"), default="val", help="products to show (default: val)")
+    parser.add_argument("--showings", type=int, default=90, help="products shown, 14 s each (default: 90)")
+    parser.add_argument("--seed", type=int, default=11)
+    args = parser.parse_args()
+    try:
+        loaded = artefact.load(args.model)
+        encoder = Encoder(args.model)
+        calibration, found = calibrate(encoder, args.data, args.split, args.showings, args.seed)
+        artefact.save(artefact.locate(args.model), loaded.name, loaded.config, loaded.weights, calibration)
+    except UserError as error:
+        sys.exit(f"cope.calibrate: {error}")
+    print("  ".join(f"{k} {v:.3f}" for k, v in found.items()))
+    print("weights", calibration.weights, "bias", calibration.bias)
+
+
+if __name__ == "__main__":
+    main()
