@@ -1,0 +1,141 @@
+"""From frames and keywords to what the encoder takes, and from its vectors to the record."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from cope.encoder import FrameFeatures, WindowInput
+from topology.delivery import Message
+from topology.errors import BadInput
+from topology.records import Frame, FrameRegions, Keyword, Keywords, WindowEmbedding
+from workers.embed.parts import KeywordsIn, Window
+
+# A frame of 8K. Capture sends far less; a picture of 100 megapixels would take 300 MB.
+MAX_PIXELS = 7_680 * 4_320
+# Eight regions of 256 numbers are 4 kB: so many frames stay below half of what the topic takes, also at 512 numbers.
+# At one frame a second a window has 8; only high rates are thinned.
+MAX_FRAMES = 64
+# Each is a text to encode. Twenty-eight seconds of speech name fewer things.
+MAX_KEYWORDS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFrame:
+    """A frame after the backbone.
+
+    Attributes:
+        message: To be ended when no window needs the frame; its value has no JPEG any more.
+        features: None at the end of an epoch, and for a frame that could not be encoded.
+        error: Why it could not.
+    """
+
+    message: Message[Frame]
+    features: FrameFeatures | None = None
+    error: BadInput | None = None
+
+
+HeardKeywords = Message[Keywords]
+LiveWindow = Window[SeenFrame, HeardKeywords]
+
+
+def decode_jpeg(frame: Frame) -> NDArray[np.uint8]:
+    """Returns the picture: (H, W, 3) uint8 RGB.
+
+    Raises:
+        BadInput: It is none, or too large.
+    """
+    what = f"frame {frame.epoch}/{frame.pts_ms} ms of {frame.stream_id}"
+    try:
+        with Image.open(io.BytesIO(frame.jpeg), formats=("JPEG",)) as header:
+            width, height = header.size
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise BadInput(f"{what} is not a JPEG: {error}") from error
+    if width * height > MAX_PIXELS:
+        raise BadInput(f"{what} has {width}x{height} pixels, more than {MAX_PIXELS}: lower COPE_FRAME_HEIGHT")
+    try:
+        picture = cv2.imdecode(np.frombuffer(frame.jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise BadInput(f"{what} cannot be decoded: {error}") from error
+    if picture is None:
+        raise BadInput(f"{what} cannot be decoded")
+    return np.asarray(picture, np.uint8)
+
+
+def weigh(keywords: Sequence[KeywordsIn[HeardKeywords]], start_ms: int, look_back_ms: int) -> tuple[Keyword, ...]:
+    """Joins the keywords of a window, best first.
+
+    A keyword counts once, as strongly as it was heard best. What was said before the window fades with its age,
+    to nothing at the end of the look-back: a host names a product shortly before showing it.
+    """
+    best: dict[str, float] = {}
+    for heard in keywords:
+        age_ms = max(0, start_ms - heard.end_ms)
+        fade = 1.0 - age_ms / look_back_ms if age_ms else 1.0
+        for keyword in heard.item.value.keywords:
+            best[keyword.text] = max(best.get(keyword.text, 0.0), keyword.weight * fade)
+    ranked = sorted(((text, weight) for text, weight in best.items() if weight > 0), key=lambda one: (-one[1], one[0]))
+    return tuple(Keyword(text, weight) for text, weight in ranked[:MAX_KEYWORDS])
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is in a window.
+
+    Attributes:
+        frames: Time and features of each frame, by time.
+        keywords: Best first.
+    """
+
+    frames: tuple[tuple[int, FrameFeatures], ...]
+    keywords: tuple[Keyword, ...]
+
+    @property
+    def model_input(self) -> WindowInput:
+        """What the encoder takes."""
+        return WindowInput([features for _, features in self.frames], [(one.text, one.weight) for one in self.keywords])
+
+
+def content_of(window: LiveWindow, look_back_ms: int) -> Content:
+    """Returns the content of a window, its frames evenly thinned to at most `MAX_FRAMES`."""
+    frames = [(one.message.value.pts_ms, one.features) for one in window.frames if one.features is not None]
+    if len(frames) > MAX_FRAMES:
+        frames = [frames[index * len(frames) // MAX_FRAMES] for index in range(MAX_FRAMES)]
+    return Content(tuple(frames), weigh(window.keywords, window.start_ms, look_back_ms))
+
+
+def window_record(
+    window: LiveWindow,
+    content: Content,
+    embedding: NDArray[np.float16] | None,
+    hop_ms: int,
+    model_version: str,
+) -> WindowEmbedding:
+    """Returns the record of a window, or of the end of an epoch.
+
+    Args:
+        embedding: (D,) float16; None where there is nothing to embed.
+    """
+    newest = window.newest.message.value
+    return WindowEmbedding(
+        stream_id=window.stream_id,
+        epoch=window.epoch,
+        start_ms=window.start_ms,
+        end_ms=window.end_ms,
+        hop_ms=hop_ms,
+        captured_at_ms=0 if window.end_of_epoch else newest.captured_at_ms,
+        embedding=b"" if embedding is None else embedding.astype("<f2").tobytes(),
+        frames=tuple(
+            FrameRegions(pts_ms, one.regions.astype("<f2").tobytes(), tuple(float(s) for s in one.salience))
+            for pts_ms, one in content.frames
+        ),
+        keywords=content.keywords,
+        model_version=model_version,
+        product_ids=newest.product_ids,
+        live=window.live,
+        end_of_epoch=window.end_of_epoch,
+    )
