@@ -170,6 +170,7 @@ class AvSource:
 
     def __iter__(self) -> Iterator[MediaItem]:
         """Yields pictures, sound and epoch changes in the order of the container."""
+        stall_s = self._settings.stall_timeout_s
         last_video = time.monotonic()
         for packet in self._packets():
             stream = packet.stream
@@ -181,8 +182,10 @@ class AvSource:
                 yield from self._video_packet(packet)
             else:
                 yield from self._audio_packet(packet)
-                if self.info.live and time.monotonic() - last_video > self._settings.stall_timeout_s:
-                    raise SourceDown(f"{self.url}: no picture for {self._settings.stall_timeout_s:g} s, only sound")
+                if self.info.live and time.monotonic() - last_video > stall_s:
+                    # Wall clock alone would also tell of a connection that stands still between two packets.
+                    if self._audio_next_us - self._video_next_us > stall_s * _US:
+                        raise SourceDown(f"{self.url}: no picture for {stall_s:g} s, only sound")
 
     def close(self) -> None:
         """Closes the container."""
@@ -252,7 +255,7 @@ class AvSource:
         self.detail = "; ".join(notes)
 
     def _video_packet(self, packet: Any) -> Iterator[MediaItem]:
-        duration_us = _us(packet.duration, packet.time_base) or self._frame_us()
+        duration_us = _us(packet.duration, packet.time_base) or self._picture_us()
         dts_us = _us(packet.dts if packet.dts is not None else packet.pts, packet.time_base)
         if dts_us is None:
             dts_us = self._video_next_us
@@ -306,7 +309,7 @@ class AvSource:
             yield from self._flush_resampler()
 
     def _picture(self, frame: Any) -> Picture:
-        time_us = _us(frame.pts, frame.time_base)
+        time_us = _frame_us(frame, self._video)
         position_us = self._clock.position_us(self._video_next_us if time_us is None else time_us)
         aspect = self._video.sample_aspect_ratio
         return Picture(
@@ -318,7 +321,7 @@ class AvSource:
         )
 
     def _sound(self, frame: Any) -> Iterator[Sound]:
-        time_us = _us(frame.pts, frame.time_base)
+        time_us = _frame_us(frame, self._audio)
         start = self._clock.position_us(self._audio_next_us if time_us is None else time_us)
         first = round(start * SAMPLE_RATE / _US - self._resampled)
         try:
@@ -345,7 +348,7 @@ class AvSource:
         if len(samples):
             yield Sound(first, samples)
 
-    def _frame_us(self) -> int:
+    def _picture_us(self) -> int:
         rate = self._video.average_rate or self._video.guessed_rate
         return round(_US / rate) if rate else 40_000
 
@@ -370,6 +373,11 @@ def _choose_audio(container: Any, video: Any) -> Any:
 
 def _us(value: int | None, time_base: Fraction | None) -> int | None:
     return None if value is None or time_base is None else round(value * time_base * _US)
+
+
+def _frame_us(frame: Any, stream: Any) -> int | None:
+    # Frames that the decoder gives at the end, when it is drained, have no time base of their own.
+    return _us(frame.pts, frame.time_base or stream.time_base)
 
 
 def _quarter_turns(rotation: int | float) -> int:
