@@ -61,6 +61,9 @@ class WatchResult:
 # Roles that compute with the model share one encoder: its towers take some 600 MB.
 _ENCODING_ROLES = ("catalog", "embed", "recognize")
 
+# Partitions share work among processes, and here is one. Each more costs the start a few round trips.
+_ONE_PROCESS = {"stream_partitions": 1, "product_partitions": 1}
+
 
 def name_sources(sources: Sequence[str]) -> dict[str, str]:
     """Returns stream ids and URLs of sources written as SOURCE or NAME=SOURCE.
@@ -121,7 +124,7 @@ async def _run(
         own_broker = settings.broker == "embedded"
         if own_broker:
             broker = await stack.enter_async_context(EmbeddedBroker())
-            settings = broker.configure(settings)
+            settings = broker.configure(settings).model_copy(update=_ONE_PROCESS)
         view = create_view(progress, {page.product_id: page.title for page in pages})
         view.start()
         stack.callback(view.stop)
@@ -131,9 +134,10 @@ async def _run(
         view.say(f"{len(pages)} products, {len(streams)} streams, model {encoder.version}: starting")
         await create_topics(settings)
         following = await stack.enter_async_context(Following(settings, progress, view, events))
-        workers = await _start_workers(stack, settings, encoder)
-        # Before the streams: what a window is compared with must not depend on how fast pages are encoded.
+        # The catalogue before the streams: what a window is compared with must not depend on how fast pages are
+        # encoded.
         offsets = await publish_pages(settings, pages)
+        workers = await _start_workers(stack, settings, encoder)
         await _until_indexed(settings, offsets, workers, view)
         started = time.monotonic()
         for stream in streams:
