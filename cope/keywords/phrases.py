@@ -6,7 +6,6 @@ is a few seconds of speech, so no statistics of a whole document stand behind it
 
 from collections.abc import Iterator, Set
 
-from cope.keywords.stopwords import STOP_WORDS
 from cope.keywords.text import Token, is_content, key, longest, words
 
 # Languages whose stop words we have. In others every word would pass for a key phrase.
@@ -65,5 +64,5 @@ def _is_key(found: list[Token], start: int, end: int, covered: Set[int]) -> bool
         return False
     stretch = found[start:end]
     if stretch[0].is_han:
-        return len(stretch) > 1 and key(stretch) not in STOP_WORDS
+        return len(stretch) > 1 and is_content(stretch)
     return is_content(stretch) and len(stretch[0].norm) >= _LEAST_LETTERS

@@ -61,22 +61,43 @@ def syllable(character: str) -> tuple[str, str]:
     """Returns the sound of a Chinese character, and its pinyin with the tone; the character if it has none."""
     # Characters alone: what a character of several readings sounds like must not depend on those beside it.
     exact = lazy_pinyin(character, style=Style.TONE3, neutral_tone_with_five=True)[0]
-    plain = exact.rstrip("12345")
+    return _southern(exact.rstrip("12345")), exact
+
+
+def _southern(plain: str) -> str:
+    """Returns a syllable without what its speakers in the south do not tell apart."""
     for written, spoken in (("zh", "z"), ("ch", "c"), ("sh", "s"), ("l", "n")):
         if plain.startswith(written):
             plain = spoken + plain[len(written) :]
             break
     if plain.endswith(("ang", "eng", "ing")):
         plain = plain[:-1]
-    return plain, exact
+    return plain
 
 
-def sound(tokens: Sequence[Token]) -> str:
-    """Returns the sound of some tokens taken as one term; empty if it cannot be told."""
+def sounds(tokens: Sequence[Token]) -> frozenset[str]:
+    """Returns how some tokens, taken as one term, may sound; empty if that cannot be told.
+
+    Some characters are read by their company (藏 is cang, but zang in 藏青), some of these companies are misheard:
+    so each term is known by the reading of its characters together and by that of each alone.
+    """
+    han = [token.norm for token in tokens if token.is_han]
+    if not han:
+        return frozenset(filter(None, [_joined(tokens, [])]))
+    together = lazy_pinyin("".join(han))
+    readings = [[syllable(character)[0] for character in han]]
+    if len(together) == len(han):
+        readings.append([_southern(plain) for plain in together])
+    return frozenset(filter(None, (_joined(tokens, reading) for reading in readings)))
+
+
+def _joined(tokens: Sequence[Token], reading: list[str]) -> str:
+    """Returns the sound of the tokens; Chinese characters take theirs from `reading`, in order."""
     code = ""
+    syllables = iter(reading)
     for token in tokens:
         if token.is_han:
-            code += f"{syllable(token.norm)[0]}'"
+            code += f"{next(syllables)}'"
             continue
         part = english(token.norm)
         if not part:

@@ -41,10 +41,18 @@ def units(found: Sequence[Token]) -> Iterator[tuple[int, int]]:
             yield start, end
     plain = list(longest(spans))
     for (start, mid), (after, end) in pairwise(plain):
-        if mid == after and (is_content(found[start:mid]) or is_content(found[after:end])):
+        if mid == after and _is_pair(found[start:mid], found[after:end]):
             yield start, end
     if len(plain) > 2 and len(found) <= MAX_PHRASE_TOKENS:
         yield 0, len(found)
+
+
+def _is_pair(first: Sequence[Token], second: Sequence[Token]) -> bool:
+    """Returns whether two neighbours name something: "apple juice", "T-shirt", "Air 97", but not "shirt for"."""
+    kept = [is_content(word) for word in (first, second)]
+    return all(kept) or (
+        any(kept) and all(len(key(word)) == 1 or word[0].is_number or is_content(word) for word in (first, second))
+    )
 
 
 def text_terms(text: str) -> set[str]:

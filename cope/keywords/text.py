@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import jieba
 import opencc
@@ -21,6 +22,10 @@ from cope.keywords.stopwords import STOP_WORDS, UNITS
 _TOKEN = regex.compile(r"\p{Han}|(?:(?!\p{Han})\p{L}[\p{M}]*)+(?:'s\b)?|\p{Nd}+(?:[.,]\p{Nd}+)*")
 _HAN = regex.compile(r"\p{Han}+")
 _QUOTES = str.maketrans({"\u2019": "'", "\u02bc": "'", "\uff07": "'"})
+
+# Occurrences in jieba's corpus from which a word counts as common. 杀机 (112) is what 沙棘 (sea buckthorn) is heard
+# as; 斗志 (365) and 游戏 (2917) are words that hosts say.
+_COMMON_HAN = 300
 
 jieba.setLogLevel(logging.WARNING)
 
@@ -130,3 +135,20 @@ def is_content(found: Sequence[Token]) -> bool:
     if norm in STOP_WORDS or norm in UNITS:
         return False
     return len(norm) > 1 and not all(token.is_number for token in found)
+
+
+def is_common(found: Sequence[Token]) -> bool:
+    """Returns whether this is one word of everyday language: if it was heard, it was most likely meant."""
+    norm = key(found)
+    if len(found) == 1:
+        return norm in _common_words()
+    if not all(token.is_han for token in found):
+        return False
+    jieba.initialize()
+    return int(jieba.dt.FREQ.get(norm, 0)) >= _COMMON_HAN
+
+
+@lru_cache(maxsize=1)
+def _common_words() -> frozenset[str]:
+    # Words of the Latin alphabet that are one token in Whisper's vocabulary (MIT), in the singular.
+    return frozenset((Path(__file__).parent / "common_words.txt").read_text(encoding="ascii").split())

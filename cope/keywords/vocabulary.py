@@ -1,15 +1,15 @@
 """The catalogue's own words, and how to find them in a transcript."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rapidfuzz import fuzz
 
 from cope.keywords.phrases import key_phrases
-from cope.keywords.sounds import near, sound, syllable
+from cope.keywords.sounds import near, sounds, syllable
 from cope.keywords.terms import MAX_PHRASE_TOKENS, is_title, units
-from cope.keywords.text import Token, clean, is_content, key, tokens
+from cope.keywords.text import Token, clean, is_common, is_content, key, tokens
 
 # More tell a listener nothing, and each costs the encoder a token or more.
 _MOST_KEYWORDS = 16
@@ -139,7 +139,7 @@ class Vocabulary:
                 del entry.spellings[spelling]
             if not entry.products:
                 del self._entries[term]
-                self._unindex(term, entry)
+                self._unindex(term, _tokens(entry))
 
     def extract(self, text: str, language: str | None = None) -> list[tuple[str, float]]:
         """Returns the keywords of a transcript with weights in (0, 1], best first.
@@ -190,7 +190,7 @@ class Vocabulary:
         for start in range(len(found)):
             for end in range(start + 1, min(len(found), start + MAX_PHRASE_TOKENS) + 1):
                 stretch = found[start:end]
-                if any(token.is_number for token in stretch) or not is_content(stretch):
+                if any(token.is_number for token in stretch) or not is_content(stretch) or is_common(stretch):
                     continue
                 best = max(
                     ((_HEARD * self._likeness(stretch, term), term) for term in self._candidates(stretch)),
@@ -201,14 +201,13 @@ class Vocabulary:
                     yield _Match(start, end, best[1], best[0])
 
     def _candidates(self, stretch: list[Token]) -> set[str]:
-        code = sound(stretch)
-        if not code:
-            return set()
-        candidates = set(self._by_sound.get(code, ()))
-        if len(stretch) == 1 and not stretch[0].is_han and len(code) >= _NEAR_CONSONANTS:
-            candidates |= self._by_near_sound.get(code, set())
-            for shorter in near(code):
-                candidates |= self._by_near_sound.get(shorter, set()) | self._by_sound.get(shorter, set())
+        candidates: set[str] = set()
+        for code in sounds(stretch):
+            candidates |= self._by_sound.get(code, set())
+            if _is_long_word(stretch, code):
+                candidates |= self._by_near_sound.get(code, set())
+                for shorter in near(code):
+                    candidates |= self._by_near_sound.get(shorter, set()) | self._by_sound.get(shorter, set())
         return candidates
 
     def _likeness(self, stretch: list[Token], term: str) -> float:
@@ -216,17 +215,13 @@ class Vocabulary:
         entry = self._entries[term]
         if stretch[0].is_han or len(entry.tokens[0]) == 1:
             return _han_likeness([token.norm for token in stretch], entry.tokens)
-        spoken = key(stretch)
-        heard, meant = sound(stretch), sound([Token(norm, 0, 0) for norm in entry.tokens])
-        ratio = fuzz.ratio(spoken, term)
-        if heard == meant:
-            limit = _ALIKE.get(len(meant), _ALIKE_LONG)
-        else:
-            limit = _ALIKE_NEAR if min(len(heard), len(meant)) >= _NEAR_CONSONANTS else 101
+        ratio = fuzz.ratio(key(stretch), term)
+        shared = sounds(stretch) & sounds(_tokens(entry))
+        limit = max((_ALIKE.get(len(code), _ALIKE_LONG) for code in shared), default=_ALIKE_NEAR)
         return ratio / 100 if ratio >= limit else 0.0
 
     def _parts(self, term: str) -> Iterator[str]:
-        pieces = [Token(norm, at, at + 1) for at, norm in enumerate(self._entries[term].tokens)]
+        pieces = _tokens(self._entries[term])
         for start, end in units(pieces):
             part = key(pieces[start:end])
             if part != term and part in self._entries:
@@ -242,20 +237,26 @@ class Vocabulary:
         spellings = self._entries[term].spellings
         return min(spellings, key=lambda text: (-spellings[text], text))
 
-    def _index(self, term: str, pieces: tuple[Token, ...]) -> None:
-        code = sound(pieces)
-        if not code:
-            return
-        self._by_sound.setdefault(code, set()).add(term)
-        if len(pieces) == 1 and not pieces[0].is_han and len(code) >= _NEAR_CONSONANTS:
-            for shorter in near(code):
+    def _index(self, term: str, pieces: Sequence[Token]) -> None:
+        for code in sounds(pieces):
+            self._by_sound.setdefault(code, set()).add(term)
+            for shorter in near(code) if _is_long_word(pieces, code) else ():
                 self._by_near_sound.setdefault(shorter, set()).add(term)
 
-    def _unindex(self, term: str, entry: _Entry) -> None:
-        code = sound([Token(norm, 0, 0) for norm in entry.tokens])
-        _discard(self._by_sound, code, term)
-        for shorter in near(code):
-            _discard(self._by_near_sound, shorter, term)
+    def _unindex(self, term: str, pieces: Sequence[Token]) -> None:
+        for code in sounds(pieces):
+            _discard(self._by_sound, code, term)
+            for shorter in near(code) if _is_long_word(pieces, code) else ():
+                _discard(self._by_near_sound, shorter, term)
+
+
+def _tokens(entry: _Entry) -> list[Token]:
+    return [Token(norm, at, at + 1) for at, norm in enumerate(entry.tokens)]
+
+
+def _is_long_word(pieces: Sequence[Token], code: str) -> bool:
+    """Returns whether this is a word that may be told also by a part of its sound."""
+    return len(pieces) == 1 and not pieces[0].is_han and len(code) >= _NEAR_CONSONANTS
 
 
 def _discard(index: dict[str, set[str]], code: str, term: str) -> None:

@@ -99,6 +99,20 @@ def test_words_that_many_products_share_weigh_less(vocabulary: Vocabulary) -> No
     assert weights["Saleor"] < 0.3
 
 
+def test_everyday_words_are_not_taken_for_names_that_sound_alike() -> None:
+    vocabulary = Vocabulary()
+    vocabulary.add("p", "Red Shopping Cart T-shirt")
+    vocabulary.add("q", "豆汁")
+    assert "Shopping" not in dict(vocabulary.extract("shipping is free"))
+    assert "豆汁" not in dict(vocabulary.extract("斗志昂扬"))
+
+
+def test_a_character_is_known_by_the_reading_that_its_word_gives_it() -> None:
+    vocabulary = Vocabulary()
+    vocabulary.add("p", "星尘藏青油漆")
+    assert "星尘藏青油漆" in dict(vocabulary.extract("這一款是我們的星塵葬清油器。"))
+
+
 def test_phrases_that_the_catalogue_does_not_know_weigh_little(vocabulary: Vocabulary) -> None:
     found = vocabulary.extract("apple juice, cold pressed in copper barrels", "en")
     unknown = {word: weight for word, weight in found if word in ("cold pressed", "copper barrels")}
