@@ -57,6 +57,7 @@ class StreamStatus(Record, frozen=True, kw_only=True):
         detail: What happened, in words, for states "stalled" and "failed".
         at_ms: Wall clock of this status, Unix milliseconds.
         live: Captured from a network stream: an epoch that broke off cannot be replayed, as a file's can.
+        frame_at_ms: Wall clock at which the newest frame sent was captured, Unix milliseconds; 0 before the first.
     """
 
     stream_id: str
@@ -69,6 +70,7 @@ class StreamStatus(Record, frozen=True, kw_only=True):
     at_ms: int = 0
     first_epoch: int = 0
     live: bool = False
+    frame_at_ms: int = 0
 
 
 class Frame(Record, frozen=True, kw_only=True):

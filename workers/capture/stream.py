@@ -78,6 +78,7 @@ class StreamCapture:
         self._epoch_open = is_epoch_open(self.status)
         self._connected = self._epoch_open or self.status.live  # at least once
         self._frames_until = self._speech_until = self.status.sent_until_ms
+        self._frame_at_ms = self.status.frame_at_ms
         self._source: MediaSource | None = None  # of the newest connection
         self._worked = False  # the newest connection has given something
         self._told_s = 0.0
@@ -208,6 +209,7 @@ class StreamCapture:
             if not record.end_of_epoch:
                 metrics.FRAMES_SAMPLED.inc()
                 self.last_frame_s = time.monotonic()
+                self._frame_at_ms = record.captured_at_ms
         else:
             self._speech_until = max(self._speech_until, position_ms)
             if record.end_of_epoch:
@@ -247,6 +249,7 @@ class StreamCapture:
             state=state,
             detail=detail,
             at_ms=_now_ms(),
+            frame_at_ms=self._frame_at_ms,
             sent_until_ms=max(self.status.sent_until_ms, min(self._frames_until, self._speech_until)),
         )
         self._told_s = time.monotonic()
