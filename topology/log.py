@@ -136,6 +136,8 @@ async def read_raw(settings: Settings, topic: str, partition: int, start: int, e
 class Follower(Generic[R]):
     """Follows a topic for ever: `async for record in follower`.
 
+    It begins with the first record, or, if not `from_beginning`, with the newest `tail` offsets of each partition.
+
     Attributes:
         caught_up: Set once all that the topic held at the start has been yielded and taken.
     """
@@ -147,6 +149,7 @@ class Follower(Generic[R]):
         kind: type[R],
         partitions: Iterable[int] | None = None,
         from_beginning: bool = True,
+        tail: int = 0,
     ) -> None:
         self.caught_up = asyncio.Event()
         self._settings = settings
@@ -154,6 +157,7 @@ class Follower(Generic[R]):
         self._kind = kind
         self._wanted = None if partitions is None else set(partitions)
         self._from_beginning = from_beginning
+        self._tail = tail
         self._positions: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._moved = asyncio.Event()
@@ -204,7 +208,10 @@ class Follower(Generic[R]):
             consumer.assign(partitions)
             if not self._ends:
                 self._ends = dict(await consumer.end_offsets(partitions))
-                self._positions = {p: 0 if self._from_beginning else self._ends[p] for p in partitions}
+                tail = self._tail
+                self._positions = {
+                    p: 0 if self._from_beginning else max(0, end - tail) for p, end in self._ends.items()
+                }
             for partition, position in self._positions.items():
                 consumer.seek(partition, position)
         except BaseException:
