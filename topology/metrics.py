@@ -42,6 +42,16 @@ MATCH_CONFIDENCE = Histogram("cope_match_confidence", "Confidence of started sig
 REJECTED = Counter("cope_windows_rejected_total", "Windows with candidates, none of which was believed to be on")
 BAG_UNKNOWN = Counter("cope_bag_unknown_products_total", "Products of shopping bags that the catalogue does not have")
 
+# Monitor
+MONITOR_STREAMS = Gauge("cope_monitor_streams", "Streams that the monitor knows, in all processes' captures", ["state"])
+MONITOR_CLIENTS = Gauge("cope_monitor_clients", "Clients that follow the monitor's change feed")
+MONITOR_CLIENTS_DROPPED = Counter(
+    "cope_monitor_clients_dropped_total", "Clients of the change feed refused or cut off", ["reason"]
+)
+MONITOR_LEFT_OUT = Counter(
+    "cope_monitor_records_left_out_total", "Records of streams beyond the most that the monitor keeps"
+)
+
 # Flow
 DEAD_LETTERS = Counter("cope_dead_letters_total", "Records sent to a dead-letter queue", ["topic", "error"])
 RECORDS_SKIPPED = Counter("cope_records_skipped_total", "Unreadable records skipped by readers of a log", ["topic"])

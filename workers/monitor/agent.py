@@ -1,0 +1,157 @@
+"""The monitor role: follows what the other roles tell of the streams, and serves it over HTTP.
+
+It reads all partitions in every process, without a group: monitors behind a balancer are equal, and none has state
+that is not in the topics. What it reads is small, about 1 kB/s a stream: `stream_status` tells state, position and
+the last frame, `recognition_state` how far recognition has come, `product_detected` what is on. `live_windows`, ten
+times as heavy, would tell nothing more.
+"""
+
+import asyncio
+import logging
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from topology import metrics
+from topology.log import Follower, end_offsets
+from topology.records import ProductDetected, RecognitionState, StreamAnnounced, StreamStatus
+from topology.topics import LIVE_STREAMS, PRODUCT_DETECTED, RECOGNITION_STATE, STREAM_STATUS
+from topology.worker import Worker
+from workers.monitor.feed import Feed, Kind
+from workers.monitor.http import Api, now_ms
+from workers.monitor.state import MAX_STREAMS, STATES, MonitorState, StreamState
+
+_log = logging.getLogger(__name__)
+
+# What is on now was told within the last `update_every_ms` of media time, so the newest events are enough; a week of
+# them would take minutes to read. This is a minute and more of events for 150 streams a partition, and 2 MB.
+EVENTS_TAIL = 2_000
+
+SWEEP_EVERY_S = 10.0
+PROBE_EVERY_S = 10.0
+PROBE_TIMEOUT_S = 10.0
+
+
+def build(worker: Worker) -> None:
+    """Registers the monitor role.
+
+    Args:
+        worker: Gets the followers and the routes.
+    """
+    Monitor(worker).register()
+
+
+class Monitor:
+    """Feeds the state from the topics, and the feed from the state."""
+
+    def __init__(self, worker: Worker) -> None:
+        settings = worker.settings
+        self._worker = worker
+        self._state = MonitorState(settings.window_ms)
+        self._feed = Feed()
+        self._api = Api(self._state, self._feed, self._behind)
+        self._trouble = ""
+        self._told_left_out = 0
+        self._announcements = Follower(settings, LIVE_STREAMS, StreamAnnounced)
+        self._statuses = Follower(settings, STREAM_STATUS, StreamStatus)
+        self._progress = Follower(settings, RECOGNITION_STATE, RecognitionState)
+        self._events = Follower(settings, PRODUCT_DETECTED, ProductDetected, from_beginning=False, tail=EVENTS_TAIL)
+        self._followers: dict[str, Follower[Any]] = {
+            STREAM_STATUS: self._statuses,
+            LIVE_STREAMS: self._announcements,
+            RECOGNITION_STATE: self._progress,
+            PRODUCT_DETECTED: self._events,
+        }
+
+    def register(self) -> None:
+        """Hooks itself into the worker."""
+        worker = self._worker
+        self._api.add_routes(worker.http)
+        worker.health.add("topics", self._check_topics)
+        worker.background(self._follow_statuses)
+        worker.background(self._follow_announcements)
+        worker.background(self._follow_progress)
+        worker.background(self._follow_events)
+        worker.background(self._sweep)
+        worker.background(self._probe)
+        worker.on_stop(self._stop)
+        metrics.MONITOR_CLIENTS.set_function(lambda: self._api.clients)
+        for state in STATES:
+            metrics.MONITOR_STREAMS.labels(state).set_function(partial(self._count, state))
+
+    # -- topics --------------------------------------------------------------------------------------------------
+
+    async def _follow_statuses(self) -> None:
+        async for record in self._statuses:
+            if self._state.on_status(record.key, record.value, record.log_ms, now_ms()):
+                self._tell_stream(record.key)
+
+    async def _follow_announcements(self) -> None:
+        # An old announcement is of interest only if its stream is still captured, which the statuses tell.
+        await self._statuses.caught_up.wait()
+        async for record in self._announcements:
+            if self._state.on_announced(record.key, record.value, record.offset, record.log_ms, now_ms()):
+                self._tell_stream(record.key)
+
+    async def _follow_progress(self) -> None:
+        await self._statuses.caught_up.wait()
+        async for record in self._progress:
+            if record.value is not None:
+                self._state.on_recognition(record.value, record.log_ms, now_ms())
+
+    async def _follow_events(self) -> None:
+        await self._statuses.caught_up.wait()
+        async for record in self._events:
+            if record.value is not None and self._state.on_event(record.value, record.log_ms, now_ms()):
+                self._publish("detection", record.value)
+
+    def _tell_stream(self, stream_id: str) -> None:
+        view = self._state.view(stream_id, now_ms())
+        if view is not None:
+            self._publish("stream", view)
+
+    def _publish(self, kind: Kind, value: msgspec.Struct) -> None:
+        if not self._behind():  # what is read back at the start is no change
+            self._feed.publish(kind, msgspec.json.encode(value))
+
+    # -- beside them ---------------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            for view in self._state.sweep(now_ms()):
+                self._publish("stream", view)
+            self._tell_left_out()
+
+    def _tell_left_out(self) -> None:
+        left_out, self._told_left_out = self._state.left_out - self._told_left_out, self._state.left_out
+        if left_out:
+            metrics.MONITOR_LEFT_OUT.inc(left_out)
+            _log.warning("too many streams: some are not told of", extra={"kept": MAX_STREAMS, "records": left_out})
+
+    async def _probe(self) -> None:
+        """Asks the broker now and then: a follower just hears nothing when it is down."""
+        while True:
+            try:
+                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                    await end_offsets(self._worker.settings, STREAM_STATUS)
+                self._trouble = ""
+            except TimeoutError:
+                self._trouble = "the broker does not answer: what is told here may be old"
+            await asyncio.sleep(PROBE_EVERY_S)
+
+    async def _stop(self) -> None:
+        self._feed.close()
+
+    # -- health --------------------------------------------------------------------------------------------------
+
+    def _behind(self) -> list[str]:
+        return [topic for topic, follower in self._followers.items() if not follower.caught_up.is_set()]
+
+    def _check_topics(self) -> str | None:
+        behind = self._behind()
+        return f"reading {', '.join(behind)} back" if behind else self._trouble or None
+
+    def _count(self, state: StreamState) -> float:
+        return self._state.counts()[state]

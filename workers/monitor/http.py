@@ -1,0 +1,157 @@
+"""The monitor over HTTP: JSON for what is, server-sent events for what changes (`docs/monitor.md`)."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from topology import metrics
+from workers.monitor.feed import Feed, TooOldError, message
+from workers.monitor.state import MonitorState, OnNow, StreamView
+
+# Proxies close connections that are silent for 30 to 60 s, and a client that is gone shows only when written to.
+HEARTBEAT_S = 15.0
+# A client that takes nothing for so long does not read; a page on a bad line comes back within.
+WRITE_TIMEOUT_S = 10.0
+# Each client is a socket and a task woken by each change; beyond, put a server in front that fans out.
+MAX_CLIENTS = 256
+_RETRY_MS = 2_000  # how long a browser waits before it connects again
+
+_encode = msgspec.json.Encoder().encode
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class NowOn(OnNow, frozen=True, kw_only=True):
+    """What one stream is showing."""
+
+    stream_id: str
+    lag_s: float
+
+
+class StreamList(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of /streams. Reading `/events?after=<last_event_id>` goes on where this answer stands."""
+
+    last_event_id: str
+    streams: list[StreamView]
+
+
+class NowList(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of /now."""
+
+    last_event_id: str
+    now: list[NowOn]
+
+
+class Api:
+    """The routes.
+
+    Args:
+        state: What to tell.
+        feed: Its changes.
+        behind: Says which topics are still being read back; until none is, nothing is told, for it would be wrong.
+    """
+
+    def __init__(self, state: MonitorState, feed: Feed, behind: Callable[[], list[str]]) -> None:
+        self.clients = 0
+        self._state = state
+        self._feed = feed
+        self._behind = behind
+
+    def add_routes(self, application: web.Application) -> None:
+        """Adds the routes to an application."""
+        application.router.add_get("/streams", self._when_ready(self._get_streams))
+        application.router.add_get("/streams/{stream_id:.+}", self._when_ready(self._get_stream))
+        application.router.add_get("/now", self._when_ready(self._get_now))
+        application.router.add_get("/events", self._when_ready(self._get_events))
+
+    def _when_ready(self, handler: Handler) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            behind = self._behind()
+            if behind:
+                return _error(503, f"reading {', '.join(behind)} back; try again in a moment", {"Retry-After": "1"})
+            return await handler(request)
+
+        return handle
+
+    async def _get_streams(self, _: web.Request) -> web.Response:
+        return _json(StreamList(last_event_id=self._feed.last_id, streams=list(self._state.views(now_ms()))))
+
+    async def _get_stream(self, request: web.Request) -> web.Response:
+        stream_id = request.match_info["stream_id"]
+        view = self._state.view(stream_id, now_ms())
+        return (
+            _error(404, f"no stream {stream_id!r}: /streams lists those that are known")
+            if view is None
+            else _json(view)
+        )
+
+    async def _get_now(self, _: web.Request) -> web.Response:
+        now = [
+            NowOn(stream_id=view.stream_id, lag_s=view.lag_s, **msgspec.structs.asdict(view.on))
+            for view in self._state.views(now_ms())
+            if view.on is not None
+        ]
+        return _json(NowList(last_event_id=self._feed.last_id, now=now))
+
+    async def _get_events(self, request: web.Request) -> web.StreamResponse:
+        if self.clients >= MAX_CLIENTS:
+            metrics.MONITOR_CLIENTS_DROPPED.labels("full").inc()
+            return _error(503, f"{MAX_CLIENTS} clients follow already", {"Retry-After": "10"})
+        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        response = web.StreamResponse(headers=headers)
+        self.clients += 1
+        try:
+            await response.prepare(request)
+            await self._follow(request, response)
+        except TooOldError:
+            self._drop(request, "slow")
+        except TimeoutError:
+            self._drop(request, "stuck")
+        except ConnectionError:
+            pass  # it has left
+        finally:
+            self.clients -= 1
+        return response
+
+    async def _follow(self, request: web.Request, response: web.StreamResponse) -> None:
+        wanted = request.headers.get("Last-Event-ID") or request.query.get("after")
+        position = self._feed.position(wanted) if wanted else self._feed.end
+        await _write(response, b"retry: %d\n\n" % _RETRY_MS)
+        if position is None:
+            position = self._feed.end
+            reason = b'{"reason":"changes were missed: read /streams again"}'
+            await _write(response, message("reset", self._feed.last_id, reason))
+        while not self._feed.closed:
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    changes = await self._feed.after(position)
+            except TimeoutError:
+                await _write(response, b": nothing new\n\n")
+            else:
+                await _write(response, b"".join(changes))
+                position += len(changes)
+
+    def _drop(self, request: web.Request, reason: str) -> None:
+        metrics.MONITOR_CLIENTS_DROPPED.labels(reason).inc()
+        if request.transport is not None:
+            request.transport.abort()  # an orderly end would wait for the client to read
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(WRITE_TIMEOUT_S):
+        await response.write(data)
+
+
+def now_ms() -> int:
+    """Returns the wall clock, Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def _json(answer: msgspec.Struct) -> web.Response:
+    return web.Response(body=_encode(answer), content_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _error(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": text}, status=status, headers=headers)
