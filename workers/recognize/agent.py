@@ -182,7 +182,7 @@ class Recognizer:
             )
         if new_epoch:
             await catalogue.catch_up()
-            self._check_bag(window, catalogue)
+            self._check_products(window, catalogue)
         look = evidence.unpack(window, window.start_ms if new_epoch else tracker.looked_ms)
         tracked = [] if new_epoch else tracker.products
         bag = window.product_ids
@@ -197,7 +197,13 @@ class Recognizer:
         with metrics.STAGE_SECONDS.labels("score").time():
             return await self._worker.in_executor(evidence.observe, look, pages, model.calibration)
 
-    def _check_bag(self, window: WindowEmbedding, catalogue: Catalogue) -> None:
+    def _check_products(self, window: WindowEmbedding, catalogue: Catalogue) -> None:
+        if not catalogue.products:
+            _log.warning(
+                "the catalogue is empty, nothing can be recognised: publish one with `cope-live index`",
+                extra={"stream_id": window.stream_id},
+            )
+            return
         unknown = [one for one in window.product_ids or () if one not in catalogue.products]
         if unknown:
             metrics.BAG_UNKNOWN.inc(len(unknown))

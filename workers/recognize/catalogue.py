@@ -136,10 +136,7 @@ class Catalogue:
             await self._index.remove(list(self._held))
             self._held = {}
         await self._index.optimize()
-        if not self.products:
-            _log.warning("the catalogue is empty, nothing can be recognised: publish one with `cope-live index`")
-        else:
-            _log.info("the catalogue is ready", extra={"products": len(self.products), "index": self.version})
+        _log.info("the catalogue is ready", extra={"products": len(self.products), "index": self.version})
         self._ready.set()
 
     async def _until_reached(self, ends: Mapping[int, int]) -> None:
