@@ -15,22 +15,23 @@ Faust's agents bring the records; the promises are kept here, because Faust 0.15
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import faust
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
-from aiokafka.structs import TopicPartition
 from faust.types import TP, EventT, StreamT
 
 from topology import metrics
-from topology.codec import Headers, Value, decode_key, decode_value
+from topology.codec import Headers, Value, decode_value
 from topology.connection import full_name
 from topology.errors import BadInput, Unavailable
+from topology.group import Group
 from topology.log import Producer, read_raw
-from topology.lowwater import LowWaterMark
-from topology.retry import describe
+from topology.message import Message, Partition
+from topology.retry import describe, retrying
 from topology.settings import Role, Settings
 from topology.topics import TOPICS, dead_letter
+
+__all__ = ["Delivery", "Handler", "Message"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,61 +39,7 @@ R = TypeVar("R")
 
 COMMIT_EVERY_S = 1.0  # a crash repeats at most so much done work; below, commits load the broker
 LAG_EVERY_S = 5.0
-BROKER_TIMEOUT_S = 5.0  # an answer that takes longer counts as none
 _LONGEST_ERROR_MESSAGE = 1_000  # a header is for reading, and must fit beside the largest record
-
-
-class _Partition:
-    """One assigned partition: what was handed out of it and where it stands."""
-
-    def __init__(self, topic: str, number: int) -> None:
-        self.topic = topic
-        self.number = number
-        self.mark = LowWaterMark()
-        self.expected: int | None = None  # the next offset to hand out
-        self.first = True  # nothing was handed out yet
-        self.committed: int | None = None
-        self.revoked = False
-        self.opening: asyncio.Task[None] | None = None
-
-
-class Message(Generic[R]):
-    """One record of a topic, to be ended by `done` or `dead_letter`.
-
-    Attributes:
-        value: The record (None for a tombstone, where the agent takes them).
-        key: Its key.
-        topic: Without the prefix.
-        log_ms: When the broker appended it, Unix milliseconds: the order of the log across topics.
-    """
-
-    __slots__ = ("_delivery", "_partition", "_raw", "key", "log_ms", "offset", "partition", "topic", "value")
-
-    value: R
-
-    def __init__(self, delivery: "Delivery", partition: _Partition, raw: Any) -> None:
-        self._delivery = delivery
-        self._partition = partition
-        self._raw = raw
-        self.key = decode_key(raw.key)
-        self.topic = partition.topic
-        self.partition = partition.number
-        self.offset: int = raw.offset
-        self.log_ms: int = _append_time_ms(raw)
-
-    @property
-    def revoked(self) -> bool:
-        """The partition was taken away since: another worker gets this record, results are of no use."""
-        return self._partition.revoked
-
-    def done(self) -> None:
-        """Acks the record. Offsets are committed in order, up to the first record that is not done."""
-        self._partition.mark.done(self.offset)
-
-    async def dead_letter(self, error: Exception, attempts: int = 1) -> None:
-        """Sends the original bytes, with the cause in the headers, to `<topic>.dlq`; then the record is done."""
-        await self._delivery._dead_letter(self, error, attempts)
-        self.done()
 
 
 Handler = Callable[[AsyncIterator[Message[R]]], Awaitable[None]]
@@ -115,7 +62,9 @@ class Delivery:
         self._role = role
         self._settings = settings
         self._producer = Producer(settings)
-        self._partitions: dict[TP, _Partition] = {}
+        self._group = Group(app)
+        self._partitions: dict[TP, Partition] = {}
+        self._idle: dict[str, StreamT[bytes]] = {}  # by topic: streams whose handler waits for a record
         self._on_revoked: list[Callable[[str, int], None]] = []
         self._on_assigned: list[Callable[[str, int], Awaitable[None]]] = []
         self._committing = asyncio.Lock()
@@ -177,17 +126,12 @@ class Delivery:
         partitions = {tp: p for tp, p in self._partitions.items() if p.topic == topic and p.expected is not None}
         if not partitions:
             return {}
-        targets = [TopicPartition(*tp) for tp in partitions]
-        try:
-            async with asyncio.timeout(BROKER_TIMEOUT_S):
-                ends = await self._in_consumer("end_offsets", targets)
-                # What retention has removed is not waited for.
-                beginnings = await self._in_consumer("beginning_offsets", targets)
-        except (KafkaError, TimeoutError) as error:
-            raise Unavailable(f"the end of {topic}: {describe(error)}") from error
+        ends = await self._group.end_offsets(partitions)
+        # What retention has removed is not waited for.
+        beginnings = await self._group.beginning_offsets(partitions)
         return {
-            p.number: max(0, ends[target] - max(p.expected or 0, beginnings[target]))
-            for p, target in zip(partitions.values(), targets, strict=True)
+            p.number: max(0, ends[tp] - max(p.expected or 0, beginnings[tp]))
+            for tp, p in partitions.items()
             if not p.revoked
         }
 
@@ -213,8 +157,7 @@ class Delivery:
     async def commit(self) -> None:
         """Commits what is done. Failures are logged and left to the next commit."""
         async with self._committing:
-            offsets = {tp: p.mark.position for tp, p in self._partitions.items() if p.mark.position != p.committed}
-            await self._commit({tp: offset for tp, offset in offsets.items() if offset is not None})
+            await self._commit(dict(self._partitions))
 
     async def stop(self) -> None:
         """Ends the tasks and commits what is done. Sending still works until `close`."""
@@ -245,7 +188,10 @@ class Delivery:
     async def _messages(
         self, stream: StreamT[bytes], topic: str, kind: type[R], tombstones: bool
     ) -> AsyncIterator[Message[R]]:
-        async for event in stream.noack().events():
+        stream = stream.noack()
+        self._idle[topic] = stream
+        async for event in stream.events():
+            del self._idle[topic]
             async for message in self._in_order(event, topic):
                 try:
                     message.value = self._decode(message, kind, tombstones)
@@ -253,6 +199,7 @@ class Delivery:
                     await message.dead_letter(error)
                     continue
                 yield message
+            self._idle[topic] = stream
 
     async def _in_order(self, event: EventT[bytes], topic: str) -> AsyncIterator[Message[Any]]:
         """Yields the event's message, after those that Faust has left out and unless it came before."""
@@ -270,26 +217,30 @@ class Delivery:
                 if partition.revoked:
                     return
                 metrics.RECORDS_RECOVERED.labels(topic).inc()
+                _log.warning(
+                    "recovered a record that Faust had left out",
+                    extra={"topic": topic, "partition": partition.number, "offset": missed.offset},
+                )
                 yield self._hand_out(partition, missed)
         if not partition.revoked:
             yield self._hand_out(partition, raw)
 
-    def _hand_out(self, partition: _Partition, raw: Any) -> Message[Any]:
+    def _hand_out(self, partition: Partition, raw: Any) -> Message[Any]:
         partition.mark.add(raw.offset)
         partition.expected = raw.offset + 1
         partition.first = False
-        return Message(self, partition, raw)
+        return Message(partition, raw, self._dead_letter)
 
     def _decode(self, message: Message[Any], kind: type[R], tombstones: bool) -> R:
-        if message._raw.value is None:
+        if message.raw.value is None:
             if tombstones:
                 return None  # type: ignore[return-value]
             raise BadInput(f"a record without a value, {message.topic} has none")
-        value: R = decode_value(message._raw.value, kind)
+        value: R = decode_value(message.raw.value, kind)
         return value
 
     async def _dead_letter(self, message: Message[Any], error: Exception, attempts: int) -> None:
-        raw = message._raw
+        raw = message.raw
         cause = {
             "topic": message.topic,
             "partition": message.partition,
@@ -324,7 +275,8 @@ class Delivery:
     async def _partitions_revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
         async with self._committing:
             taken = {tp: self._partitions.pop(tp) for tp in revoked if tp in self._partitions}
-            offsets = {tp: partition.mark.position for tp, partition in taken.items()}
+            # What is done from now on must not be committed, nor what a hook below makes a handler do.
+            offsets = {tp: partition.to_commit for tp, partition in taken.items()}
             for partition in taken.values():
                 partition.revoked = True
                 if partition.opening is not None:
@@ -334,48 +286,35 @@ class Delivery:
                         fn(partition.topic, partition.number)
                     except Exception as error:  # noqa: BLE001 - must not be lost in Faust's rebalance
                         self.fail(error)
-            await self._commit(
-                {tp: offset for tp, offset in offsets.items() if offset is not None and offset != taken[tp].committed}
-            )
+            await self._group.commit({tp: offset for tp, offset in offsets.items() if offset is not None})
 
-    def _open(self, tp: TP) -> _Partition:
+    def _open(self, tp: TP) -> Partition:
         partition = self._partitions.get(tp)
         if partition is None:
             topic = tp.topic.removeprefix(self._settings.topic_prefix)
-            partition = self._partitions[tp] = _Partition(topic, tp.partition)
+            partition = self._partitions[tp] = Partition(topic, tp.partition)
             partition.opening = asyncio.create_task(self._prepare(tp, partition))
         return partition
 
-    async def _opened(self, tp: TP, topic: str) -> _Partition | None:
+    async def _opened(self, tp: TP, topic: str) -> Partition | None:
         """Returns the partition once its hooks have run, or None if it was taken away meanwhile."""
         partition = self._open(tp)
         if partition.opening is not None:
             await asyncio.wait([partition.opening])
         return None if partition.revoked else partition
 
-    async def _prepare(self, tp: TP, partition: _Partition) -> None:
+    async def _prepare(self, tp: TP, partition: Partition) -> None:
         try:
             for fn in self._on_assigned:
                 await fn(partition.topic, partition.number)
-            partition.expected = await self._start_offset(tp)
+            partition.expected = await retrying(
+                lambda: self._group.start_offset(tp), f"find where {tp.topic}/{tp.partition} begins"
+            )
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - a partition whose state is not there must not be worked on
             self.fail(error)
             await asyncio.Event().wait()
-
-    async def _start_offset(self, tp: TP) -> int | None:
-        """Returns where the group's reading of the partition begins, None if the broker does not say."""
-        try:
-            async with asyncio.timeout(BROKER_TIMEOUT_S):
-                committed = await self._in_consumer("committed", TopicPartition(*tp))
-                if committed is not None:
-                    return int(committed)
-                beginnings = await self._in_consumer("beginning_offsets", [TopicPartition(*tp)])
-                return int(beginnings[TopicPartition(*tp)])
-        except (KafkaError, TimeoutError) as error:
-            _log.warning("cannot tell where reading begins", extra={"topic": tp.topic, "error": describe(error)})
-            return None
 
     # ------------------------------------------------------------------ offsets
 
@@ -384,55 +323,71 @@ class Delivery:
             await asyncio.sleep(COMMIT_EVERY_S)
             await self.commit()
 
-    async def _commit(self, offsets: dict[TP, int]) -> None:
-        if not offsets:
-            return
-        try:
-            async with asyncio.timeout(BROKER_TIMEOUT_S):
-                await self._in_consumer("commit", {TopicPartition(*tp): offset for tp, offset in offsets.items()})
-        except (CommitFailedError, IllegalStateError) as error:
-            # The group has moved on: whoever has the partitions now reads these records again.
-            _log.info("a commit came too late", extra={"error": describe(error)})
-        except (KafkaError, TimeoutError) as error:
-            _log.warning("a commit failed, trying again", extra={"error": describe(error)})
-        else:
-            for tp, offset in offsets.items():
-                if tp in self._partitions:
-                    self._partitions[tp].committed = offset
+    async def _commit(self, partitions: dict[TP, Partition]) -> None:
+        offsets = {tp: partition.to_commit for tp, partition in partitions.items()}
+        new = {tp: offset for tp, offset in offsets.items() if offset is not None}
+        if await self._group.commit(new):
+            for tp, offset in new.items():
+                partitions[tp].committed = offset
 
     async def _watch_lag(self) -> None:
+        before: dict[TP, tuple[Partition, int]] = {}
         while True:
             await asyncio.sleep(LAG_EVERY_S)
             partitions = dict(self._partitions)
             if not partitions:
                 continue
             try:
-                async with asyncio.timeout(BROKER_TIMEOUT_S):
-                    ends = await self._in_consumer("end_offsets", [TopicPartition(*tp) for tp in partitions])
-            except (KafkaError, TimeoutError) as error:
-                self.trouble = f"the broker does not answer: {describe(error)}"
+                ends = await self._group.end_offsets(partitions)
+                self._tell_lag(partitions, ends)
+                before = await self._unstick(partitions, ends, before)
+            except Unavailable as error:
+                if not self.trouble:
+                    _log.warning("lost the broker", extra={"error": str(error)})
+                self.trouble = str(error)
+            else:
+                self.trouble = ""
+
+    def _tell_lag(self, partitions: dict[TP, Partition], ends: dict[TP, int]) -> None:
+        lag: dict[str, int] = {}
+        for tp, partition in partitions.items():
+            position = partition.mark.position
+            if position is None:
+                position = partition.expected
+            behind = 0 if position is None else max(0, ends[tp] - position)
+            lag[partition.topic] = lag.get(partition.topic, 0) + behind
+        for topic, records in lag.items():
+            metrics.CONSUMER_LAG.labels(self._role, topic).set(records)
+
+    async def _unstick(
+        self, partitions: dict[TP, Partition], ends: dict[TP, int], before: dict[TP, tuple[Partition, int]]
+    ) -> dict[TP, tuple[Partition, int]]:
+        """Has partitions read again from where they stand, if they stand still with records before them.
+
+        A record that Faust has left out is noticed by its successor; the last one has none.
+
+        Args:
+            before: Where each suspicious partition stood one look ago.
+
+        Returns:
+            The partitions that are suspicious now.
+        """
+        waiting: dict[TP, tuple[Partition, int]] = {}
+        for tp, partition in partitions.items():
+            stream = self._idle.get(partition.topic)
+            idle = stream is not None and stream.channel.queue.empty()
+            if not idle or partition.revoked or partition.expected is None or partition.expected >= ends[tp]:
                 continue
-            self.trouble = ""
-            lag: dict[str, int] = {}
-            for tp, partition in partitions.items():
-                position = partition.mark.position
-                if position is None:
-                    position = partition.expected
-                behind = 0 if position is None else max(0, ends[TopicPartition(*tp)] - position)
-                lag[partition.topic] = lag.get(partition.topic, 0) + behind
-            for topic, records in lag.items():
-                metrics.CONSUMER_LAG.labels(self._role, topic).set(records)
-
-    async def _in_consumer(self, method: str, *args: Any) -> Any:
-        """Calls a method of Faust's Kafka consumer, in the thread where that lives."""
-        thread = self.app.consumer._thread
-        return await thread.call_thread(getattr(thread._ensure_consumer(), method), *args)
-
-
-def _append_time_ms(raw: Any) -> int:
-    """Returns a message's timestamp: Faust gives seconds, aiokafka milliseconds."""
-    timestamp = raw.timestamp
-    return round(timestamp * 1000) if isinstance(timestamp, float) else int(timestamp or 0)
+            waiting[tp] = (partition, partition.expected)
+            if before.get(tp) != waiting[tp]:
+                continue
+            beginning = (await self._group.beginning_offsets([tp]))[tp]
+            if beginning > partition.expected:  # retention has removed what was there
+                partition.expected = beginning
+            else:
+                _log.warning("reading a partition again", extra={"topic": tp.topic, "partition": tp.partition})
+                await self._group.seek(tp, partition.expected)
+        return waiting
 
 
 def _compacted(topic: str) -> bool:

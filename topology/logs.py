@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import TextIO
 
 from topology.settings import Settings
@@ -11,6 +13,29 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 # They log each connection and rebalance step at INFO; what matters of it is logged by us.
 _NOISY = ("faust", "mode", "aiokafka", "kafka", "asyncio", "aiohttp.access", "faster_whisper", "httpx", "qdrant_client")
+
+
+REPEAT_AFTER_S = 10.0  # a client that reconnects says so ten times a second
+
+
+class Quieter(logging.Filter):
+    """Lets each message of a noisy library through once in `REPEAT_AFTER_S`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._last: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Returns whether the record is to be logged."""
+        if not record.name.startswith(_NOISY):
+            return True
+        now = self._clock()
+        key = (record.name, str(record.msg))
+        if now - self._last.get(key, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
+            return False
+        self._last[key] = now
+        return True
 
 
 class TextFormatter(logging.Formatter):
@@ -46,6 +71,7 @@ def setup_logging(settings: Settings, stream: TextIO | None = None) -> None:
     """Sends the logs of the whole process to `stream` (default: standard error) as the settings say."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    handler.addFilter(Quieter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     level = settings.log_level.upper()

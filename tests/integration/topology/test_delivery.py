@@ -259,3 +259,25 @@ async def test_a_slow_topic_does_not_hold_up_another(broker, running, until) -> 
         record = Frame(stream_id="s", epoch=0, pts_ms=1, captured_at_ms=0)
         await producer.send(topics.LIVE_FRAMES, "s", record)
         await until(lambda: collector.times == [1])
+
+
+@pytest.mark.parametrize("left_out", [7, 20], ids=["some", "the last"])
+async def test_records_that_faust_leaves_out_are_delivered_all_the_same(
+    any_broker, running, until, send_frames, left_out: int
+) -> None:
+    """Faust drops records below its own read offset, and sets that wrongly at times (faust-streaming 596, 606)."""
+    worker = Worker("embed", any_broker)
+    collector = Collector(worker)
+    async with running(worker):
+        await until(lambda: worker.delivery.assigned("live_frames") == [0, 1, 2])
+        for tp in worker.app.consumer.assignment():
+            worker.app.consumer._read_offset[tp] = left_out
+        await send_frames(any_broker, range(0, 120, 6))
+        await until(lambda: collector.times == list(range(0, 120, 6)))
+        await worker.delivery.commit()
+    again = Worker("embed", any_broker)
+    collected_again = Collector(again)
+    async with running(again):
+        await send_frames(any_broker, range(120, 126, 6))
+        await until(lambda: bool(collected_again.messages))
+    assert collected_again.times == [120]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from topology.logs import setup_logging
+from topology.logs import Quieter, setup_logging
 from topology.settings import Settings
 
 
@@ -51,3 +51,18 @@ def test_the_level_is_the_setting_but_libraries_stay_quiet() -> None:
     logging.getLogger("faust.app").info("hidden")
     assert out.getvalue().count("\n") == 1
     assert "shown" in out.getvalue()
+
+
+def test_a_library_that_repeats_itself_is_heard_every_ten_seconds() -> None:
+    now = 0.0
+    quieter = Quieter(lambda: now)
+
+    def heard(name: str, text: str) -> bool:
+        return quieter.filter(logging.LogRecord(name, logging.ERROR, "", 0, text, (), None))
+
+    assert heard("aiokafka", "cannot connect")
+    assert not heard("aiokafka", "cannot connect")
+    assert heard("aiokafka", "another trouble")
+    assert heard("workers.x", "ours") and heard("workers.x", "ours")
+    now = 10.0
+    assert heard("aiokafka", "cannot connect")
