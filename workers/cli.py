@@ -83,13 +83,12 @@ def worker(role: Role) -> int:
     recognize   windows and page vectors to `product_detected`
     monitor     what is on now and each stream's health, over HTTP
     """
-    from topology.logs import setup_logging
-    from topology.worker import run_worker
-    from workers.roles import build
-
     settings = _servers()
+    from topology.logs import setup_logging
+    from workers.roles import create_worker
+
     setup_logging(settings)
-    return run_worker(role, settings, build)
+    return create_worker(role, settings).run()
 
 
 @cli.command()

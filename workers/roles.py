@@ -13,7 +13,7 @@ def build(worker: Worker, **parts: Any) -> None:
 
 
 def create_worker(role: Role, settings: Settings, *, serve_http: bool = True, **parts: Any) -> Worker:
-    """Returns a worker of the given role, ready to start. Needs a running event loop.
+    """Returns a worker of the given role, ready to start.
 
     Args:
         role: What it does.
