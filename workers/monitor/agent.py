@@ -25,7 +25,7 @@ from workers.monitor.state import MAX_STREAMS, STATES, MonitorState, StreamState
 _log = logging.getLogger(__name__)
 
 # What is on now was told within the last `update_every_ms` of media time, so the newest events are enough; a week of
-# them would take minutes to read. This is a minute and more of events for 150 streams a partition, and 2 MB.
+# them would take minutes to read. Of 150 streams a partition, this is a minute and more of events, and 2 MB each.
 EVENTS_TAIL = 2_000
 
 SWEEP_EVERY_S = 10.0

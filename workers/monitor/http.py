@@ -129,7 +129,8 @@ class Api:
                     changes = await self._feed.after(position)
             except TimeoutError:
                 await _write(response, b": nothing new\n\n")
-            else:
+                continue
+            if changes:
                 await _write(response, b"".join(changes))
                 position += len(changes)
 

@@ -101,11 +101,13 @@ class _Stream:
 
     Attributes:
         touched_ms: Append time of the newest record about it.
+        url: Of the newest announcement that names one.
         at_last: Which events were taken at the media time of the last one: those that come again are copies.
     """
 
     stream_id: str
     touched_ms: int = 0
+    url: str = ""
     announced: StreamAnnounced | None = None
     announced_offset: int = -1
     status: StreamStatus | None = None
@@ -148,16 +150,22 @@ class MonitorState:
         self, stream_id: str, announced: StreamAnnounced | None, offset: int, log_ms: int, now_ms: int
     ) -> bool:
         """Takes an announcement (None: withdrawn); returns whether the stream's view changed."""
+        if announced is None:
+            if stream_id not in self._streams:
+                return False
+            announced = StreamAnnounced(stream_id=stream_id, state="ended")
         stream = self._stream(stream_id, log_ms, now_ms)
         if stream is None:
             return False
-        before = (stream.state, stream.announced)
-        stream.announced = announced or StreamAnnounced(stream_id=stream_id, state="ended")
-        stream.announced_offset = offset
-        return before != (stream.state, stream.announced)
+        before = (stream.state, stream.url)
+        stream.url = announced.url or stream.url  # the announcement of an end names none
+        stream.announced, stream.announced_offset = announced, offset
+        return before != (stream.state, stream.url)
 
     def on_status(self, stream_id: str, status: StreamStatus | None, log_ms: int, now_ms: int) -> bool:
         """Takes what capture tells; returns whether more than the stream's times and positions changed."""
+        if status is None and stream_id not in self._streams:
+            return False
         flows = status is not None and status.state not in _FINAL
         stream = self._stream(stream_id, log_ms, now_ms, anyway=flows)
         if stream is None:
@@ -254,7 +262,7 @@ class MonitorState:
                 recognised_ms = recognised.start_ms + self._window_ms
         return StreamView(
             stream_id=stream.stream_id,
-            url=_without_secrets(stream.announced.url) if stream.announced is not None else "",
+            url=_without_secrets(stream.url),
             state=stream.state,
             detail=status.detail if status else "",
             live=status.live if status else False,
