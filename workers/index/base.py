@@ -4,6 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,11 @@ class PageEntry:
             images=record.images,
         )
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """A hash of the content: an entry with the digest that the index holds need not be written again."""
+        """A hash of the page: one with the digest that the index holds need not be written again."""
         content = hashlib.blake2b(digest_size=16)
-        for part in (self.model_version, self.title, self.category, *self.images):
+        for part in (self.product_id, self.model_version, self.title, self.category, *self.images):
             content.update(part.encode() + b"\0")
         content.update(self.vectors.tobytes() + self.fused.tobytes())
         content.update(repr(sorted(self.terms.items())).encode())

@@ -165,14 +165,13 @@ class EdgeIndex(Index):
             for number in range(len(page.vectors))
         ]
         self._guarded(lambda: self._shard.update(qdrant.UpdateOperation.upsert_points(points)))
-        for page in pages:  # images that an earlier edition of the page had
-            surplus = qdrant.Filter(
-                must=[
-                    _any_of([page.product_id]),
-                    qdrant.FieldCondition("number", range=qdrant.RangeFloat(gte=len(page.vectors))),
-                ]
+        # Images that an earlier edition of a page had, and this one has not.
+        others = qdrant.MatchExcept([page.digest for page in pages])
+        self._delete(
+            qdrant.Filter(
+                must=[_any_of([page.product_id for page in pages]), qdrant.FieldCondition("digest", match=others)]
             )
-            self._delete(surplus)
+        )
 
     @override
     async def remove(self, product_ids: Sequence[str]) -> None:

@@ -24,13 +24,13 @@ def payload(page: PageEntry, number: int) -> dict[str, Any]:
         "number": number,
         "image": page.images[number] if number < len(page.images) else "",
         "model_version": page.model_version,
+        "digest": page.digest,
     }
     if number:
         return common
     return common | {
         "title": page.title,
         "category": page.category,
-        "digest": page.digest,
         "images": list(page.images),
     }
 

@@ -129,12 +129,13 @@ class ServerIndex(Index):
                 for number in range(len(page.vectors))
             ]
             await _answer(self._client.upsert(self._name, points, wait=True))
-            for page in some:  # images that an earlier edition of the page had
-                surplus: list[models.Condition] = [
-                    _any_of([page.product_id]),
-                    models.FieldCondition(key="number", range=models.Range(gte=len(page.vectors))),
-                ]
-                await self._delete(models.Filter(must=surplus))
+            # Images that an earlier edition of a page had, and this one has not.
+            others = models.MatchExcept(**{"except": [page.digest for page in some]})
+            surplus: list[models.Condition] = [
+                _any_of([page.product_id for page in some]),
+                models.FieldCondition(key="digest", match=others),
+            ]
+            await self._delete(models.Filter(must=surplus))
 
     @override
     async def remove(self, product_ids: Sequence[str]) -> None:
