@@ -15,9 +15,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.command("simulate")
 @click.argument("catalog", type=_FILE)
-@click.option(
-    "--out", required=True, metavar="FILE|URL", help="An .mp4, .mkv or .flv file, or rtmp://, rtmps://, srt://."
-)
+@click.option("--out", required=True, metavar="FILE|URL", help="An .mp4, .mkv or .flv file, or an rtmp:// URL.")
 @click.option("--truth", type=_FILE, help="Write what is shown when, as JSON lines, for `cope-live score`.")
 @click.option("--recipe", "recipe_file", type=_FILE, help="TOML file with these options; those given here win.")
 @click.option("--seed", type=int, help="Another seed makes another stream. [0]")

@@ -45,7 +45,7 @@ def simulate(
 
     Args:
         catalog: Catalogue file.
-        target: An .mp4, .mkv or .flv file, or an rtmp, rtmps or srt URL, to which it is pushed in real time.
+        target: An .mp4, .mkv or .flv file, or an rtmp or rtmps URL, to which it is pushed in real time.
         recipe: What the stream is made from; None for the defaults.
         truth: File for the truth; None to write none.
         progress: Told how many frames are done, of how many.

@@ -14,7 +14,7 @@ from workers.simulate.sound import blocks
 from workers.simulate.voices import SAMPLE_RATE, Samples
 
 FILE_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".flv": "flv"}
-URL_FORMATS = {"rtmp": "flv", "rtmps": "flv", "srt": "mpegts"}
+URL_FORMATS = {"rtmp": "flv", "rtmps": "flv"}
 # Live platforms ask for a keyframe every 2 s: viewers join, and players switch quality, at keyframes.
 _KEYFRAME_S = 2
 # Samples in a frame of AAC.
@@ -35,7 +35,7 @@ def container_format(target: str) -> str:
     scheme, separator, _ = target.partition("://")
     if separator:
         if scheme.lower() not in URL_FORMATS:
-            raise UserError(f"{target}: cannot push to {scheme}://; use rtmp://, rtmps:// or srt://")
+            raise UserError(f"{target}: cannot push to {scheme}://; use rtmp:// or rtmps://")
         return URL_FORMATS[scheme.lower()]
     suffix = Path(target).suffix.lower()
     if suffix not in FILE_FORMATS:
@@ -82,7 +82,7 @@ def write_stream(
             picture.time_base = Fraction(1, fps)
             picture.gop_size = _KEYFRAME_S * fps
             # One thread: the same bytes on any machine. No scene cuts: keyframes on the clock only.
-            picture.options = {"crf": "25", "preset": "medium", "threads": "1", "sc_threshold": "0"}
+            picture.options = {"crf": "28", "preset": "medium", "threads": "1", "sc_threshold": "0"}
             if push:
                 # A live encoder must not wait for later frames.
                 picture.options |= {"tune": "zerolatency", "preset": "veryfast"}
