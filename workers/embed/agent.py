@@ -334,7 +334,7 @@ class Embedder:
                 record = records[id(step.window)]
                 await self._worker.delivery.send(LIVE_WINDOWS, record.stream_id, record)
                 if not record.end_of_epoch:
-                    metrics.WINDOWS.labels("complete" if step.window.complete else "missing").inc()
+                    metrics.WINDOWS.labels("heard" if step.window.heard else "missing").inc()
             for seen in step.frames:
                 # Not before: a frame that is acked is not read again after a restart, and its time is needed.
                 if seen.error is not None:

@@ -50,7 +50,8 @@ class Window(Generic[F, K]):
         frames: Items of its frames, by time.
         keywords: Its keywords and those of its look-back, by time.
         newest: The newest frame before its end; where there is none, the record that passed it.
-        complete: The keywords up to its end were there in time.
+        heard: It closed because its keywords were there, not because time ran out. For metrics: the one thing here
+            that depends on when the logs were read.
         end_of_epoch: No window: all of the epoch's have come. Start and end are the end of the media.
     """
 
@@ -62,7 +63,7 @@ class Window(Generic[F, K]):
     newest: F
     frames: tuple[F, ...] = ()
     keywords: tuple[KeywordsIn[K], ...] = ()
-    complete: bool = True
+    heard: bool = True
     end_of_epoch: bool = False
 
 

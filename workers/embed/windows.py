@@ -96,6 +96,7 @@ class _Speech(Generic[K]):
 
     waiting: deque[KeywordsIn[K]] = field(default_factory=deque)  # by time; those that a window may still need
     until_ms: int = -1  # media time up to which all is known
+    log_ms: int = 0  # append time of the newest
     end: KeywordsIn[K] | None = None
 
 
@@ -136,6 +137,7 @@ class WindowCore(Generic[F, K]):
         speech = stream.speech.setdefault(keywords.epoch, _Speech())
         if speech.end is not None or (not keywords.end and keywords.end_ms <= speech.until_ms):
             return [Step(keywords=(keywords.item,))]
+        speech.log_ms = keywords.log_ms
         if keywords.end:
             speech.end = keywords
         else:
@@ -265,11 +267,11 @@ class WindowCore(Generic[F, K]):
         start_ms, end_ms = segment.next_start_ms, segment.next_start_ms + rules.length_ms
         deadline_ms = passed_ms + (rules.grace_ms if segment.live else rules.patience_ms)
         speech: _Speech[K] = stream.speech.get(segment.epoch) or _Speech()
-        if speech.end is None and speech.until_ms < end_ms and self._keywords_to < deadline_ms:
+        heard = speech.end is not None or speech.until_ms >= end_ms
+        if not heard and self._keywords_to < deadline_ms:
             return None
         before = [frame for frame in segment.frames if frame.pts_ms < end_ms]
-        oldest_ms = passed_ms - rules.patience_ms
-        in_time = [one for one in speech.waiting if oldest_ms <= one.log_ms <= deadline_ms]
+        in_time = [one for one in speech.waiting if passed_ms - rules.patience_ms <= one.log_ms <= deadline_ms]
         reach_ms = start_ms - rules.look_back_ms
         return Window(
             stream_id=stream_id,
@@ -280,8 +282,7 @@ class WindowCore(Generic[F, K]):
             newest=before[-1].item if before else passed.item,
             frames=tuple(frame.item for frame in before if frame.pts_ms >= start_ms),
             keywords=tuple(one for one in in_time if one.end_ms > reach_ms and one.start_ms < end_ms),
-            complete=any(one.end_ms >= end_ms for one in in_time)
-            or (speech.end is not None and oldest_ms <= speech.end.log_ms <= deadline_ms),
+            heard=heard,
         )
 
     def _passed_by(self, segment: _Segment[F]) -> FrameIn[F] | None:
@@ -308,7 +309,8 @@ class WindowCore(Generic[F, K]):
                 stale_ms = self._frames_to - self._rules.patience_ms
                 while speech.waiting and speech.waiting[0].log_ms <= stale_ms:
                     yield speech.waiting.popleft().item
-                if not speech.waiting and (speech.end is None or speech.end.log_ms <= stale_ms):
+                # How far they had come is remembered for as long again: until no repetition can come either.
+                if not speech.waiting and speech.log_ms <= min(stale_ms, self._keywords_to - self._rules.patience_ms):
                     yield from _items(stream.speech.pop(epoch))
 
 

@@ -17,7 +17,6 @@ class Expected:
     frames: tuple[int, ...]
     keywords: tuple[int, ...]
     newest: int
-    complete: bool
     end_of_epoch: bool = False
 
     @property
@@ -114,16 +113,14 @@ def windows_of(frames: list[Frame], keywords: list[Keywords], rules: WindowRules
                         start,
                         tuple(frame.item for frame in before if frame.pts_ms >= start),
                         tuple(
-                            one.item for one in in_time if one.end_ms > start - rules.look_back_ms and one.start_ms < end
+                            one.item
+                            for one in in_time
+                            if one.end_ms > start - rules.look_back_ms and one.start_ms < end
                         ),
                         (before[-1] if before else closing).item,
-                        any(one.end_ms >= end for one in in_time)
-                        or (told is not None and oldest <= told.log_ms <= deadline),
                     )
                 )
                 start += rules.hop_ms
             newest = run.end or run.frames[-1]
-            out.append(
-                Expected(stream_id, begin.epoch, run.end_ms, (), (), newest.item, complete=True, end_of_epoch=True)
-            )
+            out.append(Expected(stream_id, begin.epoch, run.end_ms, (), (), newest.item, end_of_epoch=True))
     return out
