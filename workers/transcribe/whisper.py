@@ -22,11 +22,12 @@ _log = logging.getLogger(__name__)
 PACKAGED = "packaged"
 
 # Whisper was trained on 30 s, and pads all sound to that; but its encoder also takes less, in a fraction of the
-# time. What it needs is silence behind the speech: with 1 s of it every other sentence comes out wrong, with 4 s
-# as few as with 30 s (benchmarks/asr.py). A few sentences break off in some lengths; these are tried once more.
+# time. What it needs is silence behind the speech: with 1 s of it most words come out wrong, with 4 s as few as with
+# 30 s (benchmarks/asr.py). A few sentences break off at some lengths; these are tried once more. Shorter than 8 s
+# in all was not tried, and saves little.
 _FRAMES_PER_S = 100
 _WHOLE_S = 30
-_LEAST_S = 10
+_LEAST_S = 8
 _SILENCE_BEHIND_S = 4
 # Below, a transcript is looked at a second time, in the full 30 s. Higher: more work; lower: broken sentences stay.
 _SECOND_LOOK_LOG_PROBABILITY = -0.6
