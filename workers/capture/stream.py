@@ -195,7 +195,7 @@ class StreamCapture:
         is_frame = isinstance(record, Frame)
         position_ms = record.pts_ms if isinstance(record, Frame) else record.end_ms
         if not self.status.live:
-            await pace.wait(record.epoch, position_ms)
+            await self._wait(pace, record.epoch, position_ms)
             record = msgspec.structs.replace(record, captured_at_ms=_now_ms())
         if record.epoch > self.status.epoch:
             self._enter(record.epoch)
@@ -216,6 +216,14 @@ class StreamCapture:
                 self._epoch_open = False
         if time.monotonic() - self._told_s >= STATUS_EVERY_S or record.end_of_epoch:
             await self._tell("live", self.status.detail)
+
+    async def _wait(self, pace: Pace, epoch: int, position_ms: int) -> None:
+        try:
+            async with asyncio.timeout(STATUS_EVERY_S):
+                await pace.wait(epoch, position_ms)
+        except TimeoutError:
+            await self._tell("live", self.status.detail)  # it may be long before the next record
+            await pace.wait(epoch, position_ms)
 
     # ------------------------------------------------------------------ state
 
