@@ -52,10 +52,6 @@ MONITOR_LEFT_OUT = Counter(
     "cope_monitor_records_left_out_total", "Records of streams beyond the most that the monitor keeps"
 )
 
-# Monitor
-FEED_READERS = Gauge("cope_feed_readers", "Readers of the change feed now")
-FEED_READERS_DROPPED = Counter("cope_feed_readers_dropped_total", "Readers of the change feed that could not keep up")
-
 # Flow
 DEAD_LETTERS = Counter("cope_dead_letters_total", "Records sent to a dead-letter queue", ["topic", "error"])
 RECORDS_SKIPPED = Counter("cope_records_skipped_total", "Unreadable records skipped by readers of a log", ["topic"])
