@@ -101,7 +101,7 @@ async def read_all(settings: Settings, topic: str, kind: type) -> list:
     return found
 
 
-async def until(condition: Callable, *workers: Worker, timeout_s: float = 60.0):
+async def until(condition: Callable, *workers: Worker, timeout_s: float = 150.0):
     """Polls until `await condition()` is true; a worker that fails meanwhile fails the test."""
     async with asyncio.timeout(timeout_s):
         while not (result := await condition()):
