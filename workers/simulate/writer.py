@@ -82,7 +82,7 @@ def write_stream(
             picture.time_base = Fraction(1, fps)
             picture.gop_size = _KEYFRAME_S * fps
             # One thread: the same bytes on any machine. No scene cuts: keyframes on the clock only.
-            picture.options = {"crf": "28", "preset": "medium", "threads": "1", "sc_threshold": "0"}
+            picture.options = {"crf": "25", "preset": "medium", "threads": "1", "sc_threshold": "0"}
             if push:
                 # A live encoder must not wait for later frames.
                 picture.options |= {"tune": "zerolatency", "preset": "veryfast"}
