@@ -41,6 +41,14 @@ format: $(VENV)/dev.stamp ## Mend what ruff can mend
 bench: $(VENV)/dev.stamp ## Speed, memory and latency of watch; JSON in build/
 	$(BIN)/python -m benchmarks.watch
 
+samples: $(VENV)/offline.stamp ## Make the sample streams again; needs npm for the Mandarin voice
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[offline,voices]'
+	mkdir -p build/voices && cd build/voices && tar xzf "$$(npm pack --silent kokoro-js@1.2.1)"
+	$(BIN)/cope-live simulate samples/catalog.jsonl --recipe samples/recipe-en.toml \
+	    --out samples/streams/room-en.mp4 --truth samples/streams/room-en.truth.jsonl
+	$(BIN)/cope-live simulate samples/catalog.jsonl --recipe samples/recipe-zh.toml --voices build/voices/package/voices \
+	    --out samples/streams/room-zh.mp4 --truth samples/streams/room-zh.truth.jsonl
+
 clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
