@@ -1,22 +1,21 @@
 """A broker that is killed and comes back: work stops, goes on, and loses nothing."""
 
-from pathlib import Path
+import asyncio
 
 import pytest
-from test_crash import Process, outputs
 
 from topology.admin import create_topics
 
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("down_s", [0, 20])
-async def test_a_broker_outage_loses_nothing(kafka, kafka_server, until, send_frames, tmp_path: Path, down_s) -> None:
+async def test_a_broker_outage_loses_nothing(
+    kafka, kafka_server, until, send_frames, pipeline, outputs, down_s
+) -> None:
     """Short: connections break. Long (beyond the session time-out of 6 s): the group forgets the worker."""
-    import asyncio
-
     await create_topics(kafka)
     await send_frames(kafka, range(600))
-    process = Process(kafka, tmp_path / "log")
+    process = pipeline(kafka)
 
     async def some() -> bool:
         return len(await outputs(kafka)) >= 100
@@ -31,7 +30,7 @@ async def test_a_broker_outage_loses_nothing(kafka, kafka_server, until, send_fr
         kafka_server.start()
         await send_frames(kafka, range(600, 700))
         await until(complete, 120)
-        assert process.terminate() == 0, (tmp_path / "log").read_text()
+        assert process.terminate() == 0, process.log.read_text()
     finally:
         process.kill()
     assert set(await outputs(kafka)) == set(range(700))
