@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     open_timeout_s: float = Field(10.0, gt=0)
     stall_timeout_s: float = Field(10.0, gt=0, description="No packet for so long: reconnect")
     reconnect_max_s: float = Field(30.0, gt=0, description="Longest pause between reconnects")
-    reconnect_give_up_s: float = Field(300.0, gt=0, description="A stream down for so long has failed")
+    reconnect_give_up_s: float = Field(300.0, gt=0, description="A live stream that stays away for so long has ended")
     file_ahead_s: float = Field(60.0, gt=0, description="How far a file may be read ahead of its windows")
 
     # Transcribe

@@ -93,7 +93,6 @@ class StreamCapture:
             await self._tell("connecting")
         down_since = time.monotonic()
         pause_s = FIRST_PAUSE_S
-        is_closed = False  # the last connection that worked came to an orderly end
         while True:
             self._worked = False
             try:
@@ -103,22 +102,23 @@ class StreamCapture:
                 return
             except SourceDown as error:
                 reason = str(error)
-                is_closed = is_closed and not self._worked
             else:
                 if played.over:
                     await self._end(played.detail)
                     return
-                reason, is_closed = CLOSED, is_closed or self._worked
+                reason = CLOSED
             if self._worked:
                 down_since, pause_s = time.monotonic(), FIRST_PAUSE_S
             if time.monotonic() - down_since >= self._settings.reconnect_give_up_s:
-                if is_closed:
-                    await self._end("")
+                outcome = f"{reason}; given up after {self._settings.reconnect_give_up_s:g} s"
+                # Few servers say that a broadcast is over. One that was received and stays away is taken to be.
+                if self.status.live:
+                    await self._end(outcome)
                 else:
-                    await self._fail(f"{reason}; given up after {self._settings.reconnect_give_up_s:g} s")
+                    await self._fail(outcome)
                 return
             _log.warning("a stream is down, trying again", extra={**self._log, "reason": reason, "pause_s": pause_s})
-            await self._tell("stalled", CLOSED if is_closed else reason)
+            await self._tell("stalled", reason)
             await asyncio.sleep(self._spread(pause_s))
             pause_s = min(pause_s * 2, self._settings.reconnect_max_s)
 

@@ -64,6 +64,9 @@ _ENCODING_ROLES = ("catalog", "embed", "recognize")
 # Partitions share work among processes, and here is one. Each more costs the start a few round trips.
 _ONE_PROCESS = {"stream_partitions": 1, "product_partitions": 1}
 
+# `watch` ends when its sources end, and few live servers say so: with a platform's patience it would sit for minutes.
+_GIVE_UP_S = 20.0
+
 
 def name_sources(sources: Sequence[str]) -> dict[str, str]:
     """Returns stream ids and URLs of sources written as SOURCE or NAME=SOURCE.
@@ -99,6 +102,8 @@ async def watch(
         KeyboardInterrupt: Stopped by Ctrl-C, after everything was taken down.
     """
     named = name_sources(sources)
+    if "reconnect_give_up_s" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"reconnect_give_up_s": _GIVE_UP_S})
     pages = read_catalog(catalog, check_images=True)
     streams = []
     for stream_id, url in named.items():
