@@ -1,0 +1,106 @@
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from cope.encoder import FrameFeatures
+from topology.errors import BadInput
+from topology.records import Frame, Keyword, Keywords
+from workers.embed import encoding
+from workers.embed.encoding import MAX_FRAMES, SeenFrame, content_of, decode_jpeg, weigh, window_record
+from workers.embed.parts import KeywordsIn, Window
+
+
+def message(value: Any) -> Any:
+    return SimpleNamespace(value=value)
+
+
+def heard(start_ms: int, end_ms: int, **weights: float) -> KeywordsIn[Any]:
+    keywords = tuple(Keyword(text, weight) for text, weight in weights.items())
+    record = Keywords(stream_id="s", epoch=0, start_ms=start_ms, end_ms=end_ms, captured_at_ms=0, keywords=keywords)
+    return KeywordsIn("s", 0, start_ms, end_ms, 0, message(record))
+
+
+def frame(pts_ms: int, jpeg: bytes = b"") -> Frame:
+    return Frame(stream_id="s", epoch=0, pts_ms=pts_ms, captured_at_ms=70 + pts_ms, jpeg=jpeg, product_ids=("p",))
+
+
+def seen(pts_ms: int, error: BadInput | None = None) -> SeenFrame:
+    features = FrameFeatures(
+        np.full((2, 4), 0.5, np.float16), np.array([0.9, 0.25], np.float32), np.zeros((2, 4), np.float32)
+    )
+    return SeenFrame(message(frame(pts_ms)), None if error else features, error)
+
+
+def window(*frames: SeenFrame, keywords: tuple[KeywordsIn[Any], ...] = ()) -> Window[SeenFrame, Any]:
+    return Window("s", 0, 0, 8_000, False, frames[-1], frames, keywords)
+
+
+def test_a_jpeg_becomes_rgb() -> None:
+    picture = np.zeros((8, 16, 3), np.uint8)
+    picture[:] = (200, 10, 30)
+    decoded = decode_jpeg(frame(0, cv2.imencode(".jpg", picture[:, :, ::-1])[1].tobytes()))
+    assert decoded.shape == (8, 16, 3) and decoded.dtype == np.uint8
+    assert np.abs(decoded.reshape(-1, 3).mean(axis=0) - (200, 10, 30)).max() < 4
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"nothing", b"\xff\xd8\xff\xe0", cv2.imencode(".png", np.zeros((4, 4, 3)))[1].tobytes()]
+)
+def test_what_is_no_jpeg_is_bad_input(data: bytes) -> None:
+    with pytest.raises(BadInput, match="frame 0/5 ms of s"):
+        decode_jpeg(frame(5, data))
+
+
+def test_a_picture_that_would_fill_memory_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "MAX_PIXELS", 100)
+    with pytest.raises(BadInput, match="16x8 pixels"):
+        decode_jpeg(frame(0, cv2.imencode(".jpg", np.zeros((8, 16, 3)))[1].tobytes()))
+
+
+def test_keywords_of_the_window_keep_their_weight_and_older_ones_fade() -> None:
+    weighed = weigh([heard(0, 10_000, lamp=0.8), heard(18_000, 21_000, vase=0.5)], 20_000, 20_000)
+    assert [(one.text, round(one.weight, 3)) for one in weighed] == [("vase", 0.5), ("lamp", 0.4)]
+
+
+def test_a_keyword_counts_once_as_strongly_as_it_was_heard() -> None:
+    weighed = weigh([heard(0, 10_000, lamp=1.0), heard(20_000, 21_000, lamp=0.7)], 20_000, 20_000)
+    assert weighed == (Keyword("lamp", 0.7),)
+
+
+def test_keywords_without_look_back_do_not_divide_by_it() -> None:
+    assert weigh([heard(20_000, 21_000, lamp=0.7)], 20_000, 0) == (Keyword("lamp", 0.7),)
+
+
+def test_frames_that_could_not_be_encoded_are_left_out() -> None:
+    content = content_of(window(seen(0), seen(1_000, BadInput("broken")), seen(2_000)), 20_000)
+    assert [pts_ms for pts_ms, _ in content.frames] == [0, 2_000]
+
+
+def test_many_frames_are_thinned_evenly() -> None:
+    content = content_of(window(*(seen(index * 33) for index in range(240))), 20_000)
+    times = [pts_ms for pts_ms, _ in content.frames]
+    assert len(times) == MAX_FRAMES and times[0] == 0
+    assert max(np.diff(times)) <= 4 * 33
+
+
+def test_the_record_says_what_is_in_the_window() -> None:
+    closed = window(seen(0), seen(1_000), keywords=(heard(0, 4_000, lamp=0.8),))
+    record = window_record(closed, content_of(closed, 20_000), np.ones(4, np.float16), 2_000, "m@1")
+    assert (record.start_ms, record.end_ms, record.hop_ms, record.captured_at_ms) == (0, 8_000, 2_000, 1_070)
+    assert np.frombuffer(record.embedding, "<f2").tolist() == [1, 1, 1, 1]
+    assert record.frames[1].pts_ms == 1_000 and record.frames[1].salience == pytest.approx((0.9, 0.25))
+    assert np.frombuffer(record.frames[1].regions, "<f2").shape == (8,)
+    assert record.keywords == (Keyword("lamp", 0.8),) and record.product_ids == ("p",) and record.model_version == "m@1"
+
+
+def test_the_largest_window_fits_into_its_topic() -> None:
+    from topology.records import encode
+    from topology.topics import LIVE_WINDOWS, TOPICS
+
+    features = FrameFeatures(np.ones((8, 512), np.float16), np.ones(8, np.float32), np.zeros((8, 4), np.float32))
+    full = window(*(SeenFrame(message(frame(index)), features) for index in range(MAX_FRAMES)))
+    record = window_record(full, content_of(full, 0), np.ones(512, np.float16), 2_000, "m@1")
+    assert len(encode(record)) < TOPICS[LIVE_WINDOWS].max_message_bytes * 0.6
