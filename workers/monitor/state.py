@@ -22,7 +22,7 @@ _FINAL = ("ended", "failed")
 # events; below some minutes, the end of a backlog would recreate it. Above, `/streams` fills with the past.
 KEEP_MS = 3_600_000
 
-# A stream takes about 5 kB here, so this is 50 MB. Above, `/streams` becomes an answer of many MB.
+# A stream takes up to 5 kB here, so this is 50 MB. Above, `/streams` becomes an answer of many MB.
 MAX_STREAMS = 10_000
 _CROWDED = 0.9  # beyond this share of the maximum, streams that are over make room before their time
 
@@ -70,8 +70,8 @@ class StreamView(msgspec.Struct, frozen=True, kw_only=True):
         position_ms: Media time of the epoch up to which capture has sent picture and sound.
         recognised_ms: Media time of the epoch up to which products have been looked for.
         lag_s: Media that was sent and not looked at yet, in seconds.
-        frame_age_s: Since the capture of the newest frame that capture has told of; None before the first. Capture
-            tells about once a second, so the age of a stream that flows lies between 0 and about 1.5 s.
+        frame_age_s: Since the newest frame that capture has told of was captured; None before the first. At one
+            frame and one status a second, the age of a stream that flows stays below about 2 s.
         status_age_s: Since capture last told anything; None if it never has.
         on: What is shown now.
     """
@@ -200,10 +200,7 @@ class MonitorState:
             return False
         stream.at_last.add(identity)
         stream.last = event
-        if event.status != "ended":
-            stream.on = event
-        elif stream.on is not None and stream.on.detection_id == event.detection_id:
-            stream.on = None
+        stream.on = None if event.status == "ended" else event  # a stream has one sighting at a time
         return True
 
     def sweep(self, now_ms: int) -> list[StreamView]:

@@ -73,6 +73,16 @@ def test_lag_is_the_media_that_was_sent_and_not_looked_at(state):
     assert (view(state).recognised_ms, view(state).lag_s) == (30_000, 0.0)
 
 
+def test_a_copy_does_not_take_progress_back(state):
+    for start_ms in (0, 2_000, 4_000, 2_000):
+        state.on_recognition(recognised(start_ms), NOW_MS, NOW_MS)
+    assert view(state).recognised_ms == 12_000
+    state.on_recognition(recognised(4_000, ended=True), NOW_MS, NOW_MS)
+    state.on_recognition(recognised(4_000), NOW_MS, NOW_MS)
+    take_event(state, event("started"))
+    assert view(state).on is None, "the epoch is still over"
+
+
 def test_a_new_epoch_begins_at_zero(state):
     state.on_status("room", status(sent_until_ms=30_000), NOW_MS, NOW_MS)
     state.on_recognition(recognised(18_000, ended=True), NOW_MS, NOW_MS)
