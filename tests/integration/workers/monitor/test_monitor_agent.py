@@ -9,11 +9,13 @@ import msgspec
 import pytest
 
 from topology.admin import create_topics
+from topology.embedded import EmbeddedBroker
 from topology.log import Producer
 from topology.records import Evidence, ProductDetected, RecognitionState, StreamAnnounced, StreamStatus
 from topology.settings import Settings
 from topology.topics import LIVE_STREAMS, PRODUCT_DETECTED, RECOGNITION_STATE, STREAM_STATUS
 from topology.worker import Worker
+from workers.monitor import agent
 from workers.monitor.agent import build
 
 
@@ -194,3 +196,27 @@ async def test_records_it_cannot_read_are_passed_over(broker, producer):
     await send_stream(producer)
     async with monitor(broker) as (_, client):
         assert (await stream(client))["state"] == "live"
+
+
+async def test_a_broker_that_is_gone_makes_it_unhealthy_but_not_silent(monkeypatch):
+    monkeypatch.setattr(agent, "PROBE_EVERY_S", 0.2)
+    monkeypatch.setattr(agent, "PROBE_TIMEOUT_S", 2.0)
+    broker = EmbeddedBroker()
+    broker.start()
+    try:
+        settings = broker.configure(Settings(_env_file=None)).model_copy(update={"stream_partitions": 1})
+        await create_topics(settings)
+        async with Producer(settings) as producer:
+            await send_stream(producer)
+        async with monitor(settings) as (worker, client):
+            broker.stop()
+
+            async def unhealthy():
+                return not await healthy(client)
+
+            await until(unhealthy, worker)
+            async with client.get("/healthz") as response:
+                assert "the broker does not answer" in (await response.json())["checks"]["topics"]
+            assert (await stream(client))["state"] == "live"
+    finally:
+        broker.stop()
