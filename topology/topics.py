@@ -13,6 +13,10 @@ _MINUTE_MS = 60_000
 _HOUR_MS = 60 * _MINUTE_MS
 _DAY_MS = 24 * _HOUR_MS
 
+# Only closed segments are compacted, and by default one stays open for 7 days: a state that changes each second would
+# fill a gigabyte that every start has to read. Much shorter, brokers keep too many small files.
+_SEGMENT_MS = 10 * _MINUTE_MS
+
 LIVE_STREAMS = "live_streams"
 STREAM_STATUS = "stream_status"
 LIVE_FRAMES = "live_frames"
@@ -51,7 +55,7 @@ class TopicSpec:
         """Returns Kafka's topic configuration."""
         config = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(self.max_message_bytes)}
         if self.retention_ms is None:
-            return config | {"cleanup.policy": "compact"}
+            return config | {"cleanup.policy": "compact", "segment.ms": str(_SEGMENT_MS)}
         return config | {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
 
 
