@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SAMPLES, Processes
-from test_watch import identities
+from flow_processes import SAMPLES, Processes, identities
 
 from topology.admin import create_topics
 from topology.log import Follower

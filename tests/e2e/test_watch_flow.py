@@ -9,30 +9,12 @@ from typing import Any
 import jsonschema
 import psutil
 import pytest
-from conftest import SAMPLES, environment, run_cli
+from flow_processes import CATALOG, SAMPLES, environment, identities, read_events, run_cli
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "topology/schemas/product_detected.schema.json").read_text())
-CATALOG = str(SAMPLES / "catalog.jsonl")
 
 pytestmark = pytest.mark.e2e
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def identities(events: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    return {(event["detection_id"], event["status"]) for event in events}
-
-
-@pytest.fixture(scope="session")
-def watched(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The events of an undisturbed `watch` of the clip."""
-    path = tmp_path_factory.mktemp("watch") / "events.jsonl"
-    done = run_cli("watch", str(clip), "--catalog", CATALOG, "--events", str(path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return read_events(path)
 
 
 def test_watch_finds_the_products_that_the_clip_shows(watched: list[dict[str, Any]]) -> None:
