@@ -56,6 +56,7 @@ def save(folder: Path, name: str, config: ModelConfig, weights: dict[str, Tensor
     folder.mkdir(parents=True, exist_ok=True)
     half = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in weights.items()}
     save_file(half, str(folder / "model.safetensors"))
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes for its owner only; workers run as another user
     calibration.save(folder / "calibration.json")
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
