@@ -81,5 +81,6 @@ async def test_each_role_killed_once_in_the_middle_of_a_stream_changes_no_event(
             processes.start(role)
         await until(lambda: observer.state.ended, 120)
         expected = identities(watched)
+        assert expected
         await until(lambda: observer.identities >= expected, 10)
         assert observer.identities == expected
