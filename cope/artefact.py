@@ -23,7 +23,8 @@ from torch import Tensor
 from cope.backbones import fingerprint
 from cope.config import FORMAT_VERSION, ModelConfig, from_dict
 from cope.errors import UserError
-from cope.identity import VERSION_DIGITS, locate
+from cope.identity import VERSION_DIGITS
+from cope.identity import locate as locate
 from cope.scoring import Calibration
 
 

@@ -88,7 +88,7 @@ class EfficientNetLite(nn.Module):
 
 
 def _fold(block: Any) -> None:
-    """Folds a block's batch norms into its convolutions: the same function, a fifth faster on a CPU."""
+    """Folds a block's batch norms into its convolutions: the same function with a third fewer operators to call."""
     if hasattr(block, "_expand_conv"):
         block._expand_conv, block._bn0 = fuse_conv_bn_eval(block._expand_conv, block._bn0), nn.Identity()
     block._depthwise_conv, block._bn1 = fuse_conv_bn_eval(block._depthwise_conv, block._bn1), nn.Identity()
@@ -115,7 +115,8 @@ class HubVision(nn.Module):
         x = (x - cast(Tensor, self.mean)) / cast(Tensor, self.std)
         tokens = self.model(pixel_values=x).last_hidden_state
         n = self.side // self.stride
-        return tokens[:, -n * n :].transpose(1, 2).reshape(len(x), -1, n, n)  # a class token stands in front
+        grid: Tensor = tokens[:, -n * n :].transpose(1, 2).reshape(len(x), -1, n, n)  # a class token stands in front
+        return grid
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
         """The patch tokens as one map."""
@@ -161,7 +162,11 @@ def _efficientnet_lite0() -> nn.Module:
     network = EfficientNet.from_name("efficientnet-lite0")
     weights = next((folder / "models").glob("efficientnet-lite0-*.pth"))
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    return EfficientNetLite(network.eval()).to(memory_format=torch.channels_last)
+    tower = EfficientNetLite(network.eval())
+    for parameter in tower.parameters():
+        if parameter.dim() == 4:  # the layout in which `_walk` hands pictures over
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return tower
 
 
 def _multilingual_e5_small() -> nn.Module:

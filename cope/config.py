@@ -104,11 +104,11 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     seed: int = 7
     scenes: int = 1500
-    live_views: int = 6
+    live_views: int = 5
     page_views: int = 2
-    finder_steps: int = 600
-    visual_steps: int = 1000
-    fusion_steps: int = 400
+    finder_steps: int = 500
+    visual_steps: int = 300
+    fusion_steps: int = 300
     batch_products: int = 256
     temperature: float = 0.07
     label_smoothing: float = 0.05

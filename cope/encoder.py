@@ -179,7 +179,8 @@ class Encoder:
             torch.tensor([words is not None], device=self._device),
             domain,
         )
-        return _half(fused)[0]
+        row: Half = _half(fused)[0]
+        return row
 
     @torch.inference_mode()
     def encode_windows(self, windows: Sequence[WindowInput]) -> NDArray[np.float16]:
@@ -240,7 +241,8 @@ class Encoder:
 
 
 def _half(vectors: Tensor) -> Half:
-    return np.asarray(vectors.cpu().numpy(), np.float16)
+    half: Half = vectors.cpu().to(torch.float16).numpy()
+    return half
 
 
 def _device(name: str) -> torch.device:

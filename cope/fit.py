@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -65,7 +66,8 @@ def fit_finder(model: CopeModel, features: Features, config: TrainConfig, report
         if rng.random() < 0.5:  # mirrored
             levels = [level.flip(3) for level in levels]
             truths = [torch.stack([1 - t[:, 2], t[:, 1], 1 - t[:, 0], t[:, 3]], dim=1) for t in truths]
-        salience, fit = finder_loss(*model.finder(levels), truths)
+        logits, boxes = model.finder(levels)
+        salience, fit = finder_loss(logits, boxes, truths)
         optimiser.zero_grad()
         (salience + fit).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.finder.parameters(), 5.0)
@@ -139,7 +141,7 @@ class Sampler:
         """Different products, in random order."""
         return [int(i) for i in self.rng.choice(self.shown, min(count, len(self.shown)), replace=False)]
 
-    def pick(self, rows: Sequence[Sequence[int]], each: int) -> Tensor:
+    def pick(self, rows: Sequence[NDArray[np.int64]], each: int) -> Tensor:
         """`each` random members of each row: (len(rows) * each,) int64."""
         return torch.from_numpy(np.concatenate([self.rng.choice(r, each, replace=len(r) < each) for r in rows]))
 
@@ -206,8 +208,8 @@ def fit_fusion(model: CopeModel, features: Features, texts: Texts, config: Train
     torch.manual_seed(config.seed)
     sampler = Sampler(features, texts, config.seed)
     with torch.inference_mode():
-        live = torch.cat([model.visual(rows.float(), "live") for rows in sampler.live.split(4096)]).clone()
-        page = torch.cat([model.visual(rows.float(), "page") for rows in sampler.page.split(4096)]).clone()
+        live = torch.cat([model.visual(rows.float(), "live") for rows in torch.split(sampler.live, 4096)]).clone()
+        page = torch.cat([model.visual(rows.float(), "page") for rows in torch.split(sampler.page, 4096)]).clone()
     scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
     spaces = [*model.text.parameters(), *model.looks_like.parameters(), model.no_picture, model.no_text]
     optimiser = _optimiser(spaces, [model.attention, *model.text_share.parameters(), scale], config)

@@ -41,12 +41,13 @@ class RegionFinder(nn.Module):
         )
         self.out = nn.Conv2d(hidden, 5, 1)
         nn.init.zeros_(self.out.weight)
-        with torch.no_grad():  # before training: everything is rarely a product, and a few cells large
-            self.out.bias.copy_(torch.tensor([-3.0, 1.0, 1.0, 1.0, 1.0]))
+        # Before training: everything is rarely a product, and a few cells large.
+        self.out.bias = nn.Parameter(torch.tensor([-3.0, 1.0, 1.0, 1.0, 1.0]))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Feature maps, each (B, C, h, w) -> salience logits (B, h, w) and relative boxes (B, h, w, 4) xyxy."""
-        size = maps[self.grid].shape[-2:]
+        h, w = maps[self.grid].shape[-2:]
+        size = (h, w)
         total = torch.zeros((), device=maps[0].device)
         for lateral, level in zip(self.laterals, maps, strict=True):
             x = lateral(level)
@@ -59,7 +60,6 @@ class RegionFinder(nn.Module):
                 )
             total = total + x
         out = self.out(self.mix(total))  # (B, 5, h, w)
-        h, w = size
         reach = out[:, 1:].clamp(max=5.0).exp()  # cells to the left, top, right, bottom edge
         xs = (torch.arange(w, device=out.device) + 0.5).view(1, 1, w)
         ys = (torch.arange(h, device=out.device) + 0.5).view(1, h, 1)
@@ -86,13 +86,13 @@ class VisualProjection(nn.Module):
         self.axes = nn.Linear(width, dim)
         nn.init.orthogonal_(self.axes.weight)
         nn.init.zeros_(self.axes.bias)
-        self.correction = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(0.2), nn.Linear(hidden, dim))
-        nn.init.zeros_(self.correction[3].weight)
-        nn.init.zeros_(self.correction[3].bias)
-        self.domains = nn.ModuleDict({name: nn.Linear(dim, dim) for name in DOMAINS})
-        for layer in self.domains.values():
+        last = nn.Linear(hidden, dim)
+        self.correction = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(0.2), last)
+        steps: dict[str, nn.Linear] = {name: nn.Linear(dim, dim) for name in DOMAINS}
+        for layer in (last, *steps.values()):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.domains = nn.ModuleDict(steps)
 
     def forward(self, descriptors: Tensor, domain: Domain) -> Tensor:
         """(N, width) -> (N, D), L2-normalised."""

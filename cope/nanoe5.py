@@ -73,14 +73,14 @@ class E5File:
 
     def __init__(self, path: Path) -> None:
         self._data = np.memmap(path, dtype=np.uint8, mode="r")
-        raw = self._data
+        raw = memoryview(self._data)  # type: ignore[arg-type]  # numpy arrays are buffers; its stubs say so from 3.12 on
         if bytes(raw[:4]) != b"E5S1":
             raise ValueError(f"{path} is not an E5S1 file")
         at = 8
-        *sizes, epsilon, block = struct.unpack_from("<7ifi", raw, at)
+        *header, block = struct.unpack_from("<7ifi", raw, at)
         if block != BLOCK:
             raise ValueError(f"{path} has blocks of {block}, not {BLOCK}")
-        self.header = E5Header(*sizes, epsilon=epsilon)
+        self.header = E5Header(*header)
         at += struct.calcsize("<7ifi")
         pieces, self.bos, self.eos, self.pad, self.unk, blob_bytes = struct.unpack_from("<5iQ", raw, at)
         at += struct.calcsize("<5iQ")
@@ -138,7 +138,7 @@ class E5Tokenizer:
     """Text -> token ids, as the model was trained: SentencePiece unigram with `<s>` and `</s>`."""
 
     def __init__(self, file: E5File) -> None:
-        self._table = str.maketrans(file.normalisation)  # type: ignore[arg-type]
+        self._table = str.maketrans(file.normalisation)
         tokenizer = Tokenizer(models.Unigram(file.vocabulary, unk_id=file.unk, byte_fallback=False))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
         tokenizer.post_processor = processors.TemplateProcessing(

@@ -142,9 +142,8 @@ class Calibration:
 
     def logit(self, features: MatchFeatures) -> float:
         """The log-odds that the product is being shown."""
-        return self.bias + sum(
-            self.weights[name] * value for name, value in zip(FEATURES, astuple(features), strict=True)
-        )
+        values: tuple[float, ...] = astuple(features)
+        return self.bias + sum(self.weights[name] * value for name, value in zip(FEATURES, values, strict=True))
 
     def probability(self, features: MatchFeatures) -> float:
         """The probability, in [0, 1], that the product is being shown at the window's end."""

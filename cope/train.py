@@ -16,7 +16,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +35,7 @@ from cope.errors import UserError
 from cope.evaluate import rejection, retrieval
 from cope.fit import Sampler, Texts, fit_finder, fit_fusion, fit_visual, start_projection, start_text
 from cope.losses import pair_iou
-from cope.modeling import CopeModel
+from cope.modeling import CopeModel, Domain
 from cope.regions import best_regions
 from cope.scoring import UNCALIBRATED
 
@@ -138,10 +138,11 @@ def evaluate(model: CopeModel, features: Features, texts: Texts) -> dict[str, fl
     known = live_ids % 2 == 0  # every other product is taken out of the catalogue, to be refused
     kept = page_ids % 2 == 0
     out: dict[str, float] = {}
-    spaces = {
-        "frozen": lambda x, _domain: functional.normalize((x - model.visual.mean) * model.visual.scale, dim=-1),
-        "trained": model.visual,
-    }
+
+    def frozen(x: Tensor, _domain: Domain) -> Tensor:
+        return functional.normalize((x - model.visual.mean) * model.visual.scale, dim=-1)
+
+    spaces: dict[str, Callable[[Tensor, Domain], Tensor]] = {"frozen": frozen, "trained": model.visual}
     for name, space in spaces.items():
         live, page, video = space(x_live, "live"), space(x_page, "page"), space(x_live, "video")
         directions = {

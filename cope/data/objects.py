@@ -23,7 +23,7 @@ Split = Literal["train", "val", "test"]
 
 # Of ten groups one is for validation and one for the test. The hash of the name decides, so that a folder that
 # grows keeps its split.
-_SPLITS: tuple[Split, ...] = ("val", "test", *(["train"] * 8))
+_SPLITS: tuple[Split, ...] = ("val", "test") + ("train",) * 8
 
 # A frame shows a part of a photograph at 640 px; larger ones would only fill the memory.
 _BACKGROUND_SIDE_PX = 1400

@@ -214,9 +214,9 @@ class Renderer:
     def _maps(self, frame: Pixels) -> list[NDArray[np.float16]]:
         small = fit_area(frame, self.config.frame_pixels, self.tower.stride)
         levels = self.tower.maps(torch.from_numpy(small)[None].permute(0, 3, 1, 2).float())
-        grid = levels[min(1, len(levels) - 1)].shape[-2:]
+        h, w = levels[min(1, len(levels) - 1)].shape[-2:]
         # Finer maps than the finder's grid are averaged to it, as the finder does: a quarter of the memory.
         return [
-            (torch.nn.functional.adaptive_avg_pool2d(m, list(grid)) if m.shape[-1] > grid[1] else m)[0].half().numpy()
+            (torch.nn.functional.adaptive_avg_pool2d(m, (h, w)) if m.shape[-1] > w else m)[0].half().numpy()
             for m in levels
         ]
