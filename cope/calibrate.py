@@ -11,7 +11,7 @@ model's `calibration.json` (and so changes its version).
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +57,15 @@ class Stream:
 
 @dataclass(frozen=True)
 class Sample:
-    """One (window, product) pair."""
+    """One window and its candidates.
 
-    features: MatchFeatures
-    shown: bool
+    Attributes:
+        candidates: How well each fits.
+        shown: Which of them is being shown; -1 for none of them.
+    """
+
+    candidates: list[MatchFeatures]
+    shown: int
 
 
 def render_stream(
@@ -153,67 +158,97 @@ def samples(
                 )
                 for c in chosen
             ]
-            out += [
-                Sample(features, catalogue[c] == newest[0])
-                for c, features in zip(chosen, with_rivals(found), strict=True)
-            ]
+            right = [position for position, c in enumerate(chosen) if catalogue[c] == newest[0]]
+            out.append(Sample(with_rivals(found), right[0] if right else -1))
     return out
 
 
 def _speech(
     rng: np.random.Generator, shown: Sequence[int], products: Sequence[Product], catalogue: Sequence[int]
 ) -> list[tuple[int, str]]:
-    """What is said when (s): a third of the streams is silent, else hosts name what they show, or other things."""
+    """What is said when (s): a third of the streams is silent, else hosts name what they show, or other things.
+
+    Between showings they also name what they have just shown or will show next.
+    """
     if rng.random() < 0.33:
         return []
+    held = [index for index, before in zip(shown, [-1, *shown[:-1]], strict=True) if index >= 0 and index != before]
+    past = 0  # showings that have begun
     said: list[tuple[int, str]] = []
     for second, index in enumerate(shown):
+        past += index >= 0 and (second == 0 or shown[second - 1] != index)
         roll = rng.random()
         if index >= 0 and roll < 0.12:
             said.append((second, products[index].name))
-        elif roll < 0.17:  # "later I will show you the ..."
+        elif index < 0 and roll < 0.10 and held:
+            near = held[max(0, past - 1) : past + 1]
+            said.append((second, products[near[int(rng.integers(len(near)))]].name))
+        elif roll < 0.14:
             said.append((second, products[catalogue[int(rng.integers(len(catalogue)))]].name))
-        elif roll < 0.25:
+        elif roll < 0.22:
             said.append((second, CHATTER[int(rng.integers(len(CHATTER)))]))
     return [(second, text) for second, text in said if text]
 
 
 def _heard(said: Sequence[tuple[int, str]], end_s: int) -> list[tuple[str, float]]:
-    """Keywords of the window and its look-back, the newest first and heaviest."""
-    recent = [(s, text) for s, text in said if end_s - LOOK_BACK_MS // 1000 <= s < end_s]
-    return [(text, 1.0 if end_s - s <= WINDOW_MS // 1000 else 0.6) for s, text in reversed(recent)]
+    """Keywords of the window and its look-back, best first; those before the window fade as in service."""
+    start_s = end_s - WINDOW_MS // 1000
+    fade_s = LOOK_BACK_MS / 1000
+    best: dict[str, float] = {}
+    for second, text in said:
+        if start_s - fade_s <= second < end_s:
+            best[text] = max(best.get(text, 0.0), 1.0 - max(0, start_s - second) / fade_s)
+    return sorted(((text, weight) for text, weight in best.items() if weight > 0), key=lambda one: -one[1])
 
 
 def fit(found: Sequence[Sample], steps: int = 400) -> Calibration:
-    """Logistic regression, none of whose weights may be negative: better evidence never lowers a probability."""
-    x = torch.tensor([[getattr(s.features, name) for name in FEATURES] for s in found], dtype=torch.float64)
-    y = torch.tensor([s.shown for s in found], dtype=torch.float64)
-    spread = x.std(dim=0).clamp_min(1e-3)
-    free = torch.full((x.shape[1],), -1.0, dtype=torch.float64, requires_grad=True)
+    """Multinomial logistic regression over "this candidate" and "none of them": what the filter over time weighs.
+
+    The candidates of a window compete, so that of two that look alike the one that was named wins. No weight may
+    be negative: better evidence never lowers a probability.
+    """
+    most = max(len(s.candidates) for s in found)
+    x = torch.zeros(len(found), most, len(FEATURES), dtype=torch.float64)  # (N, C, F)
+    real = torch.zeros(len(found), most, dtype=torch.bool)
+    for row, sample in enumerate(found):
+        values = [astuple(candidate) for candidate in sample.candidates]
+        x[row, : len(values)] = torch.tensor(values, dtype=torch.float64)
+        real[row, : len(values)] = True
+    target = torch.tensor([sample.shown + 1 for sample in found])
+    spread = x[real].std(dim=0).clamp_min(1e-3)
+    free = torch.full((x.shape[2],), -1.0, dtype=torch.float64, requires_grad=True)
     bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([free, bias], max_iter=steps, line_search_fn="strong_wolfe")
+    none = torch.zeros(len(found), 1, dtype=torch.float64)
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
         weights = functional.softplus(free)
-        value = functional.binary_cross_entropy_with_logits((x / spread) @ weights + bias, y)
-        value = value + 1e-4 * (weights**2).sum()
+        scores = ((x / spread) @ weights + bias).masked_fill(~real, float("-inf"))
+        value = functional.cross_entropy(torch.cat([none, scores], dim=1), target) + 1e-4 * (weights**2).sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     weights = (functional.softplus(free) / spread).detach()
+    shown = float((target > 0).sum()) / float(real.sum())
     return Calibration(
         {name: round(float(w), 5) for name, w in zip(FEATURES, weights, strict=True)},
         round(float(bias.detach()), 5),
-        round(float(y.mean()), 6),
+        round(shown, 6),
     )
 
 
 def figures(calibration: Calibration, found: Sequence[Sample]) -> dict[str, float]:
-    """How well probabilities hold on these samples."""
-    p: NDArray[np.float64] = np.array([calibration.probability(s.features) for s in found])
-    y = np.array([s.shown for s in found])
+    """How well the probabilities of candidates hold on these windows."""
+    probabilities: list[float] = []
+    right: list[bool] = []
+    for sample in found:
+        odds = np.exp([calibration.logit(candidate) for candidate in sample.candidates])
+        probabilities += (odds / (1.0 + odds.sum())).tolist()
+        right += [position == sample.shown for position in range(len(sample.candidates))]
+    p: NDArray[np.float64] = np.array(probabilities)
+    y = np.array(right)
     sure = p >= 0.9
     return {
         "ece": expected_calibration_error(p.tolist(), y.tolist()),
@@ -221,7 +256,7 @@ def figures(calibration: Calibration, found: Sequence[Sample]) -> dict[str, floa
         "recall_at_0.9": float((sure & y).sum() / max(1, y.sum())),
         "recall_at_0.5": float(((p >= 0.5) & y).sum() / max(1, y.sum())),
         "precision_at_0.5": float(y[p >= 0.5].mean()) if (p >= 0.5).any() else 0.0,
-        "samples": float(len(found)),
+        "windows": float(len(found)),
     }
 
 

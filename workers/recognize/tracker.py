@@ -8,10 +8,9 @@ is being shown" and "none of these". Each hop it
 3. normalises.
 
 Neighbouring windows share most of their frames, and a wrong look-alike stays wrong, so their evidence is not
-independent: the odds in favour are damped by the exponent `damping`. With the defaults, a product whose calibrated
-probability stays at p is believed to about p (0.8: 0.86, 0.9: 0.92, 0.95: 0.95, 0.99: 0.98): the filter steadies
-confidences without inflating them. A clear showing (0.99) passes 0.8 with its second window, 0.9 with its third; a
-flicker of one window passes it never.
+independent: the odds in favour are damped by the exponent `damping`. `damping`, `leave` and the threshold were chosen
+on rendered streams of products that the model was not trained on, a quarter of which were in no catalogue while
+something alike was: there, 98 % of the sightings that started at 0.9 or more were right, and 90 % of those below.
 
 Plain Python. Its state is a few hundred bytes, and a filter restored from them goes on exactly as the one that wrote
 them. So that the last bits of a matrix product (about 1e-6, they depend on the batch) do not show, evidence comes in
@@ -41,7 +40,7 @@ class FilterConfig:
         patience_ms: How long the belief must stay low before the sighting ends: hosts lay a product down and take
             it up again. Above, two showings of a product melt into one.
         leave: Share of belief that leaves a product per 2 s of media time. Lower: slower to start, slower to switch.
-        damping: Exponent of odds in favour. At 1, eight correlated windows would make 0.6 a certainty.
+        damping: Exponent of odds in favour. Above, correlated windows count as independent; below, confidences are too low.
         entrants: Products that may enter per hop, the most likely ones: each takes a share of "none".
         least: Belief below which a product is forgotten.
         support: Frames that must show the product, judged without words, before a sighting of it may start. Speech
@@ -49,11 +48,11 @@ class FilterConfig:
         update_every_ms: Media time between `updated` events.
     """
 
-    threshold: float = 0.8
+    threshold: float = 0.7
     release: float = 0.5
     patience_ms: int = 4_000
-    leave: float = 0.2
-    damping: float = 0.5
+    leave: float = 0.3
+    damping: float = 0.85
     entrants: int = 8
     least: float = 1e-4
     support: int = 2

@@ -1,6 +1,7 @@
 """Runs all roles in one event loop over the given sources, until the sources end."""
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Coroutine, Sequence
@@ -102,8 +103,9 @@ async def watch(
         KeyboardInterrupt: Stopped by Ctrl-C, after everything was taken down.
     """
     named = name_sources(sources)
-    if "reconnect_give_up_s" not in settings.model_fields_set:
-        settings = settings.model_copy(update={"reconnect_give_up_s": _GIVE_UP_S})
+    # Pictures and speech share the cores: with all of them for each, threads that wait in busy loops slow both.
+    ours = {"reconnect_give_up_s": _GIVE_UP_S, "threads": max(1, (os.cpu_count() or 2) // 2)}
+    settings = settings.model_copy(update={k: v for k, v in ours.items() if k not in settings.model_fields_set})
     pages = read_catalog(catalog, check_images=True)
     streams = []
     for stream_id, url in named.items():

@@ -54,7 +54,7 @@ def test_a_clear_showing_starts_once_goes_on_and_ends_once():
 
 
 def test_a_flicker_of_one_window_starts_nothing():
-    assert play(fresh(), [{"a": 0.02}] * 3 + [{"a": 0.99}] + [{"a": 0.02}] * 5) == []
+    assert play(fresh(), [{"a": 0.02}] * 3 + [{"a": 0.85}] + [{"a": 0.02}] * 5) == []
 
 
 def test_an_overwhelming_single_window_may_start_a_very_short_showing():
@@ -147,8 +147,8 @@ def test_seen_windows_are_known():
     assert not tracker.has_seen(0, 3 * HOP)
 
 
-@pytest.mark.parametrize(("p", "believed"), [(0.5, 0.56), (0.8, 0.86), (0.9, 0.92), (0.95, 0.95), (0.99, 0.98)])
-def test_a_constant_probability_is_believed_to_about_that_probability(p, believed):
+@pytest.mark.parametrize(("p", "believed"), [(0.02, 0.01), (0.2, 0.13), (0.5, 0.59), (0.8, 0.90), (0.9, 0.96)])
+def test_a_constant_probability_moves_the_belief_to_its_side_without_becoming_certain(p, believed):
     tracker = fresh(threshold=0.999)
     play(tracker, [{"a": p}] * 60)
     assert tracker._state.beliefs[0].probability == pytest.approx(believed, abs=0.01)
@@ -185,7 +185,7 @@ def test_events_of_a_stream_are_well_formed(windows):
         assert 0 <= one.confidence <= 1
         if one.status == "started":
             assert on is None
-            assert one.confidence >= 0.8
+            assert one.confidence >= FilterConfig().threshold
             on = (one.product_id, one.first_window_ms)
         else:
             assert on == (one.product_id, one.first_window_ms)
