@@ -40,7 +40,7 @@ class FilterConfig:
         patience_ms: How long the belief must stay low before the sighting ends: hosts lay a product down and take
             it up again. Above, two showings of a product melt into one.
         leave: Share of belief that leaves a product per 2 s of media time. Lower: slower to start, slower to switch.
-        damping: Exponent of odds in favour. Above, correlated windows count as independent; below, confidences are too low.
+        damping: Exponent of odds in favour. Above, correlated windows count as independent; below, belief lags behind.
         entrants: Products that may enter per hop, the most likely ones: each takes a share of "none".
         least: Belief below which a product is forgotten.
         support: Frames that must show the product, judged without words, before a sighting of it may start. Speech
