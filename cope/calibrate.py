@@ -39,6 +39,7 @@ from cope.scoring import FEATURES, Calibration, MatchFeatures, match_features, w
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
 SHOWING_S, GAP_S = 10, 4
 CANDIDATES = 12  # per window, as many as recognition looks at closely
+CATALOGUES = 36  # that each stream is read against: what is said differs in each, and is the noisiest of the features
 CHATTER = ("thank you for watching", "free shipping today", "so many hearts", "how are you all", "last chance")
 
 
@@ -274,7 +275,7 @@ def calibrate(
     held_out: list[Sample] = []
     for number, at in enumerate(range(0, len(order), 6)):
         stream = render_stream(rng, encoder, products, order[at : at + 6], photos)
-        found = samples(rng, encoder, stream, products, pages, catalogues=12)
+        found = samples(rng, encoder, stream, products, pages, CATALOGUES)
         (held_out if number % 5 == 4 else fitted).extend(found)
         print(f"calibrate  stream {number + 1} of {(len(order) + 5) // 6}", file=sys.stderr, flush=True)
     calibration = fit(fitted)
