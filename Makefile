@@ -26,7 +26,8 @@ demo: $(VENV)/offline.stamp ## Recognise the products of two sample streams, wit
 	@cat samples/next-steps.txt
 
 test: $(VENV)/dev.stamp ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 tests/unit tests/integration
+	$(BIN)/python -m pytest tests/e2e
 
 lint: $(VENV)/dev.stamp ## Style, types and import contracts
 	$(BIN)/ruff check .

@@ -147,7 +147,7 @@ class Catalogue:
                     await self._changed.wait()
             if time.monotonic() - told_s >= _TELL_EVERY_S:
                 told_s = time.monotonic()
-                _log.warning(
+                _log.info(
                     "waiting for the catalog role to encode the catalogue",
                     extra={
                         "pages": self._progress.count(ends),
