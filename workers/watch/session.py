@@ -170,7 +170,16 @@ async def _start_workers(stack: AsyncExitStack, settings: Settings, encoder: Enc
         worker = create_worker(role, settings, serve_http=role == "monitor", **parts)
         stack.push_async_callback(worker.stop)
         workers.append(worker)
-    await asyncio.gather(*(worker.start() for worker in workers))
+    # The monitor first: a busy port is found before anything else runs.
+    workers.sort(key=lambda worker: worker.role != "monitor")
+    await workers[0].start()
+    starting = [asyncio.create_task(worker.start()) for worker in workers[1:]]
+    try:
+        await asyncio.gather(*starting)
+    finally:  # if one fails, the others must not go on while everything is taken down
+        for task in starting:
+            task.cancel()
+        await asyncio.gather(*starting, return_exceptions=True)
     return workers
 
 

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from topology import topics
+from topology.admin import create_topics
 from topology.delivery import Message
 from topology.embedded import EmbeddedBroker
 from topology.errors import UserError
@@ -165,6 +166,7 @@ async def test_a_failing_handler_ends_the_process_with_a_failure(broker) -> None
             raise ZeroDivisionError
 
     worker.delivery.agent(topics.LIVE_FRAMES, Frame, broken)
+    await create_topics(broker)  # Tansu makes a topic that is sent to, with partitions of its own choice
     serving = asyncio.create_task(worker.serve())
     frame = Frame(stream_id="s", epoch=0, pts_ms=0, captured_at_ms=0)
     await worker.delivery.send(topics.LIVE_FRAMES, "s", frame)
