@@ -85,6 +85,8 @@ class CpuByStage(threading.Thread):
 
 
 def _stage(thread_name: str) -> str:
+    if thread_name.startswith("player-"):  # capture's decoding thread of a stream
+        return "capture"
     for stage in STAGES:
         if stage in thread_name:
             return stage
