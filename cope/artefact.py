@@ -23,7 +23,7 @@ from torch import Tensor
 from cope.backbones import fingerprint
 from cope.config import FORMAT_VERSION, ModelConfig, from_dict
 from cope.errors import UserError
-from cope.identity import VERSION_DIGITS
+from cope.identity import VERSION_DIGITS, read_config
 from cope.identity import locate as locate
 from cope.scoring import Calibration
 
@@ -77,18 +77,7 @@ def load(path_or_name: str | Path) -> Artefact:
         UserError: It is missing, of another format version, damaged, or made on other towers.
     """
     folder = locate(path_or_name)
-    try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        found = content["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder / 'config.json'} is no artefact's configuration ({error}); export the model again"
-        ) from None
-    if found != FORMAT_VERSION:
-        raise UserError(
-            f"the model {folder} has format version {found}, this release reads {FORMAT_VERSION}; "
-            f"export it with this release, or use the release that made it"
-        )
+    content = read_config(folder)
     if "sha256" not in content or _digest(folder, content) != content["sha256"]:
         raise UserError(f"the model {folder} is damaged: its content does not match its hash; copy it again")
     config = from_dict(ModelConfig, content["model"], str(folder / "config.json"))

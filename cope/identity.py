@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from cope.config import FORMAT_VERSION
 from cope.errors import UserError
@@ -52,9 +53,27 @@ def load_identity(path_or_name: str | Path) -> ModelIdentity:
         UserError: There is no such artefact, it is of another format version, or its files cannot be read.
     """
     folder = locate(path_or_name)
+    content = read_config(folder, "name", "sha256")
+    version = f"{content['name']}@{str(content['sha256'])[:VERSION_DIGITS]}"
+    return ModelIdentity(version, Calibration.load(folder / "calibration.json"))
+
+
+def read_config(folder: Path, *required: str) -> dict[str, Any]:
+    """Reads an artefact's `config.json`.
+
+    Args:
+        folder: The artefact's.
+        required: Fields that must be in it besides the format version.
+
+    Raises:
+        UserError: It is missing or broken, lacks a field, or is of another format version.
+    """
     try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        found, name, digest = content["format_version"], str(content["name"]), str(content["sha256"])
+        content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = content["format_version"]
+        missing = next((name for name in required if name not in content), None)
+        if missing is not None:
+            raise KeyError(missing)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder / 'config.json'} is no artefact's configuration ({error}); export the model again"
@@ -64,4 +83,4 @@ def load_identity(path_or_name: str | Path) -> ModelIdentity:
             f"the model {folder} has format version {found}, this release reads {FORMAT_VERSION}; "
             f"export it with this release, or use the release that made it"
         )
-    return ModelIdentity(f"{name}@{digest[:VERSION_DIGITS]}", Calibration.load(folder / "calibration.json"))
+    return content
