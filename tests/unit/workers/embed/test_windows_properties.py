@@ -1,9 +1,13 @@
-"""Whatever the order of reading, and wherever it is cut off and taken up again, the windows are the same."""
+"""Whatever the order of reading, and wherever it is cut off and taken up again, the windows are the same.
 
-from collections.abc import Callable
+Hypothesis draws one number for an example, and everything else comes from a generator with that seed: choices drawn one
+by one, some hundred for an example, cost more than what they test. An example that fails is told by its seed.
+"""
+
 from dataclasses import dataclass, field
+from random import Random
 
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 from window_oracle import Expected, Frame, Keywords, windows_of
 
@@ -14,65 +18,64 @@ RULES = WindowRules(
     length_ms=800, hop_ms=200, look_back_ms=1_500, grace_ms=400, idle_ms=3_000, patience_ms=6_000, skew_ms=0
 )
 FOREVER = 1 << 40
+Key = tuple[str, int, int, bool]
 
 # ------------------------------------------------------------------ logs
 
 
-@st.composite
-def stream_frames(draw: st.DrawFn, stream_id: str) -> list[tuple[int, Frame]]:
+def stream_frames(random: Random, stream_id: str) -> list[tuple[int, Frame]]:
     """The frames of one stream with the append time of each; items are filled in later."""
     out: list[tuple[int, Frame]] = []
-    log_ms = draw(st.integers(0, 3_000))
-    live = draw(st.booleans())
-    epoch = draw(st.integers(0, 2))
+    log_ms = random.randint(0, 3_000)
+    live = random.random() < 0.5
+    epoch = random.randint(0, 2)
 
     def append(pts_ms: int, first: bool = False, end: bool = False) -> None:
         nonlocal log_ms
-        log_ms += draw(st.sampled_from([0, 1, 30, 100, 100, 100, 100, 700] + [2_999, 3_001, 7_000] * (not out)))
+        log_ms += random.choice([0, 1, 30, 100, 100, 100, 100, 700] + [2_999, 3_001, 7_000] * (not out))
         out.append((log_ms, FrameIn(stream_id, epoch, pts_ms, log_ms, 0, live, first, end)))
 
-    for _ in range(draw(st.integers(1, 2))):
+    for _ in range(random.randint(1, 2)):
         sent: list[tuple[int, bool, bool]] = []
-        pts_ms = draw(st.sampled_from([0, 0, 33, 450]))
-        lost_first = draw(st.integers(0, 9)) == 0
-        for number in range(draw(st.integers(0, 25))):
+        pts_ms = random.choice([0, 0, 33, 450])
+        lost_first = random.random() < 0.1
+        for number in range(random.randint(0, 25)):
             sent.append((pts_ms, number == 0 and not lost_first, False))
-            pts_ms += draw(st.sampled_from([100, 100, 100, 101, 250, 1_000]))
-        ends = draw(st.booleans())
+            pts_ms += random.choice([100, 100, 100, 101, 250, 1_000])
+        ends = random.random() < 0.5
         if ends:
             sent.append((pts_ms, False, True))
-        repeated = draw(st.one_of(st.none(), st.integers(0, len(sent))))
-        again_from = draw(st.integers(0, repeated)) if repeated is not None else 0
+        repeated = random.randint(0, len(sent)) if random.random() < 0.5 else 0
+        again_from = random.randint(0, repeated)
         for index, (at_ms, first, end) in enumerate(sent):
             append(at_ms, first, end)
             if index + 1 == repeated:  # its capture crashed and takes up again a little earlier
                 for at_again_ms, first_again, end_again in sent[again_from:repeated]:
                     append(at_again_ms, first_again, end_again)
-        if not ends and draw(st.integers(0, 5)) == 0:  # it falls silent, and goes on
-            log_ms += draw(st.sampled_from([3_500, 6_500]))
+        if not ends and random.random() < 0.2:  # it falls silent, and goes on
+            log_ms += random.choice([3_500, 6_500])
             append(pts_ms + 100)
-        epoch += 1 if ends else draw(st.integers(0, 1))
+        epoch += 1 if ends else random.randint(0, 1)
     return out
 
 
-@st.composite
-def stream_keywords(draw: st.DrawFn, stream_id: str) -> list[tuple[int, Keywords]]:
+def stream_keywords(random: Random, stream_id: str) -> list[tuple[int, Keywords]]:
     out: list[tuple[int, Keywords]] = []
-    log_ms = draw(st.integers(0, 5_000))
-    for epoch in sorted(draw(st.sets(st.integers(0, 3), max_size=3))):
+    log_ms = random.randint(0, 5_000)
+    for epoch in sorted(random.sample(range(4), random.randint(0, 3))):
         sent: list[tuple[int, int, bool]] = []
         at_ms = 0
-        for _ in range(draw(st.integers(0, 10))):
-            end_ms = at_ms + draw(st.sampled_from([100, 300, 300, 600]))
+        for _ in range(random.randint(0, 10)):
+            end_ms = at_ms + random.choice([100, 300, 300, 600])
             sent.append((at_ms, end_ms, False))
             at_ms = end_ms
-        if draw(st.booleans()):
+        if random.random() < 0.5:
             sent.append((at_ms, at_ms, True))
-        repeated = draw(st.one_of(st.none(), st.integers(0, len(sent))))
+        repeated = random.randint(0, len(sent)) if random.random() < 0.5 else 0
         for index, one in enumerate(sent):
             again = sent[max(0, index - 2) : index + 1] if index + 1 == repeated else []
             for start_ms, end_ms, end in [one, *again]:
-                log_ms += draw(st.sampled_from([0, 10, 200, 300, 300, 600]))
+                log_ms += random.choice([0, 10, 200, 300, 300, 600])
                 out.append((log_ms, KeywordsIn(stream_id, epoch, start_ms, end_ms, log_ms, 0, end)))
     return out
 
@@ -88,11 +91,10 @@ class Logs:
     keywords: list[Keywords]
 
 
-@st.composite
-def logs(draw: st.DrawFn) -> Logs:
-    streams = [f"s{number}" for number in range(draw(st.integers(1, 3)))]
-    frames = merged([draw(stream_frames(stream)) for stream in streams])
-    keywords = merged([draw(stream_keywords(stream)) for stream in streams])
+def make_logs(random: Random) -> Logs:
+    streams = [f"s{number}" for number in range(random.randint(1, 3))]
+    frames = merged([stream_frames(random, stream) for stream in streams])
+    keywords = merged([stream_keywords(random, stream) for stream in streams])
     return Logs(
         [FrameIn(f.stream_id, f.epoch, f.pts_ms, f.log_ms, i, f.live, f.first, f.end) for i, f in enumerate(frames)],
         [KeywordsIn(k.stream_id, k.epoch, k.start_ms, k.end_ms, k.log_ms, i, k.end) for i, k in enumerate(keywords)],
@@ -186,30 +188,27 @@ class Reader:
             self.take(self.advance(1))
 
 
-def run(reader: Reader, draw: Callable[[st.SearchStrategy[int]], int], crashes: bool) -> None:
-    # Actions: 0, 1 read; 2, 3 advance; 4 commit; 5 crash while the steps of a reading are being taken.
+def run(reader: Reader, random: Random, crashes: bool) -> None:
     total = len(reader.logs.frames) + len(reader.logs.keywords)
-    bias = draw(st.sampled_from([0, 1, 2]))  # of the order: mixed, frames first, keywords first
-    choice = {0: st.integers(0, 5), 1: st.sampled_from([0, 0, 0, 2, 4, 5]), 2: st.sampled_from([1, 1, 1, 3, 4, 5])}[
-        bias
-    ]
-    for _ in range(draw(st.integers(0, 2 * total))):
-        action = draw(choice)
-        if action < 2:
-            reader.take(reader.read(action))
-        elif action < 4:
-            reader.take(reader.advance(action - 2))
-        elif action == 4:
+    # The order of reading: mixed, frames first, keywords first.
+    topics = random.choice([(0, 1), (0,), (1,)])
+    for _ in range(random.randint(0, 2 * total)):
+        action = random.choice(["read", "read", "read", "advance", "commit", "crash"])
+        if action == "read":
+            reader.take(reader.read(random.choice(topics)))
+        elif action == "advance":
+            reader.take(reader.advance(random.choice(topics)))
+        elif action == "commit":
             reader.commit()
-        elif crashes and draw(st.integers(0, 3)) == 0:
-            reader.take(reader.read(draw(st.integers(0, 1))), budget=draw(st.integers(0, 6)))
+        elif crashes and random.random() < 0.25:  # while the steps of a reading are being taken
+            reader.take(reader.read(random.randint(0, 1)), budget=random.randint(0, 6))
             reader.crash()
     reader.finish()
 
 
 def first_of_each(windows: list[Expected]) -> list[Expected]:
     """What a reader of the windows goes by: of those with one key, the first."""
-    seen: dict[tuple[str, int, int, bool], Expected] = {}
+    seen: dict[Key, Expected] = {}
     for window in windows:
         seen.setdefault(window.key, window)
     return list(seen.values())
@@ -222,48 +221,50 @@ def by_stream(windows: list[Expected]) -> dict[str, list[Expected]]:
     return out
 
 
+def keys_by_stream(windows: list[Expected]) -> dict[str, list[Key]]:
+    return {stream_id: [window.key for window in of_stream] for stream_id, of_stream in by_stream(windows).items()}
+
+
+# Without shrinking: a smaller seed is no simpler example, and looking for one takes minutes. An example takes 1 to
+# 3 ms; what is rare in the logs shows in one of some hundred.
 PROPERTY = settings(
-    max_examples=100,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    max_examples=500, deadline=None, database=None, phases=[Phase.explicit, Phase.generate], print_blob=False
 )
+SEEDS = st.integers(0, (1 << 32) - 1)
 
 
 @PROPERTY
-@given(logs(), st.data())
-def test_any_interleaving_gives_the_windows_that_the_logs_define(logs: Logs, data: st.DataObject) -> None:
+@given(SEEDS)
+def test_any_interleaving_gives_the_windows_that_the_logs_define(seed: int) -> None:
+    random = Random(seed)
+    logs = make_logs(random)
     reader = Reader(logs, RULES)
-    run(reader, data.draw, crashes=False)
-    assert by_stream(reader.sent) == by_stream(windows_of(logs.frames, logs.keywords, RULES))
+    run(reader, random, crashes=False)
+    expected = windows_of(logs.frames, logs.keywords, RULES)
+    assert keys_by_stream(reader.sent) == keys_by_stream(expected)
+    # A sender that goes back in its epoch after a silence makes windows again. Only their keys are defined: the
+    # keywords of the first time may have been released.
+    assert by_stream(first_of_each(reader.sent)) == by_stream(first_of_each(expected))
 
 
 @PROPERTY
-@given(logs(), st.data())
-def test_restarts_change_no_window(logs: Logs, data: st.DataObject) -> None:
+@given(SEEDS)
+def test_restarts_change_no_window(seed: int) -> None:
+    random = Random(seed)
+    logs = make_logs(random)
     reader = Reader(logs, RULES)
-    run(reader, data.draw, crashes=True)
-    expected = first_of_each(windows_of(logs.frames, logs.keywords, RULES))
+    run(reader, random, crashes=True)
     event(f"restarts: {min(reader.starts, 3)}")
-    a, b = by_stream(first_of_each(reader.sent)), by_stream(expected)
-    if a != b:
-        for st_ in b:
-            for x in a.get(st_, []):
-                if x not in b[st_]:
-                    print("GOT ", x)
-            for x in b[st_]:
-                if x not in a.get(st_, []):
-                    print("WANT", x)
-            if sorted(map(repr, a.get(st_, []))) == sorted(map(repr, b[st_])) and a.get(st_) != b[st_]:
-                print("ORDER", [x.key for x in a[st_]], [x.key for x in b[st_]])
-        print(reader.starts, reader.committed)
-        raise AssertionError
+    expected = by_stream(first_of_each(windows_of(logs.frames, logs.keywords, RULES)))
+    assert by_stream(first_of_each(reader.sent)) == expected
 
 
 @PROPERTY
-@given(logs(), st.data())
-def test_in_the_end_every_input_is_released(logs: Logs, data: st.DataObject) -> None:
+@given(SEEDS)
+def test_in_the_end_every_input_is_released(seed: int) -> None:
+    random = Random(seed)
+    logs = make_logs(random)
     reader = Reader(logs, RULES)
-    run(reader, data.draw, crashes=True)
+    run(reader, random, crashes=True)
     assert reader.core.held == 0
     assert reader.done == (set(range(len(logs.frames))), set(range(len(logs.keywords))))
