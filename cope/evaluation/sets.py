@@ -1,0 +1,99 @@
+"""What a model is measured on: the towers' view of each item of a split, with all that the protocols need to know."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cope.modeling import DOMAINS, Domain
+from cope.views import Views
+
+Pixels = NDArray[np.uint8]
+
+# Regions that are embedded at once: 16,384 descriptors of 1,456 float32 are 95 MB. Fewer only make more calls.
+BLOCK_REGIONS = 16_384
+
+KEYWORDS = "keywords"  # a clip's speech as `cope.keywords` reads it, as in service
+RAW = "raw"  # its transcript as it stands
+CHAT = "unrelated"  # the keywords of unrelated chatter in place of its own speech
+MISLED = "misled"  # the keywords of another product's clip
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is said with each of B items, through the text tower.
+
+    Attributes:
+        vectors: (B, W); anything where `told` is false.
+        told: (B,) bool.
+    """
+
+    vectors: Tensor
+    told: Tensor
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """P products with their pages, videos and live clips. A row of a domain is one item.
+
+    Attributes:
+        name: Of the data, for the report.
+        fingerprint: Of the data.
+        product_ids: P.
+        categories: P, "" where unknown.
+        views: By domain. `Views.product` counts from 0 to P - 1. Descriptors may be float16 and lie on disk.
+        items: By domain, an id for each row.
+        rooms: By domain, the room of each row, "" where there is none.
+        texts: By domain, each row's title or transcript.
+        words: Variants of what is said with a clip, by domain and by name (`KEYWORDS`, `RAW`, `CHAT`, `MISLED`).
+            `views` hold the keywords.
+        names: By domain, (B,) bool: the text names the product. Always true of pages with a title.
+        picture: A picture of a row, (H, W, 3) uint8 RGB, or None where it cannot be had.
+    """
+
+    name: str
+    fingerprint: str
+    product_ids: Sequence[str]
+    categories: Sequence[str]
+    views: Mapping[Domain, Views]
+    items: Mapping[Domain, Sequence[str]]
+    rooms: Mapping[Domain, Sequence[str]]
+    texts: Mapping[Domain, Sequence[str]]
+    words: Mapping[Domain, Mapping[str, Words]]
+    names: Mapping[Domain, Tensor]
+    picture: Callable[[Domain, int], Pixels | None]
+
+    def __len__(self) -> int:
+        return len(self.product_ids)
+
+    def saying(self, variant: str, domains: Sequence[Domain] = ("video", "live")) -> "EvaluationSet":
+        """The same items with another variant of what is said with clips; "none" takes all speech away."""
+        views = dict(self.views)
+        for domain in domains:
+            if variant == "none":
+                views[domain] = views[domain].without_words()
+            else:
+                words = self.words[domain][variant]
+                views[domain] = replace(views[domain], words=words.vectors, told=words.told)
+        return replace(self, views=views)
+
+    def without_words(self) -> "EvaluationSet":
+        """The same items with nothing said or written."""
+        return replace(self, views={domain: self.views[domain].without_words() for domain in DOMAINS})
+
+    def without_pictures(self) -> "EvaluationSet":
+        """The same items with nothing to see."""
+        return replace(self, views={domain: self.views[domain].without_pictures() for domain in DOMAINS})
+
+    def products(self, domain: Domain) -> Tensor:
+        """(B,) int64, the product of each row."""
+        return self.views[domain].product
+
+
+def blocks(views: Views) -> Sequence[Tensor]:
+    """The rows of `views` in blocks of about as many regions: (N,) int64 each."""
+    each = max(1, BLOCK_REGIONS // max(1, views.descriptors.shape[1]))
+    return list(torch.arange(len(views)).split(each))
