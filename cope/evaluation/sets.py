@@ -96,4 +96,4 @@ class EvaluationSet:
 def blocks(views: Views) -> Sequence[Tensor]:
     """The rows of `views` in blocks of about as many regions: (N,) int64 each."""
     each = max(1, BLOCK_REGIONS // max(1, views.descriptors.shape[1]))
-    return list(torch.arange(len(views)).split(each))
+    return [torch.arange(at, min(at + each, len(views))) for at in range(0, len(views), each)]

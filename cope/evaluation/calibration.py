@@ -1,0 +1,67 @@
+"""How far stated probabilities can be trusted, and how many unknown things are refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One bin of a reliability curve.
+
+    Attributes:
+        low: Its lower edge.
+        high: Its upper edge; belongs to the next bin but for the last.
+        stated: Mean probability stated in it.
+        observed: Share of it that was true.
+        count: How many fell into it.
+    """
+
+    low: float
+    high: float
+    stated: float
+    observed: float
+    count: int
+
+
+def reliability(probabilities: Sequence[float], truths: Sequence[bool], bins: int = 10) -> list[Bin]:
+    """The reliability curve over bins of equal width; empty bins are left out."""
+    p, t = np.asarray(probabilities, np.float64), np.asarray(truths, np.float64)
+    index = np.minimum((p * bins).astype(np.int64), bins - 1)
+    curve = []
+    for b in range(bins):
+        inside = index == b
+        if inside.any():
+            curve.append(
+                Bin(b / bins, (b + 1) / bins, float(p[inside].mean()), float(t[inside].mean()), int(inside.sum()))
+            )
+    return curve
+
+
+def curve_error(curve: Sequence[Bin]) -> float:
+    """The expected calibration error of a curve: the mean distance of its bins from the diagonal, by their size."""
+    total = sum(b.count for b in curve)
+    return sum(b.count * abs(b.stated - b.observed) for b in curve) / max(total, 1)
+
+
+def expected_calibration_error(probabilities: Sequence[float], truths: Sequence[bool], bins: int = 10) -> float:
+    """Mean distance between stated probability and observed share, over equal-width bins weighted by size."""
+    return curve_error(reliability(probabilities, truths, bins))
+
+
+def rejection(known: Tensor, unknown: Tensor, false_alarms: float = 0.01) -> float:
+    """Share of known things that score above the threshold at which `false_alarms` of unknown ones do.
+
+    Args:
+        known: (N,) best score of things that are in the catalogue, 0 or less where the best one is wrong.
+        unknown: (M,) best score of things that are not.
+        false_alarms: Share of unknown things that may pass.
+    """
+    if not len(known) or not len(unknown):
+        return 0.0
+    # Not `Tensor.quantile`, which refuses more than 16 million values.
+    threshold = torch.from_numpy(np.quantile(unknown.numpy(), [1.0 - false_alarms]))
+    return float((known > threshold.to(known.dtype)).float().mean())
