@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from tiny_hub import build
 from torch import nn
 
 from cope import artefact, backbones
@@ -27,7 +28,7 @@ class TinyVision(nn.Module):
         fine = torch.nn.functional.conv2d(pixels - 127, self.filters, stride=16)
         return [fine, torch.nn.functional.avg_pool2d(fine, 2)]
 
-    def describe(self, pixels):
+    def describe(self, pixels, frames=1):
         fine = self.maps(pixels)[0]
         return torch.cat([fine.mean(dim=(2, 3)), fine.amax(dim=(2, 3)), fine.amin(dim=(2, 3))], dim=1)
 
@@ -75,3 +76,9 @@ def folder(tiny, tmp_path):
 def pictures():
     rng = np.random.default_rng(3)
     return [rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in ((90, 160), (160, 90), (72, 128))]
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory):
+    """Folders of tiny models as a model hub hands them out, by family (see tiny_hub)."""
+    return build(tmp_path_factory.mktemp("hub"))
