@@ -16,6 +16,9 @@ Pixels = NDArray[np.uint8]
 # Regions that are embedded at once: 16,384 descriptors of 1,456 float32 are 95 MB. Fewer only make more calls.
 BLOCK_REGIONS = 16_384
 
+# A title of four words of which one was said scores about 0.25.
+NAMED = 0.2
+
 KEYWORDS = "keywords"  # a clip's speech as `cope.keywords` reads it, as in service
 RAW = "raw"  # its transcript as it stands
 CHAT = "unrelated"  # the keywords of unrelated chatter in place of its own speech
@@ -48,9 +51,11 @@ class EvaluationSet:
         items: By domain, an id for each row.
         rooms: By domain, the room of each row, "" where there is none.
         texts: By domain, each row's title or transcript.
+        keywords: By domain, what `cope.keywords` reads in it, with weights; a page's title as it stands.
         words: Variants of what is said with a clip, by domain and by name (`KEYWORDS`, `RAW`, `CHAT`, `MISLED`).
             `views` hold the keywords.
-        names: By domain, (B,) bool: the text names the product. Always true of pages with a title.
+        naming: By domain, (B,) in [0, 1]: how well the keywords fit the titles of the row's own product
+            (`cope.keywords.text_score`). From `NAMED` on they name it, at 0 they are about something else.
         picture: A picture of a row, (H, W, 3) uint8 RGB, or None where it cannot be had.
     """
 
@@ -62,8 +67,9 @@ class EvaluationSet:
     items: Mapping[Domain, Sequence[str]]
     rooms: Mapping[Domain, Sequence[str]]
     texts: Mapping[Domain, Sequence[str]]
+    keywords: Mapping[Domain, Sequence[Sequence[tuple[str, float]]]]
     words: Mapping[Domain, Mapping[str, Words]]
-    names: Mapping[Domain, Tensor]
+    naming: Mapping[Domain, Tensor]
     picture: Callable[[Domain, int], Pixels | None]
 
     def __len__(self) -> int:
