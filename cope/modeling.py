@@ -1,17 +1,20 @@
 """The learned part of COPE: finds regions, projects them into the shared space, and fuses them with words.
 
 Networks here know tensors only; `cope.encoder.Encoder` is the door for pictures and strings. Letters in the
-shapes: B pictures, R regions, K regions of a frame, D the embedding space, C channels.
+shapes: B items or pictures, R regions, T frames, K regions of a frame, D the embedding space, C channels.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cope.config import ModelConfig
+from cope.integration import FrameIntegration, FusionEncoder
+from cope.views import Views
 
 Domain = Literal["page", "video", "live"]
 DOMAINS: tuple[Domain, ...] = ("page", "video", "live")
@@ -79,7 +82,7 @@ class VisualProjection(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, width: int, dim: int, hidden: int = 512) -> None:
+    def __init__(self, width: int, dim: int, per_domain: bool = True, hidden: int = 512) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
@@ -88,7 +91,8 @@ class VisualProjection(nn.Module):
         nn.init.zeros_(self.axes.bias)
         last = nn.Linear(hidden, dim)
         self.correction = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(0.2), last)
-        steps: dict[str, nn.Linear] = {name: nn.Linear(dim, dim) for name in DOMAINS}
+        self.per_domain = per_domain
+        steps: dict[str, nn.Linear] = {name: nn.Linear(dim, dim) for name in (DOMAINS if per_domain else ("all",))}
         for layer in (last, *steps.values()):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -98,7 +102,7 @@ class VisualProjection(nn.Module):
         """(N, width) -> (N, D), L2-normalised."""
         x = (descriptors - self.mean) * self.scale
         z = self.axes(x) + self.correction(x)
-        return functional.normalize(z + self.domains[domain](z), dim=-1)
+        return functional.normalize(z + self.domains[domain if self.per_domain else "all"](z), dim=-1)
 
 
 class TextProjection(nn.Module):
@@ -118,32 +122,91 @@ class TextProjection(nn.Module):
         return functional.normalize(self.axes(texts - self.mean), dim=-1)
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """B items of one domain in the shared space; all rows L2-normalised.
+
+    Attributes:
+        regions: (B, R, D); of no meaning where there is no region.
+        visual: (B, D) what is seen; the placeholder where nothing is.
+        fused: (B, D) what is seen and said or written.
+        words: (B, D) what is said or written; of no meaning where nothing is.
+    """
+
+    regions: Tensor
+    visual: Tensor
+    fused: Tensor
+    words: Tensor
+
+
 class CopeModel(nn.Module):
-    """Everything that is learned. The towers are not part of it."""
+    """Everything that is learned on top of the towers. The towers are not part of it."""
 
     def __init__(self, config: ModelConfig, map_channels: Sequence[int], vision_width: int, text_width: int) -> None:
+        """Builds the model with fresh weights.
+
+        Args:
+            config: What it is built of.
+            map_channels: Of the maps of the finder's tower; not read if `config.regions` is 0.
+            vision_width: Of the vision tower's descriptors.
+            text_width: Of the text tower's vectors.
+        """
         super().__init__()
         self.config = config
         dim = config.dim
-        self.finder = RegionFinder(map_channels, config.hidden, grid=min(1, len(map_channels) - 1))
-        self.visual = VisualProjection(vision_width, dim)
-        self.text = TextProjection(text_width, dim)
-        self.looks_like = nn.Linear(dim, dim, bias=False)  # words -> how the named thing looks, to guide attention
-        nn.init.zeros_(self.looks_like.weight)
-        self.attention = nn.Parameter(torch.tensor([2.0, 4.0, 0.0]))  # salience, persistence, words
-        # How much words count beside pictures, live and on pages.
-        self.text_share = nn.ParameterDict(
-            {"page": nn.Parameter(torch.tensor(0.5)), "live": nn.Parameter(torch.tensor(0.5))}
+        self.finder: nn.Module = (
+            RegionFinder(map_channels, config.hidden, grid=min(1, len(map_channels) - 1))
+            if config.regions
+            else nn.Identity()
         )
+        self.visual = VisualProjection(vision_width, dim, config.domain_projections)
+        self.text = TextProjection(text_width, dim)
+        if config.vision == config.text and vision_width == text_width:
+            # The two halves of one model already share a space (SigLIP): they start out on the same axes.
+            self.text.axes.load_state_dict(self.visual.axes.state_dict())
+        # Words -> how the named thing looks, to guide attention.
+        self.looks_like: nn.Module = nn.Linear(dim, dim, bias=False) if config.guided else nn.Identity()
+        for weight in self.looks_like.parameters():
+            nn.init.zeros_(weight)
+        self.attention = nn.Parameter(torch.tensor([2.0, 4.0, 0.0]))  # salience, persistence, words
+        self.frames = FrameIntegration(dim, config.temporal_layers) if config.temporal == "transformer" else None
+        self.fusion = FusionEncoder(dim, config.fusion_layers) if config.fusion == "transformer" else None
+        weighed = DOMAINS if config.fusion == "sum" else ()  # how much words count beside pictures
+        self.text_share = nn.ParameterDict({name: nn.Parameter(torch.tensor(0.5)) for name in weighed})
         self.no_picture = nn.Parameter(torch.randn(dim) * 0.02)
         self.no_text = nn.Parameter(torch.zeros(dim))
+        self.register_load_state_dict_pre_hook(_video_share)  # type: ignore[no-untyped-call]
+
+    def embed(self, views: Views, domain: Domain) -> Embedded:
+        """All that is known of items of one domain, as vectors of the shared space.
+
+        Args:
+            views: B items with R regions each; either of pictures and words may be missing.
+            domain: Theirs. The pictures of a page are averaged, the frames of clips integrated.
+        """
+        b, r = views.frame.shape
+        regions = self.visual(views.descriptors.flatten(0, 1), domain).view(b, r, -1)
+        words = self.text(torch.where(views.told.unsqueeze(1), views.words, 0.0))
+        real = views.frame >= 0
+        shown: tuple[Tensor, Tensor] | None = None
+        if domain == "page":
+            shown = (regions, real)
+            mean = (regions * real.unsqueeze(2)).sum(dim=1) / real.sum(dim=1, keepdim=True).clamp_min(1)
+            picture = functional.normalize(mean, dim=-1)
+        else:
+            picture = self.pool(regions, views.salience, views.frame, words, views.told)
+        pictured = real.any(dim=1)
+        visual = torch.where(pictured.unsqueeze(1), picture, functional.normalize(self.no_picture, dim=-1))
+        fused = self.fuse(picture, pictured, words, views.told, domain, shown)
+        return Embedded(regions, visual, fused, words)
 
     def pool(self, regions: Tensor, salience: Tensor, frame: Tensor, words: Tensor, told: Tensor) -> Tensor:
-        """Attention over all regions of clips.
+        """Integrates all regions of clips.
 
         A region weighs more if it is salient, if something like it is seen in the other frames too (what a
         host shows stays; clutter that the finder takes for a product once does not), and if it looks like
-        what the words name.
+        what the words name. With the integration transformer, regions are weighed within their frame and it
+        goes over the frames.
 
         Args:
             regions: (B, R, D) regions of all frames.
@@ -153,25 +216,43 @@ class CopeModel(nn.Module):
             told: (B,) bool, whether there are words.
 
         Returns:
-            (B, D), L2-normalised.
+            (B, D), L2-normalised; of no meaning in rows without regions.
         """
+        numbers = torch.arange(max(int(frame.max()) + 1, 1), device=frame.device)
+        within = frame.unsqueeze(1) == numbers.view(1, -1, 1)  # (B, T, R)
+        logits = self._attention(regions, salience, within, words, told)
+        least = torch.finfo(logits.dtype).min  # not -inf, which makes NaN of a row without regions
+        if self.frames is None:
+            weights = logits.masked_fill(frame < 0, least).softmax(dim=1)  # (B, R)
+            return functional.normalize((weights.unsqueeze(1) @ regions).squeeze(1), dim=-1)
+        weights = logits.unsqueeze(1).masked_fill(~within, least).softmax(dim=2)  # (B, T, R)
+        vectors = functional.normalize(weights @ regions, dim=-1)  # (B, T, D)
+        return functional.normalize(self.frames(vectors, within.any(dim=2)), dim=-1)
+
+    def _attention(self, regions: Tensor, salience: Tensor, within: Tensor, words: Tensor, told: Tensor) -> Tensor:
+        """(B, R) logits; `within` is (B, T, R) bool, which region lies in which frame."""
         alike = regions @ regions.transpose(1, 2)  # (B, R, R)
-        real = frame >= 0
-        frames = int(frame.max()) + 1
-        seen = torch.zeros(*frame.shape, frames, device=regions.device, dtype=regions.dtype)  # (B, R, T)
-        for t in range(frames):
-            there = (frame == t).unsqueeze(1)  # (B, 1, R)
-            best = alike.masked_fill(~there, 0.0).amax(dim=2)  # (B, R)
-            seen[..., t] = torch.where(frame == t, torch.zeros_like(best), best.clamp_min(0.0))
-        persistence = seen.sum(dim=2) / max(frames - 1, 1)
-        named = (regions @ functional.normalize(self.looks_like(words), dim=-1).unsqueeze(2)).squeeze(2)
+        seen = torch.zeros(within.transpose(1, 2).shape, device=regions.device, dtype=alike.dtype)  # (B, R, T)
+        for t in range(within.shape[1]):
+            there = within[:, t]  # (B, R)
+            best = alike.masked_fill(~there.unsqueeze(1), 0.0).amax(dim=2)  # (B, R)
+            seen[..., t] = torch.where(there, torch.zeros_like(best), best.clamp_min(0.0))
+        others = within.any(dim=2).sum(dim=1, keepdim=True) - 1  # (B, 1)
+        persistence = seen.sum(dim=2) / others.clamp_min(1)
         logits = self.attention[0] * salience.clamp_min(1e-3).log() + self.attention[1] * persistence
-        logits = logits + self.attention[2] * torch.where(told.unsqueeze(1), named, torch.zeros_like(named))
-        weights = logits.masked_fill(~real, float("-inf")).softmax(dim=1)  # (B, R)
-        return functional.normalize((weights.unsqueeze(1) @ regions).squeeze(1), dim=-1)
+        if self.config.guided:
+            named = (regions @ functional.normalize(self.looks_like(words), dim=-1).unsqueeze(2)).squeeze(2)
+            logits = logits + self.attention[2] * torch.where(told.unsqueeze(1), named, torch.zeros_like(named))
+        return logits
 
     def fuse(
-        self, picture: Tensor, pictured: Tensor, words: Tensor, told: Tensor, domain: Literal["page", "live"]
+        self,
+        picture: Tensor,
+        pictured: Tensor,
+        words: Tensor,
+        told: Tensor,
+        domain: Domain,
+        shown: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Joins what is seen and what is said or written; learned placeholders stand in for what is missing.
 
@@ -181,10 +262,26 @@ class CopeModel(nn.Module):
             words: (B, D).
             told: (B,) bool, whether there are words.
             domain: Its own weight of words beside pictures.
+            shown: The single pictures of pages, (B, N, D), and which of them are there, (B, N) bool. The fusion
+                encoder looks at each.
 
         Returns:
             (B, D), L2-normalised.
         """
         seen = torch.where(pictured.unsqueeze(1), picture, functional.normalize(self.no_picture, dim=-1))
         named = torch.where(told.unsqueeze(1), words, self.no_text)
+        if self.config.fusion == "none":
+            return torch.where((told & ~pictured).unsqueeze(1), named, seen)
+        if self.fusion is not None:
+            tokens, there = seen.unsqueeze(1), torch.ones_like(pictured).unsqueeze(1)
+            if shown is not None:
+                tokens, there = torch.cat([tokens, shown[0]], dim=1), torch.cat([there, shown[1]], dim=1)
+            return functional.normalize(seen + named + self.fusion(tokens, there, named), dim=-1)
         return functional.normalize(seen + self.text_share[domain] * named, dim=-1)
+
+
+def _video_share(_model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Models made before videos had a weight of their own for words used that of live clips."""
+    live = state.get(f"{prefix}text_share.live")
+    if live is not None:
+        state.setdefault(f"{prefix}text_share.video", live)
