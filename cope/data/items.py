@@ -1,6 +1,6 @@
 """What every data set is to training and evaluation: numbered products, each with pages, videos and live clips.
 
-`open_source` in `cope.data.loader` opens one; `Source` says what it can be asked.
+`open_source` opens one; `Source` says what it can be asked.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cope.data.objects import Split
 from cope.modeling import Domain
 
 Pixels = NDArray[np.uint8]
@@ -97,11 +98,16 @@ class Source(Protocol):
         name: Of the folder and the split, for messages.
         fingerprint: Hash of what was read; saved with the run.
         counts: What was skipped while the data were read; a loader adds what it could not decode.
+        sizes: Items by domain.
+        concurrency: Items that are worth reading at once in one process: 1 where reading is work, more where it
+            is waiting for another machine.
     """
 
     name: str
     fingerprint: str
     counts: Counts
+    sizes: Mapping[Domain, int]
+    concurrency: int
 
     def __len__(self) -> int:
         """The number of products."""
@@ -126,3 +132,35 @@ class Source(Protocol):
 
     def pictures(self, item: Item) -> list[Pixels | None]:
         """The item's pictures in full size, (H, W, 3) uint8 RGB each; None for the missing and broken."""
+
+
+def open_source(data: str, split: Split = "train") -> Source:
+    """Opens a data set by what lies in its folder.
+
+    | found | reader |
+    |---|---|
+    | `objects.jsonl` | `cope.data.rendered`: cut-outs that are rendered on the fly |
+    | `manifest*.jsonl`, or the name of such a file | `cope.data.manifest` |
+    | any of ROPE's nine files | `cope.data.rope` |
+    | `*.tsv` | `cope.data.lpr4m` |
+
+    Args:
+        data: A local folder, or an fsspec URL of one (s3://..., memory://...).
+        split: The side of the split; no product lies on two.
+
+    Raises:
+        UserError: The folder is none of these, or a part of it is missing or empty.
+    """
+    # Here, since the readers are made of what stands above.
+    import cope.data.lpr4m as lpr4m
+    import cope.data.manifest as manifest
+    import cope.data.rendered as rendered
+    import cope.data.rope as rope
+    from cope.data.files import Folder
+
+    folder = Folder(data)
+    for reader in (rendered, manifest, rope, lpr4m):
+        if reader.is_here(folder):
+            source: Source = reader.open_folder(folder, split)
+            return source
+    raise folder.unknown()

@@ -1,0 +1,222 @@
+"""Reads a data set's files where they lie: in a local folder or behind any fsspec URL, as a stream."""
+
+import codecs
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+from urllib.parse import urlsplit
+
+import fsspec  # type: ignore[import-untyped]
+
+from cope.data.items import Counts
+from cope.errors import UserError
+
+# Files up to this size are hashed whole: a second on any disk. Of larger ones, parts are.
+_HASHED_WHOLE_BYTES = 64 << 20
+_HASHED_PARTS = 64
+_HASHED_PART_BYTES = 64 << 10
+# A line longer than this is no row: a file without line ends would otherwise be read into memory whole.
+_LONGEST_LINE_BYTES = 4 << 20
+# Above this lie videos and archives; it bounds what one address can make a loader hold.
+_LARGEST_PICTURE_BYTES = 64 << 20
+# An image server answers in milliseconds; a dead one must not hold up a batch for aiohttp's own five minutes.
+_HTTP_TIMEOUT_S = 20.0
+
+NOT_UTF8 = "rows with bytes that are not UTF-8"
+
+
+class Folder:
+    """A folder of data, or a single file in one.
+
+    Attributes:
+        url: As the user named it, for messages.
+        file: The name of the file, where the user named one; else "".
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = str(url).rstrip("/") or "/"
+        try:
+            self._fs, self._root = _filesystem(self.url)
+            self.file = ""
+            if self._fs.isfile(self._root):
+                self._root, _, self.file = self._root.rpartition("/")
+            names = [self.file] if self.file else [entry.rpartition("/")[2] for entry in self._listing()]
+        except FileNotFoundError:
+            raise UserError(f"{self.url}: no such folder of training data; name a folder or an fsspec URL") from None
+        except (OSError, ValueError, ImportError) as error:
+            raise UserError(
+                f"{self.url}: cannot be read ({_first_line(error)}); name a folder or an fsspec URL"
+            ) from None
+        self.names: Sequence[str] = sorted(names)
+
+    def _listing(self) -> Iterator[str]:
+        for entry in self._fs.ls(self._root, detail=False):
+            yield str(entry).rstrip("/")
+
+    @property
+    def local(self) -> Path | None:
+        """The folder as a path, if it lies on this machine."""
+        return Path(self._root or "/") if _is_local(self._fs) else None
+
+    @property
+    def root(self) -> str:
+        """What relative names of pictures are relative to: a local path, or an fsspec URL."""
+        return self._root if self.local else str(self._fs.unstrip_protocol(self._root))
+
+    def unknown(self) -> UserError:
+        """What to say of a folder that no reader knows."""
+        found = ", ".join(self.names[:6]) + (", ..." if len(self.names) > 6 else "") if self.names else "nothing"
+        return UserError(
+            f"{self.url}: holds {found}: neither ROPE's nine files (training_product_pages_pair.txt, ...), nor "
+            "LPR4M (*.tsv), a manifest (manifest.jsonl) or objects (objects.jsonl); docs/training.md says what each is"
+        )
+
+    def size(self, name: str) -> int:
+        """Bytes of a file; 0 where a server does not tell."""
+        return int(self._fs.size(self._path(name)) or 0)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Opens a file for reading from its start."""
+        return cast(IO[bytes], self._fs.open(self._path(name), "rb"))
+
+    def lines(self, name: str, counts: Counts) -> Iterator[str]:
+        """Yields the lines of a text file that are not blank, without their ends.
+
+        A byte-order mark is dropped; bytes that are not UTF-8 become U+FFFD and the row is counted, since a title
+        with one bad letter still says what the product is.
+        """
+        with self.open(name) as file:
+            first = True
+            while line := file.readline(_LONGEST_LINE_BYTES):
+                if len(line) == _LONGEST_LINE_BYTES and not line.endswith(b"\n"):
+                    counts.add("rows longer than 4 MB")
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(_LONGEST_LINE_BYTES)
+                    continue
+                if first:
+                    line, first = line.removeprefix(codecs.BOM_UTF8), False
+                line = line.strip(b"\r\n")
+                if not line.strip():
+                    continue
+                try:
+                    yield line.decode("utf-8")
+                except UnicodeDecodeError:
+                    counts.add(NOT_UTF8)
+                    yield line.decode("utf-8", "replace")
+
+    def fingerprint(self, names: Sequence[str], *more: str) -> str:
+        """A hash of files: their names, sizes and contents, of huge ones parts of the contents.
+
+        Args:
+            names: Of the files.
+            more: What else decides how they are read.
+        """
+        digest = hashlib.sha256(repr(more).encode())
+        for name in sorted(names):
+            size = self.size(name)
+            digest.update(f"{name} {size} ".encode())
+            with self.open(name) as file:
+                if size <= _HASHED_WHOLE_BYTES:
+                    while block := file.read(1 << 20):
+                        digest.update(block)
+                else:
+                    for part in range(_HASHED_PARTS):
+                        file.seek((size - _HASHED_PART_BYTES) * part // (_HASHED_PARTS - 1))
+                        digest.update(file.read(_HASHED_PART_BYTES))
+        return digest.hexdigest()
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+class PictureFiles:
+    """Finds and reads a data set's pictures, by path or URL, relative or not. Can be pickled.
+
+    A folder may hold a mirror of pictures on the web in `images/HOST/PATH`, as `wget --force-directories
+    --directory-prefix images --input-file URLS` makes it. Where that folder is there, http(s) addresses are looked
+    up in it alone, so a training run never waits for somebody's server.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._root = folder.root
+        self._mirrored = "images" in folder.names
+        self._local = folder.local is not None
+
+    def place(self, image: str) -> str:
+        """Where a picture lies: a local path, or an fsspec URL."""
+        if self._mirrored and image.lower().startswith(("http://", "https://")):
+            parts = urlsplit(image)
+            query = f"?{parts.query}" if parts.query else ""
+            return f"{self._root}/images/{parts.netloc}{parts.path}{query}"
+        if "://" in image or (self._local and image.startswith("/")):
+            return image
+        return f"{self._root}/{image}"
+
+    def is_far(self, image: str) -> bool:
+        """Whether reading it means waiting for another machine."""
+        place = self.place(image)
+        return "://" in place and not place.startswith(("file://", "local://", "memory://"))
+
+    def read(self, image: str) -> bytes | None:
+        """The file's bytes; None if there is no such file.
+
+        Raises:
+            OSError: It cannot be read now, or is larger than 64 MB.
+        """
+        place = self.place(image)
+        try:
+            if "://" not in place:
+                with open(place, "rb") as file:
+                    return _bounded(file)
+            fs, path = _filesystem(place)
+            with fs.open(path, "rb") as file:
+                return _bounded(file)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        except OSError:
+            raise
+        except Exception as error:  # fsspec's backends each have errors of their own, as have broken addresses
+            raise OSError(_first_line(error)) from error
+
+
+def cache_folder(folder: Folder) -> Path:
+    """Where what was learned of a data set is kept: beside it if that can be written, else in the user's cache."""
+    beside = folder.local
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cope-live"
+    for place in ([beside / ".cope-live"] if beside else []) + [home]:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(place, os.W_OK):
+            return place
+    raise UserError(f"{home}: cannot be written, nor can {folder.url}; set XDG_CACHE_HOME to a folder that can")
+
+
+def _bounded(file: IO[bytes]) -> bytes:
+    data = file.read(_LARGEST_PICTURE_BYTES + 1)
+    if len(data) > _LARGEST_PICTURE_BYTES:
+        raise OSError("larger than 64 MB")
+    return data
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL and the path in it. Asked for anew each time: fsspec itself keeps one per
+    address and process, and a forked process must not use its parent's."""
+    options: dict[str, Any] = {}
+    if url.lower().startswith(("http://", "https://")):
+        import aiohttp  # what fsspec reads the web with
+
+        options["client_kwargs"] = {"timeout": aiohttp.ClientTimeout(total=_HTTP_TIMEOUT_S)}
+    fs, path = fsspec.core.url_to_fs(url, **options)
+    return fs, str(path)
+
+
+def _is_local(fs: Any) -> bool:
+    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

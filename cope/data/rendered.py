@@ -1,0 +1,301 @@
+"""Pages, short videos and live clips of cut-outs, rendered as they are asked for: a data set without files.
+
+The products are those of `cope.data.objects`, with recoloured siblings and made-up things. What an item looks like
+and says depends on nothing but (seed, product, domain, number), so loader processes, ranks and a resumed run see the
+same pixels. To keep them as files:
+
+    python -m cope.data.rendered OBJECTS --out FOLDER --format rope --products 1000
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from cope.data.cutouts import Cutout, thing
+from cope.data.files import Folder
+from cope.data.items import Counts, Item, Picture, Pixels
+from cope.data.objects import Product, Split, read_backgrounds, read_cutout, siblings, split_of
+from cope.data.scenes import LANDSCAPE, MIN_SIDE_PX, PORTRAIT, overlay, relative
+from cope.data.speech import Talk, transcript
+from cope.data.synthetic import (
+    Placement,
+    random_background,
+    random_camera,
+    random_placement,
+    render_frame,
+    render_page,
+)
+from cope.errors import UserError
+from cope.modeling import DOMAINS, Domain
+
+# Items of a product and domain. Training never runs out of new ones; a measurement wants few, the same for all.
+_TRAIN_ITEMS, _TEST_ITEMS = 64, 4
+# Frames of a clip; a step takes some of them.
+CLIP_FRAMES = 8
+# As for cope-mini (`cope.data.features`): so many of the objects have a recoloured sibling, and so many made-up
+# things come along.
+_SIBLINGS, _THINGS = 3, 6
+# Cut-outs of 256 px are 260 kB; a loader process keeps so many.
+_KEPT = 256
+# What a host says with a clip, and how often.
+_TALK: tuple[tuple[Talk | None, float], ...] = (("named", 0.6), ("chat", 0.2), ("other", 0.1), (None, 0.1))
+_TITLES = ("{name}", "{name}, new", "{name} for every day", "the original {name}", "{name}, ships today")
+
+
+@dataclass(frozen=True)
+class _Object:
+    """A product before its picture is read. `kind` says how it is made of the object."""
+
+    id: str
+    group: str
+    name: str
+    image: str
+    kind: str = "object"
+
+
+class RenderedSource:
+    """A `Source` of rendered products.
+
+    Attributes:
+        sizes: Items by domain.
+        concurrency: Items that are worth reading at once in one process: rendering is work, not waiting.
+    """
+
+    concurrency: int = 1
+
+    def __init__(self, folder: Path, split: Split, seed: int = 0) -> None:
+        """Reads the list of objects; pictures are read when they are shown.
+
+        Args:
+            folder: Of objects and backgrounds.
+            split: Side of the split.
+            seed: Of all that is random.
+
+        Raises:
+            UserError: The list or the backgrounds are missing or broken, or no object is on this side.
+        """
+        self.name = f"{folder} ({split}, rendered)"
+        self.counts = Counts()
+        self._folder, self._split, self._seed = folder, split, seed
+        objects = _read_objects(folder, split, self.counts)
+        if not objects:
+            raise UserError(f"{folder}: no objects on the {split} side of the split; add some to objects.jsonl")
+        self._objects = [*objects, *_more(objects, seed)]
+        self._names = [one.name for one in objects if one.name]
+        each = _TRAIN_ITEMS if split == "train" else _TEST_ITEMS
+        self._each = each
+        self.sizes: Mapping[Domain, int] = {domain: each * len(self._objects) for domain in DOMAINS}
+        photos = sorted(file.name for file in (folder / "backgrounds").glob("*.*"))
+        self.fingerprint = Folder(str(folder)).fingerprint(["objects.jsonl"], str(seed), *photos)
+        self._photos: list[Pixels] = read_backgrounds(folder, split)
+        self._cutout = functools.lru_cache(_KEPT)(self._read_cutout)
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def product_id(self, number: int) -> str:
+        """The object's id; of a sibling, with its change of hue."""
+        return self._objects[number].id
+
+    def category(self, number: int) -> str:
+        """Objects of one group are alike but for colour and style."""
+        return self._objects[number].group
+
+    def items(self, number: int, domain: Domain) -> Sequence[Item]:
+        """The items of a product in a domain, imagined as they are asked for."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"{self.name} has {len(self)} products, not a product {number}")
+        return _Imagined(self, number, domain, self._each)
+
+    def item(self, number: int, domain: Domain, at: int) -> Item:
+        """One of the product's items."""
+        ident = f"{self._objects[number].id}/{domain}/{at}"
+        frames = 1 if domain == "page" else CLIP_FRAMES
+        rng = self._rng(number, domain, at, 0)
+        return Item(
+            ident,
+            number,
+            domain,
+            tuple(f"{ident}/{frame}" for frame in range(frames)),
+            self._title(number, rng) if domain == "page" else self._speech(number, rng),
+            room=f"room-{number // 20}",
+        )
+
+    def read(self, item: Item, side: int = 0) -> list[Picture]:
+        """Renders the item's pictures, with the box of what of the product is visible; `Source.read`."""
+        cutout = self._cutout(item.product)
+        if cutout is None:
+            return [Picture(None, problem="broken pictures of objects")] * len(item.images)
+        at = int(item.id.rpartition("/")[2])
+        if item.domain == "page":
+            rng = self._rng(item.product, item.domain, at, 1)
+            return [Picture(render_page(rng, cutout)) for _ in item.images]
+        clip = _Clip(self._rng(item.product, item.domain, at, 1), item.domain, self._photos, self._others(item, at))
+        frames = [int(image.rpartition("/")[2]) for image in item.images]
+        return [
+            clip.frame(self._rng(item.product, item.domain, at, 2 + frame), cutout, frame / CLIP_FRAMES)
+            for frame in frames
+        ]
+
+    def pictures(self, item: Item) -> list[Pixels | None]:
+        """The item's pictures, (H, W, 3) uint8 RGB each."""
+        return [picture.pixels for picture in self.read(item)]
+
+    def _title(self, number: int, rng: np.random.Generator) -> str:
+        name = self._objects[number].name
+        return _TITLES[int(rng.integers(len(_TITLES)))].format(name=name) if name else ""
+
+    def _speech(self, number: int, rng: np.random.Generator) -> str:
+        talk = _TALK[int(rng.choice(len(_TALK), p=[share for _, share in _TALK]))][0]
+        if talk is None:
+            return ""
+        name = self._objects[number].name
+        names = self._names if talk == "other" else [name] if name else []
+        return transcript(rng, names, talk)
+
+    def _others(self, item: Item, at: int) -> list[Cutout]:
+        """Things beside the product in a live clip: another product now and then, and made-up clutter."""
+        if item.domain != "live":
+            return []
+        rng = self._rng(item.product, item.domain, at, 1_000)
+        others = [thing(rng, "clutter") for _ in range(int(rng.integers(0, 3)))] if rng.random() < 0.4 else []
+        if rng.random() < 0.4:
+            other = int(rng.integers(len(self)))
+            cutout = self._cutout(other) if self._objects[other].group != self._objects[item.product].group else None
+            others += [] if cutout is None else [cutout]
+        return others
+
+    def _read_cutout(self, number: int) -> Cutout | None:
+        one = self._objects[number]
+        if one.kind == "thing":
+            return thing(self._rng(number, "page", 0, 1_001), one.id)
+        cutout = read_cutout(self._folder / one.image, one.id)
+        if cutout is None or one.kind == "object":
+            return cutout
+        origin = Product(one.id, one.group, one.name, cutout)
+        return siblings(self._rng(number, "page", 0, 1_002), [origin], 1)[0].cutout
+
+    def _rng(self, number: int, domain: Domain, at: int, what: int) -> np.random.Generator:
+        side = ("train", "val", "test").index(self._split)
+        return np.random.default_rng([self._seed, side, number, DOMAINS.index(domain), at, what])
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_cutout"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._cutout = functools.lru_cache(_KEPT)(self._read_cutout)
+
+
+class _Imagined(Sequence[Item]):
+    def __init__(self, source: RenderedSource, number: int, domain: Domain, count: int) -> None:
+        self._source, self._number, self._domain, self._count = source, number, domain, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item]: ...
+
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(self._count))]
+        at = index + self._count if index < 0 else index
+        if not 0 <= at < self._count:
+            raise IndexError(index)
+        return self._source.item(self._number, self._domain, at)
+
+
+class _Clip:
+    """One showing: the scene and the way of the product through it."""
+
+    def __init__(self, rng: np.random.Generator, domain: Domain, photos: Sequence[Pixels], others: Sequence[Cutout]):
+        self._live = domain == "live"
+        upright = rng.random() < (0.25 if self._live else 0.6)
+        self._size = PORTRAIT if upright else LANDSCAPE
+        self._background = random_background(rng, photos, self._size)
+        # A video shows its product large, a live room at any size; both move it about and turn it.
+        scale, cover = ((0.2, 1.0), 0.45) if self._live else ((0.45, 1.0), 0.25)
+        self._start, self._end = (self._placed(rng, scale, cover) for _ in range(2))
+        self._others = [(other, random_placement(rng, (0.16, 0.5))) for other in others]
+        count = int(rng.integers(0, 4)) if self._live else 0
+        self._overlays = [(overlay(rng), self._at_the_edge(rng)) for _ in range(count)]
+        quality = (35, 95) if self._live else (60, 95)
+        self._camera = replace(random_camera(rng), jpeg_quality=int(rng.integers(*quality)))
+
+    def frame(self, rng: np.random.Generator, cutout: Cutout, share: float) -> Picture:
+        """Draws the frame at a share of the clip's length."""
+        # A hand does not move evenly: it comes, holds still, and goes.
+        share = share * share * (3 - 2 * share)
+        moved = {
+            name: (1 - share) * getattr(self._start, name) + share * getattr(self._end, name)
+            for name in ("x", "y", "scale", "rotation_deg", "tilt_deg", "turn_deg", "cover")
+        }
+        place = replace(self._start, **moved)
+        items = [*self._others, (replace(cutout, id="shown"), place), *self._overlays]
+        frame, boxes = render_frame(rng, self._background, items, self._size, self._camera)
+        for box in boxes:
+            if box.id == "shown" and max(box.x1 - box.x0, box.y1 - box.y0) >= MIN_SIDE_PX:
+                x0, y0, x1, y1 = (float(v) for v in relative(box, frame))
+                return Picture(frame, (x0, y0, x1, y1))
+        return Picture(frame)
+
+    def _placed(self, rng: np.random.Generator, scale: tuple[float, float], cover: float) -> Placement:
+        place = random_placement(rng, scale, cover)
+        if self._live:
+            return place
+        x, y = 0.5 + float(rng.normal(0, 0.08)), 0.5 + float(rng.normal(0, 0.08))
+        # The scale is a share of the height: in an upright frame a thing must also fit the width.
+        width, height = self._size
+        return replace(place, x=x, y=y, scale=place.scale * min(1.0, width / height))
+
+    @staticmethod
+    def _at_the_edge(rng: np.random.Generator) -> Placement:
+        scale = random_placement(rng, (0.15, 0.7)).scale
+        return Placement(x=float(rng.uniform(0, 1)), y=float(rng.choice([0.05, 0.12, 0.88, 0.95])), scale=scale)
+
+
+def is_here(folder: Folder) -> bool:
+    """Whether the folder holds a list of objects."""
+    return "objects.jsonl" in folder.names and not folder.file
+
+
+def open_folder(folder: Folder, split: Split) -> RenderedSource:
+    """Opens a folder of objects.
+
+    Raises:
+        UserError: It is not on this machine, or lacks something.
+    """
+    if folder.local is None:
+        raise UserError(f"{folder.url}: objects are rendered from a local folder; copy it to this machine")
+    return RenderedSource(folder.local, split)
+
+
+def _read_objects(folder: Path, split: Split, counts: Counts) -> list[_Object]:
+    objects = []
+    for line in Folder(str(folder)).lines("objects.jsonl", counts):
+        try:
+            row = json.loads(line)
+            one = _Object(str(row["id"]), str(row["group"]), str(row["name"]), str(row["image"]))
+        except (ValueError, KeyError, TypeError):
+            counts.add("rows that are not objects with id, group, name and image")
+            continue
+        if split_of(one.group) == split:
+            objects.append(one)
+    return objects
+
+
+def _more(objects: Sequence[_Object], seed: int) -> list[_Object]:
+    """Recoloured siblings of some objects, and made-up things."""
+    chosen = np.random.default_rng(seed).permutation(len(objects))[: len(objects) // _SIBLINGS]
+    coloured = [replace(objects[int(i)], id=f"{objects[int(i)].id}+hue", kind="sibling") for i in chosen]
+    made_up = [_Object(f"thing-{i}", f"thing-{i}", "", "", "thing") for i in range(len(objects) // _THINGS)]
+    return [*coloured, *made_up]
