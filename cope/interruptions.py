@@ -1,0 +1,62 @@
+"""What can end a run before its time, and what its user is told."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from cope.errors import CopeError
+
+
+class Stopped(CopeError):
+    """Somebody asked the run to stop, and its checkpoint is written."""
+
+    def __init__(self, signum: int, line: str) -> None:
+        super().__init__(line)
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM, so that a step can be finished; a second one ends the process at once."""
+    asked: list[int] = []
+
+    def ask(signum: int, _frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signum)
+
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield asked
+        return
+    before = {signum: signal.signal(signum, ask) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def explained(error: BaseException, device: torch.device, where: str) -> str | None:
+    """The line that a user can act on, where memory has run out; None for any other error.
+
+    Args:
+        error: What was raised.
+        device: Of the run.
+        where: The step, and what is kept.
+    """
+    text = str(error)
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        return (
+            f"out of memory on {device} in {where}. Set gradient_checkpointing=true and start again, or, with another "
+            f"--out, a smaller batch_products and a larger accumulate"
+        )
+    if "DataLoader worker" in text and ("exited unexpectedly" in text or "killed" in text):
+        return (
+            f"a loader process died, most often for lack of memory or of /dev/shm, in {where}. "
+            f"Set fewer workers (0: none) and start again"
+        )
+    return None
