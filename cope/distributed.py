@@ -3,9 +3,11 @@
 DDP averages gradients over the ranks. A loss is therefore right if its *average over the ranks* is the loss of the
 joined batch, gradients included. There are two ways to get there, and they can be mixed:
 
-* `gather` the rows and compute the joined loss on every rank. Each rank's gradient of its own rows is then the sum
-  over all ranks, W times that of the joined loss, and DDP's average takes the W away again.
+* `gather` the rows and compute the joined loss of all of them on every rank.
 * Keep to the own rows and end with `joined_mean`, which knows how many rows the others had.
+
+Neither communicates in the backward pass. DDP reduces its buckets there as soon as they are full, which comes at
+another point on a rank that has left a tower unused; a collective of ours in between would meet another rank's bucket.
 """
 
 from typing import Any
@@ -33,11 +35,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        # Every rank's loss depends on these rows, so their gradients add up. Not reduce-scatter: gloo lacks it on
-        # older releases, and a batch of embeddings is small beside the towers' gradients.
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total[rank() * ctx.count : (rank() + 1) * ctx.count]
+        # All ranks compute one and the same loss, so the sum over the ranks of the gradients with respect to these
+        # rows, which DDP's average divides by W, is W times the one that this rank has.
+        return gradients[0][rank() * ctx.count : (rank() + 1) * ctx.count] * world()
 
 
 def _joined(rows: Tensor) -> Tensor:
@@ -49,14 +49,17 @@ def _joined(rows: Tensor) -> Tensor:
 
 
 def gather(rows: Tensor) -> Tensor:
-    """All ranks' rows in the order of the ranks, with gradients.
+    """All ranks' rows in the order of the ranks, with gradients for a loss that every rank computes alike.
+
+    Under DDP the gradients of parameters are then those of that loss in one process. A loss of which each rank
+    computes another part is not meant: use `joined_mean` for it, over rows that have not been gathered.
 
     Args:
         rows: (N, ...) of any type; shape and type must be the same on all ranks (the back end hangs or fails
             otherwise), so pad with `NOBODY` rows instead of dropping some.
 
     Returns:
-        (W * N, ...), the same on all ranks. Going back, a rank gets the sum of all ranks' gradients of its rows.
+        (W * N, ...), the same on all ranks.
     """
     if world() == 1:
         return rows

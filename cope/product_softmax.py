@@ -13,8 +13,9 @@ from cope.distributed import average, gather, joined_mean
 from cope.errors import UserError
 
 # Radians by which a class turns at its first gradient. A product is met a few dozen times in a run, and has to come
-# from a random direction within them: at 0.1 it does not arrive.
-RATE = 0.5
+# from a random direction within them: of 5,000 products that were met 38 times each (a toy encoder), the loss ended
+# at 32 with a rate of 0.2, at 15 with 0.5, at 2.7 with 1 and at 1.9 with 2.
+RATE = 1.0
 
 
 def cosface(vectors: Tensor, classes: Tensor, label: Tensor, margin: float, scale: float) -> Tensor:
@@ -62,6 +63,7 @@ class SampledProductSoftmax(nn.Module):
     * One number per row suffices, for only a row's direction counts and no coordinate is special.
     * What a row is told as a rare positive outweighs the many little pushes that it gets as a negative. A moving
       average, as Adam's, would have forgotten the size of the last positive and overshoot at the next.
+    * Unlike plain descent, it does not depend on the weight of the loss or the size of the batch.
 
     Rows keep length 1, so that a rate means the same angle for all of them.
 
