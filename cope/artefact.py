@@ -1,31 +1,42 @@
 """The artefact: the folder in which a trained model travels from `cope.train` to the workers.
 
-    config.json         format version, name, model configuration, fingerprints of the towers, content hash
-    model.safetensors   what was learned, float16
+    config.json         format version, name, model configuration, precision, fingerprints of the towers, content hash
+    model.safetensors   what was learned, float16: the model's own weights, and what of the towers was tuned
+                        (`towers.vision.…`, `towers.text.…`); frozen towers are not in it
+    vision/ text/       for hub towers tuned in full: their configuration, tokenizer and processor, so that
+                        nothing is fetched
     calibration.json    see cope.scoring.Calibration
     README.md           the model card
 
-The content hash covers configuration, weights and calibration. Its first digits are part of the version that
-every vector and event carries, so vectors of two models are never mixed up.
+The content hash covers all but the model card. Its first digits are part of the version that every vector and event
+carries, so vectors of two models are never mixed up.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cope.backbones import fingerprint
+from cope.backbones import TextTower, VisionTower, fingerprint
 from cope.config import FORMAT_VERSION, ModelConfig, from_dict
 from cope.errors import UserError
+from cope.hub import HubTower
 from cope.identity import VERSION_DIGITS, read_config
 from cope.identity import locate as locate
+from cope.modeling import CopeModel
 from cope.scoring import Calibration
+
+Precision = Literal["float32", "bfloat16", "int8"]
+Kind = Literal["vision", "text"]
+KINDS: tuple[Kind, ...] = ("vision", "text")
 
 
 @dataclass(frozen=True)
@@ -35,9 +46,11 @@ class Artefact:
     Attributes:
         name: Of the model, as in "cope-mini@3fa1c2d4".
         config: What the model is built of.
-        weights: Of `cope.modeling.CopeModel`, float32.
+        weights: All that is in `model.safetensors`, float32.
         calibration: Of the scores.
-        digest: SHA-256 over configuration, weights and calibration, hexadecimal.
+        digest: SHA-256 of the content, hexadecimal.
+        folder: Where it lies.
+        precision: In which the towers compute on a CPU.
     """
 
     name: str
@@ -45,29 +58,111 @@ class Artefact:
     weights: dict[str, Tensor]
     calibration: Calibration
     digest: str
+    folder: Path
+    precision: Precision = "float32"
 
     @property
     def version(self) -> str:
         """Name and content hash."""
         return f"{self.name}@{self.digest[:VERSION_DIGITS]}"
 
+    def tower(self, kind: Kind) -> dict[str, Tensor]:
+        """What of a tower was tuned, as its `load_tuned` takes it; nothing for a frozen one."""
+        prefix = f"towers.{kind}."
+        return {k.removeprefix(prefix): v for k, v in self.weights.items() if k.startswith(prefix)}
 
-def save(folder: Path, name: str, config: ModelConfig, weights: dict[str, Tensor], calibration: Calibration) -> str:
-    """Writes an artefact (but for its model card) and returns its content hash."""
-    folder.mkdir(parents=True, exist_ok=True)
-    half = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in weights.items()}
-    save_file(half, str(folder / "model.safetensors"))
-    (folder / "model.safetensors").chmod(0o644)  # safetensors writes for its owner only; workers run as another user
-    calibration.save(folder / "calibration.json")
-    content: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "name": name,
-        "model": asdict(config),
-        "towers": {"vision": fingerprint(config.vision), "text": fingerprint(config.text)},
-    }
-    content["sha256"] = _digest(folder, content)
-    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return str(content["sha256"])
+    def tower_name(self, kind: Kind) -> str:
+        """What to open a tower by: its name, or the folder of the one that travels in the artefact."""
+        return str(self.folder / kind) if _carried(self.config, kind) else _named(self.config)[kind]
+
+    def carried(self, kind: Kind) -> bool:
+        """Whether all of a tower travels in the artefact."""
+        return _carried(self.config, kind)
+
+    def model(self) -> CopeModel:
+        """The model with its weights, frozen and in evaluation mode.
+
+        Raises:
+            UserError: The weights do not fit the configuration.
+        """
+        heads = {k: v for k, v in self.weights.items() if not k.startswith("towers.")}
+        try:
+            channels = [heads[f"finder.laterals.{i}.weight"].shape[1] for i in range(_laterals(heads))]
+            widths = [heads[f"{part}.mean"].shape[0] for part in ("visual", "text")]
+            model = CopeModel(self.config, channels, *widths)
+            model.load_state_dict(heads)
+        except (RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"the weights in {self.folder} do not fit its configuration ({reason}); export the model again"
+            ) from None
+        return model.eval().requires_grad_(False)
+
+
+def save(
+    folder: Path,
+    name: str,
+    config: ModelConfig,
+    weights: dict[str, Tensor],
+    calibration: Calibration,
+    precision: Precision = "float32",
+    towers: tuple[VisionTower, TextTower] | None = None,
+) -> str:
+    """Writes an artefact (but for its model card) and returns its content hash.
+
+    Args:
+        folder: Made if it is not there.
+        name: Of the model.
+        config: What it is built of.
+        weights: Of `CopeModel`, or all of another artefact.
+        calibration: Of its scores.
+        precision: In which the towers are to compute on a CPU.
+        towers: Vision and text; what of them was tuned is saved with the weights. Not needed if nothing was, or if
+            `weights` hold it and the folder is that of the other artefact.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    weights = dict(weights)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, tower in zip(KINDS, towers or (), strict=False):
+            if config.tuning != "frozen":
+                weights |= {f"towers.{kind}.{k}": v for k, v in tower.tuned_state().items()}
+            if _carried(config, kind) and isinstance(tower, HubTower):
+                tower.save_files(folder / kind)
+        save_file({k: _half(v) for k, v in weights.items()}, str(folder / "model.safetensors.part"))
+        path = (folder / "model.safetensors.part").rename(folder / "model.safetensors")
+        path.chmod(0o644)  # safetensors writes for its owner only; workers run as another user
+        named = _named(config)
+        content: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "name": name,
+            "model": asdict(config),
+            "precision": precision,
+            "towers": {kind: fingerprint(n) for kind, n in named.items() if not _carried(config, kind)},
+            "files": sorted(
+                str(p.relative_to(folder))
+                for kind in KINDS
+                if _carried(config, kind)
+                for p in (folder / kind).rglob("*")
+                if p.is_file()
+            ),
+        }
+        return _seal(folder, content, calibration)
+
+
+def update(path_or_name: str | Path, calibration: Calibration | None = None, precision: Precision | None = None) -> str:
+    """Changes what an artefact says beside its weights, and returns its new content hash.
+
+    Raises:
+        UserError: There is no whole artefact, or it cannot be written.
+    """
+    loaded = load(path_or_name)
+    content = read_config(loaded.folder)
+    content["precision"] = precision or loaded.precision
+    with _writing(loaded.folder):
+        return _seal(loaded.folder, content, calibration or loaded.calibration)
 
 
 def load(path_or_name: str | Path) -> Artefact:
@@ -77,16 +172,20 @@ def load(path_or_name: str | Path) -> Artefact:
         UserError: It is missing, of another format version, damaged, or made on other towers.
     """
     folder = locate(path_or_name)
-    content = read_config(folder)
+    content = read_config(folder, "name", "model", "towers")
     if "sha256" not in content or _digest(folder, content) != content["sha256"]:
         raise UserError(f"the model {folder} is damaged: its content does not match its hash; copy it again")
     config = from_dict(ModelConfig, content["model"], str(folder / "config.json"))
-    for kind, name in (("vision", config.vision), ("text", config.text)):
-        if fingerprint(name) != content["towers"][kind]:
+    named = _named(config)
+    for kind, made_on in content["towers"].items():
+        if fingerprint(named[kind]) != made_on:
             raise UserError(
-                f"the model {folder} was made on other weights of the {kind} tower {name}; "
-                f"install the versions named in constraints.txt"
+                f"the model {folder} was made on other weights of the {kind} tower {named[kind]}, or they are not "
+                f"there; install the versions named in constraints.txt, or put the tower's folder back"
             )
+    precision = content.get("precision", "float32")
+    if precision not in get_args(Precision):
+        raise UserError(f"{folder / 'config.json'}: precision must be one of {', '.join(get_args(Precision))}")
     try:
         weights = load_file(str(folder / "model.safetensors"))
     except (OSError, SafetensorError) as error:
@@ -94,19 +193,78 @@ def load(path_or_name: str | Path) -> Artefact:
     return Artefact(
         name=str(content["name"]),
         config=config,
-        weights={k: v.float() for k, v in weights.items()},
+        weights={k: v.float() if v.is_floating_point() else v for k, v in weights.items()},
         calibration=Calibration.load(folder / "calibration.json"),
         digest=str(content["sha256"]),
+        folder=folder,
+        precision=precision,
     )
+
+
+def verify(path_or_name: str | Path) -> Artefact:
+    """Reads an artefact and checks it as thoroughly as can be done without its towers.
+
+    Raises:
+        UserError: As `load`; or the weights do not fit the configuration, or are not all numbers.
+    """
+    loaded = load(path_or_name)
+    loaded.model()
+    broken = next((k for k, v in loaded.weights.items() if not torch.isfinite(v).all()), None)
+    if broken is not None:
+        raise UserError(f"the model {loaded.folder} has weights that are no numbers ({broken}); train it again")
+    if loaded.config.tuning != "frozen":
+        for kind in KINDS:
+            if not loaded.tower(kind):
+                raise UserError(f"the model {loaded.folder} lacks its tuned {kind} tower; export it again")
+    return loaded
+
+
+def _named(config: ModelConfig) -> dict[str, str]:
+    """The towers by kind; the finder's where it is one of its own."""
+    finder = {"finder": config.finder} if config.regions and config.finder != config.vision else {}
+    return {"vision": config.vision, "text": config.text} | finder
+
+
+def _carried(config: ModelConfig, kind: str) -> bool:
+    return config.tuning == "full" and kind in KINDS and not _named(config)[kind].startswith("packaged:")
+
+
+def _laterals(heads: dict[str, Tensor]) -> int:
+    return sum(k.startswith("finder.laterals.") and k.endswith(".weight") for k in heads)
+
+
+def _half(weight: Tensor) -> Tensor:
+    """Float16 where it holds the values; what is no float stays."""
+    weight = weight.detach().cpu().contiguous()
+    half = weight.to(torch.float16) if weight.is_floating_point() else weight
+    return half if bool((half.isfinite() == weight.isfinite()).all()) else weight.float()
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"cannot write the model to {folder} ({reason}); free space or name another folder") from None
+
+
+def _seal(folder: Path, content: dict[str, Any], calibration: Calibration) -> str:
+    calibration.save(folder / "calibration.json")
+    content["sha256"] = _digest(folder, content)
+    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return str(content["sha256"])
 
 
 def _digest(folder: Path, content: dict[str, Any]) -> str:
     digest = hashlib.sha256()
     described = {k: v for k, v in content.items() if k != "sha256"}
     digest.update(json.dumps(described, sort_keys=True).encode())
-    for name in ("model.safetensors", "calibration.json"):
+    for name in ("model.safetensors", "calibration.json", *content.get("files", ())):
         path = folder / name
         if not path.is_file():
             raise UserError(f"the model {folder} has no {name}; copy the whole folder")
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()

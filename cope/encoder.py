@@ -5,12 +5,13 @@ was batched with, so a replay, a restart and six processes all see the same vect
 """
 
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,18 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cope import artefact as artefacts
-from cope.backbones import TextTower, VisionTower, text_tower, vision_tower
+from cope.backbones import TextTower, VisionTower, finder_tower, text_tower, vision_tower
 from cope.errors import UserError
-from cope.modeling import CopeModel, Domain
+from cope.modeling import Domain
 from cope.pictures import fit_area, page_crop, square_crop
 from cope.regions import best_regions
 from cope.scoring import Calibration
+from cope.towers import Tower
 
 Pixels = NDArray[np.uint8]
 Half = NDArray[np.float16]
 
 # Keyword phrases repeat from window to window; 4,096 vectors of 384 float32 are 6 MB.
 TEXT_CACHE = 4096
+
+WHOLE = np.array([[0.0, 0.0, 1.0, 1.0]], np.float32)
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,14 @@ class FrameFeatures:
         regions: (K, D) float16, rows L2-normalised, most salient first.
         salience: (K,) float32 in [0, 1]: how surely something is being shown there.
         boxes: (K, 4) float32: x0, y0, x1, y1 relative to the frame.
+        picture: (S, S, 3) uint8, the frame as the tower takes it, where a window's frames go through the tower
+            together (X-CLIP); else None.
     """
 
     regions: NDArray[np.float16]
     salience: NDArray[np.float32]
     boxes: NDArray[np.float32]
+    picture: Pixels | None = None
 
 
 @dataclass(frozen=True)
@@ -96,36 +103,51 @@ class Encoder:
             threads: For PyTorch on a CPU; 0 leaves PyTorch's own choice.
 
         Raises:
-            UserError: There is no such artefact or device, or a tower's weights are not installed.
+            UserError: There is no such artefact or device, a tower's weights are not installed, or they do not fit.
         """
         if threads:
             torch.set_num_threads(threads)
         self._device = _device(device)
         loaded = artefacts.load(path_or_name)
+        self._loaded = loaded
         self.version: str = loaded.version
         self.calibration: Calibration = loaded.calibration
         self.config = loaded.config
         self.dim: int = loaded.config.dim
-        self._vision = cast(VisionTower, vision_tower(self.config.vision))
-        cast(nn.Module, self._vision).to(self._device)
-        width = loaded.weights["text.mean"].shape[0]
-        self._model = CopeModel(self.config, self._vision.map_channels, self._vision.descriptor_width, width)
-        try:
-            self._model.load_state_dict(loaded.weights)
-        except RuntimeError as error:
-            raise UserError(
-                f"the model {path_or_name} does not fit this release: {str(error).splitlines()[0]}"
-            ) from None
-        self._model.eval().requires_grad_(False).to(self._device)
+        self._model = loaded.model().to(self._device)
+        vision = self._tower("vision")
+        self._vision = cast(VisionTower, vision)
+        if self._vision.descriptor_width != len(self._model.visual.mean):
+            raise UserError(f"the model {loaded.folder} is of another vision tower than {self.config.vision}")
+        finder = finder_tower(self.config, vision)
+        self._finder = cast("VisionTower | None", finder if finder is None else finder.to(self._device))
+        # Frames of a window see one another in the tower, so they go through it once more for each window.
+        self._together = self._vision.cross_frame and not self.config.regions
         self._lock = threading.Lock()
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
+
+    def _tower(self, kind: artefacts.Kind) -> nn.Module:
+        """A tower as it was trained, at its own speed."""
+        loaded, config = self._loaded, self.config
+        name, weights = loaded.tower_name(kind), not loaded.carried(kind)
+        opened = vision_tower if kind == "vision" else text_tower
+        tower = opened(name, config.tuning, config.lora_rank, weights)
+        if isinstance(tower, Tower) and config.tuning != "frozen":
+            tower.load_tuned(loaded.tower(kind))
+            tower.merge()
+            tower.requires_grad_(False)
+        if loaded.precision == "int8" and self._device.type == "cpu":
+            _quantise(tower)
+        return tower.to(self._device)
 
     @cached_property
     def _text(self) -> TextTower:
         """Loaded with the first text: half of the memory, and capture-only work never needs it."""
-        tower = text_tower(self.config.text)
-        tower.to(self._device)
-        return cast(TextTower, tower)
+        return cast(TextTower, self._tower("text"))
+
+    def _computing(self) -> torch.autocast:
+        """What the towers run under."""
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._loaded.precision == "bfloat16")
 
     @torch.inference_mode()
     def encode_frames(self, images: Sequence[Pixels]) -> list[FrameFeatures]:
@@ -138,8 +160,14 @@ class Encoder:
 
     def _frame(self, image: Pixels) -> FrameFeatures:
         config = self.config
-        small = fit_area(image, config.frame_pixels, self._vision.stride)
-        logits, boxes = self._model.finder(self._vision.maps(self._tensor([small])))
+        if self._finder is None:
+            crop = square_crop(image, WHOLE[0], config.crop_pixels, 0.0)
+            picture = crop if self._together else None
+            return FrameFeatures(self._project([crop], "live"), np.ones(1, np.float32), WHOLE, picture)
+        small = fit_area(image, config.frame_pixels, self._finder.stride)
+        with self._computing():
+            maps = self._finder.maps(self._tensor([small]))
+        logits, boxes = self._model.finder([level.float() for level in maps])
         kept, salience = best_regions(
             boxes[0].reshape(-1, 4).cpu().numpy(),
             logits[0].sigmoid().reshape(-1).cpu().numpy(),
@@ -164,13 +192,20 @@ class Encoder:
         words = self._words([(page.title, 1.0), (page.text, 0.3)])
         if not len(vectors) and words is None:
             return PageOutput(vectors, np.zeros(self.dim, np.float16))
-        picture = None
+        picture = shown = None
         if len(vectors):
-            mean = torch.from_numpy(vectors).float().mean(dim=0, keepdim=True)
-            picture = nn.functional.normalize(mean, dim=-1).to(self._device)
-        return PageOutput(vectors, self._fuse(picture, words, "page"))
+            each = torch.from_numpy(vectors).float().to(self._device)
+            picture = nn.functional.normalize(each.mean(dim=0, keepdim=True), dim=-1)
+            shown = (each.unsqueeze(0), torch.ones(1, len(each), dtype=torch.bool, device=self._device))
+        return PageOutput(vectors, self._fuse(picture, words, "page", shown))
 
-    def _fuse(self, picture: Tensor | None, words: Tensor | None, domain: Literal["page", "live"]) -> Half:
+    def _fuse(
+        self,
+        picture: Tensor | None,
+        words: Tensor | None,
+        domain: Domain,
+        shown: tuple[Tensor, Tensor] | None = None,
+    ) -> Half:
         none = torch.zeros(1, self.dim, device=self._device)
         fused = self._model.fuse(
             none if picture is None else picture,
@@ -178,6 +213,7 @@ class Encoder:
             none if words is None else words,
             torch.tensor([words is not None], device=self._device),
             domain,
+            shown,
         )
         row: Half = _half(fused)[0]
         return row
@@ -197,7 +233,11 @@ class Encoder:
         """(1, D); None if there are no frames."""
         if not frames:
             return None
-        regions = torch.from_numpy(np.concatenate([f.regions for f in frames])).float()
+        pictures = [f.picture for f in frames if f.picture is not None]
+        if self._together and len(pictures) == len(frames):
+            regions = torch.from_numpy(self._project(pictures, "live", len(frames))).float()
+        else:
+            regions = torch.from_numpy(np.concatenate([f.regions for f in frames])).float()
         salience = torch.from_numpy(np.concatenate([f.salience for f in frames])).float()
         index = torch.repeat_interleave(torch.arange(len(frames)), torch.tensor([len(f.regions) for f in frames]))
         return self._model.pool(
@@ -208,10 +248,12 @@ class Encoder:
             torch.tensor([words is not None], device=self._device),
         )
 
-    def _project(self, crops: Sequence[Pixels], domain: Domain) -> Half:
+    def _project(self, crops: Sequence[Pixels], domain: Domain, frames: int = 1) -> Half:
         if not crops:
             return np.zeros((0, self.dim), np.float16)
-        return _half(self._model.visual(self._vision.describe(self._tensor(crops)), domain))
+        with self._computing():
+            descriptors = self._vision.describe(self._tensor(crops), frames)
+        return _half(self._model.visual(descriptors.float(), domain))
 
     def _words(self, weighted: Sequence[tuple[str, float]]) -> Tensor | None:
         """The weighted mean of the texts' vectors, projected: (1, D); None if there is no text."""
@@ -228,7 +270,8 @@ class Encoder:
             if found is not None:
                 self._texts.move_to_end(text)
                 return found
-            vector = self._text.encode(text, self.config.text_tokens)
+            with self._computing():
+                vector = self._text.encode(text, self.config.text_tokens)
             self._texts[text] = vector
             if len(self._texts) > TEXT_CACHE:
                 self._texts.popitem(last=False)
@@ -238,6 +281,22 @@ class Encoder:
         """Pictures of one size -> (B, 3, H, W) float32 in [0, 255]."""
         stacked = torch.from_numpy(np.stack(images)).to(self._device)
         return stacked.permute(0, 3, 1, 2).float()
+
+
+def _quantise(tower: nn.Module) -> None:
+    """Linear layers compute in 8 bits, activations scaled as they come."""
+    if not isinstance(tower, Tower):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch announces a package of its own for this
+        try:
+            from torch.ao.quantization import quantize_dynamic
+        except ImportError:
+            raise UserError(
+                "this PyTorch has no dynamic quantisation; export the model with precision=bfloat16"
+            ) from None
+        for layer in tower.stack():
+            quantize_dynamic(layer, {nn.Linear}, dtype=torch.qint8, inplace=True)  # type: ignore[no-untyped-call]
 
 
 def _half(vectors: Tensor) -> Half:

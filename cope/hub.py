@@ -240,6 +240,10 @@ class ClassTokenText(HubText):
 class CausalText(HubText):
     """CLIP and X-CLIP: the state of the end token. No token sees those behind it, so padding needs no mask."""
 
+    def __init__(self, model: Any, whole: Any, tokenizer: Any) -> None:
+        super().__init__(model, whole, tokenizer)
+        self.mask_token = None  # a token that sees only those before it does not guess from both sides
+
     def _run(self, tokens: Tensor, mask: Tensor | None) -> Any:
         if mask is not None:
             tokens = tokens.masked_fill(~mask, 0)
@@ -257,6 +261,7 @@ class FixedLengthText(HubText):
 
     def __init__(self, model: Any, whole: Any, tokenizer: Any) -> None:
         super().__init__(model, whole, tokenizer)
+        self.mask_token = None  # Gemma's tokenizer has one, but the model never saw it
         self.width = int(model.head.out_features)
 
     def tokenize(self, text: str, max_tokens: int) -> list[int]:

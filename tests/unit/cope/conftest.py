@@ -18,6 +18,7 @@ class TinyVision(nn.Module):
     stride = 32
     map_channels = (8, 8)
     descriptor_width = 24
+    cross_frame = False
 
     def __init__(self):
         super().__init__()
@@ -54,6 +55,7 @@ def tiny(monkeypatch):
     config = ModelConfig(
         vision="packaged:tiny-vision",
         text="packaged:tiny-text",
+        finder="packaged:tiny-vision",
         dim=12,
         frame_pixels=128 * 224,
         crop_pixels=32,
