@@ -1,77 +1,177 @@
-"""Retrieval figures by the paper's protocol: a query is right if any of its positives is among the first K."""
+"""Measures a model on data that it was not trained on, and writes one report that can be sent around:
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+    python -m cope.evaluate MODEL --data DATA [--split test] --out OUT
 
-import torch
+    OUT/report.html       tables and pictures
+    OUT/report.json       all figures
+    OUT/sheets/*.png      queries beside their first results
+    OUT/cache             what the towers saw; found there again
+
+MODEL is an artefact, DATA anything that `cope.train` takes: a folder of objects, ROPE, LPR4M, a manifest. What is
+measured, and how, stands in the report beside each table.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
 from torch import Tensor
 
-# Queries per block: 1,024 x 66,000 float32 scores are 270 MB.
-BLOCK = 1024
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """Figures of one direction, each in [0, 1]."""
-
-    r1: float
-    r5: float
-    r10: float
-    mean_average_precision: float
-    queries: int
+from cope.config import TrainConfig, from_dict
+from cope.data.items import open_source
+from cope.data.objects import Split
+from cope.encoder import Encoder
+from cope.errors import UserError
+from cope.evaluation.calibration import expected_calibration_error as expected_calibration_error
+from cope.evaluation.calibration import rejection as rejection
+from cope.evaluation.collecting import Sampling, evaluation_set
+from cope.evaluation.describing import Describer
+from cope.evaluation.measures import Figures
+from cope.evaluation.progress import Progress
+from cope.evaluation.ranking import Retrieval, ranks
+from cope.evaluation.report import write
+from cope.evaluation.sets import KEYWORDS, EvaluationSet
+from cope.evaluation.suite import Protocol, measure
+from cope.identity import locate
 
 
 def retrieval(queries: Tensor, query_ids: Tensor, gallery: Tensor, gallery_ids: Tensor) -> Retrieval:
-    """Exact search in blocks.
+    """R@1/5/10 by the any-positive rule, and mAP, of queries (N, D) in a gallery (M, D); see `ranks`."""
+    return ranks(queries, query_ids, gallery, gallery_ids).figures()
 
-    Args:
-        queries: (N, D) L2-normalised.
-        query_ids: (N,) product of each. Queries without a positive in the gallery do not count.
-        gallery: (M, D) L2-normalised.
-        gallery_ids: (M,).
 
-    Returns:
-        R@1, R@5, R@10 by the any-positive rule, and mAP.
+@dataclass(frozen=True)
+class Options:
+    """How a model is measured.
+
+    Attributes:
+        split: Of the data.
+        sampling: Which part of it.
+        protocol: Sizes of the protocols.
+        text: What a clip's speech becomes (see `TrainConfig.live_text`); "" for what the model was trained with.
+        device: "auto", "cpu", "cuda", ...
+        workers: Processes that read pictures.
+        cache: Where descriptors are kept; None for a folder beside the report.
     """
-    known = torch.isin(query_ids, gallery_ids)
-    queries, query_ids = queries[known], query_ids[known]
-    hits = {1: 0, 5: 0, 10: 0}
-    precision = 0.0
-    for at in range(0, len(queries), BLOCK):
-        scores = queries[at : at + BLOCK] @ gallery.T
-        order = scores.argsort(dim=1, descending=True, stable=True)
-        right = gallery_ids[order] == query_ids[at : at + BLOCK].unsqueeze(1)  # (b, M)
-        for k in hits:
-            hits[k] += int(right[:, :k].any(dim=1).sum())
-        ranks = torch.arange(1, right.shape[1] + 1)
-        found = right.cumsum(dim=1) / ranks * right
-        precision += float((found.sum(dim=1) / right.sum(dim=1)).sum())
-    n = max(len(queries), 1)
-    return Retrieval(hits[1] / n, hits[5] / n, hits[10] / n, precision / n, len(queries))
+
+    split: Split = "test"
+    sampling: Sampling = field(default_factory=Sampling)
+    protocol: Protocol = field(default_factory=Protocol)
+    text: str = ""
+    device: str = "auto"
+    workers: int = 1
+    cache: Path | None = None
 
 
-def rejection(known: Tensor, unknown: Tensor, false_alarms: float = 0.01) -> float:
-    """Share of known things that score above the threshold at which `false_alarms` of unknown ones do.
+def evaluate(model: str | Path, data: str, out: Path, options: Options) -> Figures:
+    """Measures a model, writes the report and returns its figures.
 
-    Args:
-        known: (N,) best score of things that are in the catalogue, 0 or less where the best one is wrong.
-        unknown: (M,) best score of things that are not.
-        false_alarms: Share of unknown things that may pass.
+    Raises:
+        UserError: The model, the data or the device are not there, or the report cannot be written.
     """
-    if not len(known) or not len(unknown):
-        return 0.0
-    threshold = unknown.quantile(1.0 - false_alarms)
-    return float((known > threshold).float().mean())
+    encoder = Encoder(model, options.device)
+    trained = trained_with(model)
+    describer = Describer(encoder)
+    items, about = read_items(describer, data, options.cache or out / "cache", options)
+    text = options.text or trained.live_text
+    shaped = as_heard(items, text, trained)
+    figures, drawn = measure(describer.model, encoder.calibration, shaped, describer.device, options.protocol)
+    told: Figures = {
+        "model": encoder.version,
+        "data": items.name,
+        "fingerprint": items.fingerprint,
+        "split": options.split,
+        "text": text,
+        "modalities": trained.modalities,
+        "sampling": asdict(options.sampling),
+        "protocol": asdict(options.protocol),
+        "about": about,
+    }
+    write(out, told | figures, drawn)
+    return told | figures
 
 
-def expected_calibration_error(probabilities: Sequence[float], truths: Sequence[bool], bins: int = 10) -> float:
-    """Mean distance between stated probability and observed share, over equal-width bins weighted by size."""
-    p = torch.tensor(probabilities, dtype=torch.float64)
-    t = torch.tensor(truths, dtype=torch.float64)
-    index = (p * bins).long().clamp(max=bins - 1)
-    error = 0.0
-    for b in range(bins):
-        inside = index == b
-        if bool(inside.any()):
-            error += float(inside.double().mean() * (p[inside].mean() - t[inside].mean()).abs())
-    return error
+def read_items(describer: Describer, data: str, cache: Path, options: Options) -> tuple[EvaluationSet, dict[str, Any]]:
+    """The evaluation set of some data as the model's towers see it; see `evaluation_set`."""
+    source = open_source(data, options.split)
+    progress = Progress(f"describe {options.split}")
+    try:
+        return evaluation_set(describer, source, cache, options.sampling, options.workers, progress)
+    finally:
+        progress.close()
+
+
+def trained_with(model: str | Path) -> TrainConfig:
+    """The configuration of a model's training; the defaults where it lies no longer beside the model."""
+    try:
+        content = json.loads((locate(model) / "training.json").read_text(encoding="utf-8"))
+        return from_dict(TrainConfig, content["config"], "training.json")
+    except (OSError, ValueError, KeyError, UserError):
+        return TrainConfig()
+
+
+def as_heard(items: EvaluationSet, text: str, trained: TrainConfig) -> EvaluationSet:
+    """The items with what a model is to hear and see of them, as it was trained."""
+    if trained.modalities == "vision":
+        return items.without_words()
+    items = items if text == KEYWORDS else items.saying(text)
+    return items.without_pictures() if trained.modalities == "text" else items
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m cope.evaluate", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("model", help="an artefact's folder, or the name of one that ships")
+    parser.add_argument("--out", type=Path, required=True, help="the report's folder")
+    parser.add_argument("--text", choices=("keywords", "raw", "none"), default="", help="what a clip's speech becomes")
+    parser.add_argument("--ways", type=int, default=50, help="products of a few-shot episode (default: 50)")
+    parser.add_argument("--episodes", type=int, default=200, help="of few-shot classification (default: 200)")
+    parser.add_argument("--room-size", type=int, default=20, help="products of a synthetic room (default: 20)")
+    parser.add_argument("--no-pictures", action="store_true", help="no map and no sheets")
+    add_data_options(parser)
+    args = parser.parse_args()
+    protocol = Protocol(args.ways, args.episodes, args.room_size, args.seed, not args.no_pictures)
+    try:
+        figures = evaluate(args.model, args.data, args.out, options_of(args, protocol, args.text))
+    except UserError as error:
+        sys.exit(f"cope.evaluate: {error}")
+    for kind in ("fused", "vision", "frozen_fused", "frozen_vision"):
+        mean = figures["retrieval"][kind]["mean"]
+        print(f"{kind:14s} R@1 {mean['r1']:.3f}  R@5 {mean['r5']:.3f}  R@10 {mean['r10']:.3f}  mAP {mean['map']:.3f}")
+    print(args.out / "report.html")
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """What `cope.evaluate` and `cope.ablations` are both told of the data."""
+    parser.add_argument("--data", required=True, help="a folder or URL: objects, ROPE, LPR4M or a manifest")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: test)")
+    parser.add_argument("--products", type=int, default=0, help="products that are looked at, drawn by seed; 0 for all")
+    parser.add_argument("--items", type=int, default=0, help="of a product in each domain; 0 for all")
+    parser.add_argument("--frames", type=int, default=8, help="of a clip, spread over it (default: 8)")
+    parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read pictures (default: 1)")
+    parser.add_argument("--cache", type=Path, help="where descriptors are kept (default: OUT/cache)")
+
+
+def options_of(args: argparse.Namespace, protocol: Protocol, text: str = "") -> Options:
+    """The options of `add_data_options`.
+
+    Raises:
+        UserError: A number is out of range.
+    """
+    least = {"products": 0, "items": 0, "frames": 1, "workers": 0}
+    for name, bound in least.items():
+        if getattr(args, name) < bound:
+            raise UserError(f"--{name} {getattr(args, name)}: give {bound} or more")
+    if protocol.ways < 2 or protocol.episodes < 2 or protocol.room_size < 2:
+        raise UserError("--ways, --episodes and --room-size must be 2 or more")
+    sampling = Sampling(args.products, args.items, args.frames, args.seed)
+    return Options(args.split, sampling, protocol, text, args.device, args.workers, args.cache)
+
+
+if __name__ == "__main__":
+    main()

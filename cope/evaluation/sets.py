@@ -94,6 +94,12 @@ class EvaluationSet:
         """The same items with nothing to see."""
         return replace(self, views={domain: self.views[domain].without_pictures() for domain in DOMAINS})
 
+    def only(self, *domains: Domain) -> "EvaluationSet":
+        """The same with the items of some domains, and none of the others."""
+        none = torch.zeros(0, dtype=torch.int64)
+        views = {d: self.views[d] if d in domains else self.views[d].rows(none) for d in DOMAINS}
+        return replace(self, views=views)
+
     def products(self, domain: Domain) -> Tensor:
         """(B,) int64, the product of each row."""
         return self.views[domain].product

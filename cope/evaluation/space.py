@@ -54,11 +54,15 @@ def embedded(model: CopeModel, data: EvaluationSet, device: torch.device) -> Spa
     fused: dict[Domain, Side] = {}
     for domain in DOMAINS:
         views = data.views[domain]
-        found = [model.embed(block_of(views, rows, device), domain) for rows in blocks(views)]
-        seen = torch.cat([one.visual.float().cpu() for one in found]) if found else torch.zeros(0, 1)
-        both = torch.cat([one.fused.float().cpu() for one in found]) if found else torch.zeros(0, 1)
-        vision[domain] = _side(seen, views, pictured(views))
-        fused[domain] = _side(both, views, pictured(views) | views.told)
+        seen: list[Tensor] = [torch.zeros(0, model.config.dim)]
+        both: list[Tensor] = [torch.zeros(0, model.config.dim)]
+        for rows in blocks(views):
+            block = block_of(views, rows, device)
+            # Words guide the attention over regions, so what is seen alone needs a pass without them.
+            seen.append(model.embed(block.without_words(), domain).visual.float().cpu())
+            both.append(model.embed(block, domain).fused.float().cpu())
+        vision[domain] = _side(torch.cat(seen), views, pictured(views))
+        fused[domain] = _side(torch.cat(both), views, pictured(views) | views.told)
     return Space(vision, fused)
 
 

@@ -1,0 +1,309 @@
+"""Makes an evaluation set of any data: reads its items, runs them through the towers, keeps the outcome on disk."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cope.data.items import Counts, Item, Picture, Source
+from cope.errors import UserError
+from cope.evaluation.describing import Describer
+from cope.evaluation.sets import KEYWORDS, EvaluationSet, Words
+from cope.evaluation.speech import Speech, said
+from cope.modeling import DOMAINS, Domain
+from cope.regions import overlap
+from cope.views import NOBODY, Views
+
+Pixels = NDArray[np.uint8]
+Report = Callable[[int, int], None]  # items done, of
+
+# A page with more pictures shows its product from all sides by then; each costs memory for every page.
+PAGE_PICTURES = 8
+
+# A region shows the product if it covers its true box with this IoU at least.
+RIGHT_IOU = 0.5
+
+_SPEECH = "speech.pt"
+_ARRAYS = ("descriptors", "salience", "frame", "right")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which part of a data set is evaluated.
+
+    Attributes:
+        products: Drawn by seed; 0 for all.
+        items: Of a product in each domain, the first ones; 0 for all.
+        frames: Of a clip, spread evenly over it. A window in service has 8.
+        seed: Of the draw, and of the variants of speech.
+    """
+
+    products: int = 0
+    items: int = 0
+    frames: int = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The items of an evaluation set by domain, row by row."""
+
+    numbers: Sequence[int]  # of the products in the source
+    items: Mapping[Domain, Sequence[Item]]
+    product: Mapping[Domain, Tensor]
+
+
+def evaluation_set(
+    describer: Describer,
+    source: Source,
+    cache: Path,
+    sampling: Sampling | None = None,
+    workers: int = 1,
+    report: Report | None = None,
+) -> tuple[EvaluationSet, dict[str, Any]]:
+    """Reads and describes the items of a data set, or finds what an earlier call kept.
+
+    Pictures are read in processes of their own while the towers work; descriptors go to disk as they come, so memory
+    does not grow with the data.
+
+    Args:
+        describer: Towers and finder.
+        source: The data.
+        cache: Folder; what is kept in it is named by a hash of all that it depends on.
+        sampling: Which part of the data; None for all.
+        workers: Processes that read pictures; 0 reads in this one.
+        report: Told of progress.
+
+    Returns:
+        The set, and what there is to say of it: numbers of items, pictures that could not be read, how often one of
+        the regions covers the product where its box is known.
+
+    Raises:
+        UserError: There are no products, or the disk is full.
+    """
+    sampling = sampling or Sampling()
+    rows = _rows(source, sampling)
+    if not rows.numbers or not any(rows.items.values()):
+        raise UserError(f"{source.name}: no products to evaluate; name another --split or data set")
+    what = json.dumps([source.fingerprint, describer.key, asdict(sampling)])
+    folder = cache / f"views-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+    if not (folder / "about.json").is_file():
+        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            unfinished.mkdir(parents=True)
+            about = _describe_all(describer, source, rows, sampling, unfinished, workers, report)
+            (unfinished / "about.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
+            if not folder.exists():  # another process may have been faster
+                unfinished.rename(folder)
+        except OSError as error:
+            raise UserError(
+                f"cannot keep descriptors in {cache}: {error.strerror or error}; name another --cache"
+            ) from None
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    return _assembled(source, rows, folder), about
+
+
+def _rows(source: Source, sampling: Sampling) -> _Rows:
+    numbers = list(range(len(source)))
+    if 0 < sampling.products < len(numbers):
+        chosen = np.random.default_rng(sampling.seed).choice(len(numbers), sampling.products, replace=False)
+        numbers = sorted(int(n) for n in chosen)
+    items: dict[Domain, list[Item]] = {domain: [] for domain in DOMAINS}
+    product: dict[Domain, list[int]] = {domain: [] for domain in DOMAINS}
+    for new, number in enumerate(numbers):
+        for domain in DOMAINS:
+            found = source.items(number, domain)
+            found = found[: sampling.items] if sampling.items else found
+            items[domain] += [_shortened(item, sampling.frames) for item in found]
+            product[domain] += [new] * len(found)
+    return _Rows(numbers, items, {d: torch.tensor(product[d], dtype=torch.int64) for d in DOMAINS})
+
+
+def _shortened(item: Item, frames: int) -> Item:
+    """A page with its first pictures, a clip with frames spread evenly over it."""
+    count = len(item.images)
+    if item.domain == "page":
+        kept = list(range(min(count, PAGE_PICTURES)))
+    elif count <= frames:
+        kept = list(range(count))
+    else:
+        kept = [int((i + 0.5) * count / frames) for i in range(frames)]
+    boxes = tuple(item.boxes[i] for i in kept) if item.boxes else ()
+    return replace(item, images=tuple(item.images[i] for i in kept), boxes=boxes)
+
+
+class _Reading(Dataset[list[Picture]]):
+    """Reads items; lives in the loader's processes."""
+
+    def __init__(self, source: Source, items: Sequence[Item]) -> None:
+        self.source = source
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> list[Picture]:
+        return self.source.read(self.items[index])
+
+
+def _read(source: Source, items: Sequence[Item], workers: int) -> Iterator[list[Picture]]:
+    loader = DataLoader(
+        _Reading(source, items),
+        batch_size=None,
+        num_workers=workers if len(items) > 1 else 0,
+        collate_fn=_as_it_is,
+        worker_init_fn=_one_thread,
+        prefetch_factor=4 if workers and len(items) > 1 else None,
+    )
+    return iter(loader)
+
+
+def _as_it_is(pictures: list[Picture]) -> list[Picture]:
+    return pictures
+
+
+def _one_thread(_worker: int) -> None:
+    cv2.setNumThreads(0)  # its pool does not survive a fork
+    torch.set_num_threads(1)
+
+
+def _describe_all(
+    describer: Describer,
+    source: Source,
+    rows: _Rows,
+    sampling: Sampling,
+    folder: Path,
+    workers: int,
+    report: Report | None,
+) -> dict[str, Any]:
+    counts = Counts(source.counts.as_dict())
+    covered = boxed = done = 0
+    total = sum(len(items) for items in rows.items.values())
+    for domain in DOMAINS:
+        items = rows.items[domain]
+        most = max((len(item.images) for item in items), default=0)
+        width = max(1, most * (1 if domain == "page" else max(1, describer.config.regions)))
+        arrays = _new_arrays(folder, domain, len(items), width, describer.descriptor_width)
+        for row, pictures in enumerate(_read(source, items, workers)):
+            usable = [p for p in pictures if p.pixels is not None and min(p.pixels.shape[:2]) > 0]
+            for p in pictures:
+                counts.add(p.problem) if p.problem else None
+            images = [p.pixels for p in usable if p.pixels is not None]
+            if images and domain == "page":
+                arrays["descriptors"][row, : len(images)] = describer.pages(images)
+                arrays["salience"][row, : len(images)] = 1.0
+                arrays["frame"][row, : len(images)] = np.arange(len(images))
+            elif images:
+                clip = describer.clip(images)
+                count = len(clip.frame)
+                arrays["descriptors"][row, :count] = clip.descriptors
+                arrays["salience"][row, :count] = clip.salience
+                arrays["frame"][row, :count] = clip.frame
+                for number, picture in enumerate(usable):
+                    if picture.box is not None:
+                        within = clip.frame == number
+                        fits = overlap(clip.boxes[within], np.array([picture.box]))[:, 0] >= RIGHT_IOU
+                        arrays["right"][row, np.flatnonzero(within)] = fits
+                        boxed += 1
+                        covered += bool(fits.any())
+            done += 1
+            if report is not None:
+                report(done, total)
+        for array in arrays.values():
+            if isinstance(array, np.memmap):
+                array.flush()
+    speech = said(describer, [source.category(n) for n in rows.numbers], rows.items, rows.product, sampling.seed)
+    kept = {
+        domain: {
+            "keywords": one.keywords,
+            "words": {name: (words.vectors, words.told) for name, words in one.words.items()},
+            "naming": one.naming,
+        }
+        for domain, one in speech.items()
+    }
+    torch.save(kept, folder / _SPEECH)
+    return {
+        "items": {domain: len(rows.items[domain]) for domain in DOMAINS},
+        "products": len(rows.numbers),
+        "skipped": counts.as_dict(),
+        "finder_recall": covered / boxed if boxed and describer.config.regions else None,
+        "frames_with_box": boxed,
+    }
+
+
+def _new_arrays(folder: Path, domain: Domain, rows: int, regions: int, width: int) -> dict[str, NDArray[Any]]:
+    shapes: dict[str, tuple[Any, tuple[int, ...], float]] = {
+        "descriptors": (np.float16, (rows, regions, width), 0),
+        "salience": (np.float32, (rows, regions), 0),
+        "frame": (np.int64, (rows, regions), -1),
+        "right": (np.bool_, (rows, regions), 0),
+    }
+    out: dict[str, NDArray[Any]] = {}
+    for name in _ARRAYS:
+        kind, shape, empty = shapes[name]
+        if rows:
+            out[name] = np.lib.format.open_memmap(folder / f"{domain}-{name}.npy", "w+", kind, shape)
+        else:  # a map of nothing is an error
+            out[name] = np.zeros(shape, kind)
+            np.save(folder / f"{domain}-{name}.npy", out[name])
+        if empty:
+            out[name][:] = empty
+    return out
+
+
+def _assembled(source: Source, rows: _Rows, folder: Path) -> EvaluationSet:
+    kept = torch.load(folder / _SPEECH, weights_only=True)
+    speech = {
+        domain: Speech(one["keywords"], {name: Words(*pair) for name, pair in one["words"].items()}, one["naming"])
+        for domain, one in kept.items()
+    }
+    views: dict[Domain, Views] = {}
+    for domain in DOMAINS:
+        arrays = {name: _kept(folder / f"{domain}-{name}.npy") for name in _ARRAYS}
+        words = speech[domain].words[KEYWORDS]
+        empty = ~(arrays["frame"] >= 0).any(dim=1) & ~words.told
+        product = torch.where(empty, NOBODY, rows.product[domain])
+        views[domain] = Views(words=words.vectors, told=words.told, product=product, **arrays)
+    return EvaluationSet(
+        name=source.name,
+        fingerprint=source.fingerprint,
+        product_ids=[source.product_id(n) for n in rows.numbers],
+        categories=[source.category(n) for n in rows.numbers],
+        views=views,
+        items={d: [item.id for item in rows.items[d]] for d in DOMAINS},
+        rooms={d: [item.room for item in rows.items[d]] for d in DOMAINS},
+        texts={d: [item.text for item in rows.items[d]] for d in DOMAINS},
+        keywords={d: speech[d].keywords for d in DOMAINS},
+        words={d: speech[d].words for d in DOMAINS},
+        naming={d: speech[d].naming for d in DOMAINS},
+        picture=lambda domain, row: _picture(source, rows.items[domain][row]),
+    )
+
+
+def _kept(path: Path) -> Tensor:
+    """An array on disk as a tensor: read as it is used, never written."""
+    array = np.load(path) if os.path.getsize(path) < 1 << 20 else np.load(path, mmap_mode="c")
+    return torch.from_numpy(array)
+
+
+def _picture(source: Source, item: Item) -> Pixels | None:
+    """A page's first picture, a clip's middle frame."""
+    if not item.images:
+        return None
+    at = 0 if item.domain == "page" else len(item.images) // 2
+    one = replace(item, images=item.images[at : at + 1], boxes=item.boxes[at : at + 1])
+    return source.read(one, 320)[0].pixels

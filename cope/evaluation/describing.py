@@ -1,0 +1,135 @@
+"""Pictures and strings as the towers see them, exactly as in service but before anything learned is applied."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cope.backbones import VisionTower, fingerprint
+from cope.encoder import WHOLE, Encoder
+from cope.pictures import fit_area, page_crop, square_crop
+from cope.regions import best_regions
+
+Pixels = NDArray[np.uint8]
+
+# Crops through the tower at once: 64 of 256 px are 50 MB as they go in, ten times that inside the tower.
+CROPS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The regions of a clip's frames, frame by frame.
+
+    Attributes:
+        descriptors: (R, F) float16.
+        salience: (R,) float32.
+        frame: (R,) int64.
+        boxes: (R, 4) float32, relative.
+    """
+
+    descriptors: NDArray[np.float16]
+    salience: NDArray[np.float32]
+    frame: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+
+
+class Describer:
+    """The towers and the region finder of an encoder."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        """Takes them; the text tower is opened with this, if it was not yet."""
+        self.config = encoder.config
+        self.model = encoder._model
+        self.device = encoder._device
+        self._vision, self._finder, self._text_tower = encoder._vision, encoder._finder, encoder._text
+        self._computing = encoder._computing
+        # Where nothing of the towers was tuned, all models on them share what they see.
+        self._version = encoder.version if encoder.config.tuning != "frozen" else encoder._loaded.precision
+        self._texts: dict[str, Tensor] = {}
+        self.descriptor_width = self._vision.descriptor_width  # F
+        self.text_width = self._text_tower.width  # W
+
+    @property
+    def key(self) -> str:
+        """A hash of all that the outcome depends on: trainings on the same frozen towers and finder share it."""
+        config = self.config
+        looks = [config.vision, config.text, config.finder, config.frame_pixels, config.crop_pixels]
+        looks += [config.crop_margin, config.regions, config.region_overlap, config.text_tokens, self._version]
+        looks += [fingerprint(config.vision), fingerprint(config.text)]
+        digest = hashlib.sha256(json.dumps(looks).encode())
+        for name, weight in self.model.finder.state_dict().items():
+            digest.update(name.encode() + weight.half().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @torch.inference_mode()
+    def clip(self, frames: Sequence[Pixels]) -> Clip:
+        """Finds and describes what is shown in frames, (H, W, 3) uint8 RGB each."""
+        config = self.config
+        boxes: list[NDArray[np.float32]] = []
+        salience: list[NDArray[np.float32]] = []
+        crops: list[Pixels] = []
+        for frame in frames:
+            kept, sure, margin = WHOLE, np.ones(1, np.float32), 0.0
+            if self._finder is not None:
+                (kept, sure), margin = self._regions(frame, self._finder), config.crop_margin
+            crops += [square_crop(frame, box, config.crop_pixels, margin) for box in kept]
+            boxes.append(kept)
+            salience.append(sure)
+        number = np.repeat(np.arange(len(frames)), [len(one) for one in boxes])
+        together = len(frames) if self._finder is None else 1  # whole frames of a clip may see one another
+        return Clip(self._describe(crops, together), np.concatenate(salience), number, np.concatenate(boxes))
+
+    def _regions(self, frame: Pixels, tower: VisionTower) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        config = self.config
+        small = fit_area(frame, config.frame_pixels, tower.stride)
+        with self._computing():
+            maps = tower.maps(self._tensor([small]))
+        logits, boxes = self.model.finder([level.float() for level in maps])
+        kept, salience = best_regions(
+            boxes[0].reshape(-1, 4).float().cpu().numpy(),
+            logits[0].sigmoid().reshape(-1).float().cpu().numpy(),
+            config.regions,
+            config.region_overlap,
+        )
+        return kept.astype(np.float32), salience
+
+    @torch.inference_mode()
+    def pages(self, images: Sequence[Pixels]) -> NDArray[np.float16]:
+        """Describes page pictures, (H, W, 3) uint8 RGB each: (N, F) float16."""
+        config = self.config
+        return self._describe([page_crop(one, config.crop_pixels, config.crop_margin) for one in images], 1)
+
+    @torch.inference_mode()
+    def words(self, weighted: Sequence[tuple[str, float]]) -> Tensor | None:
+        """The weighted mean of the texts' vectors, (W,) float32 on the CPU; None if there is no text."""
+        texts = [(text.strip(), weight) for text, weight in weighted if text.strip() and weight > 0]
+        if not texts:
+            return None
+        total = torch.stack([self._text(text) * weight for text, weight in texts]).sum(dim=0)
+        return total / sum(weight for _, weight in texts)
+
+    def _text(self, text: str) -> Tensor:
+        """Kept for ever: an evaluation set has some ten thousand texts of 1.5 kB each."""
+        if text not in self._texts:
+            with self._computing():
+                self._texts[text] = self._text_tower.encode(text, self.config.text_tokens).float().cpu()
+        return self._texts[text]
+
+    def _describe(self, crops: Sequence[Pixels], frames: int) -> NDArray[np.float16]:
+        tower = self._vision
+        found = [np.zeros((0, tower.descriptor_width), np.float16)]
+        at_once = max(1, CROPS_AT_ONCE // frames) * frames
+        for at in range(0, len(crops), at_once):
+            with self._computing():
+                described = tower.describe(self._tensor(crops[at : at + at_once]), frames)
+            found.append(described.half().cpu().numpy())
+        return np.concatenate(found)
+
+    def _tensor(self, images: Sequence[Pixels]) -> Tensor:
+        """Pictures of one size -> (B, 3, H, W) float32 in [0, 255]."""
+        return torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2).float()

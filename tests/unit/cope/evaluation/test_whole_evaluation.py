@@ -1,0 +1,238 @@
+"""From pictures and strings to the report, on the tiny model and products that are plain colours."""
+
+import json
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cope import evaluate as command
+from cope.data.items import Counts, Item, Picture
+from cope.encoder import Encoder, PageInput, WindowInput
+from cope.errors import UserError
+from cope.evaluate import Options, evaluate
+from cope.evaluation.collecting import Sampling, evaluation_set
+from cope.evaluation.describing import Describer
+from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, NAMED, RAW
+from cope.evaluation.space import embedded, frozen
+from cope.evaluation.suite import Protocol
+from cope.modeling import DOMAINS
+from cope.views import NOBODY
+
+NAMES = ("red kettle", "green lamp", "blue chair", "yellow ball", "pink shoe", "grey mug")
+
+
+@dataclass
+class Shop:
+    """Six products of three items in each domain; of the first product, one picture is broken."""
+
+    name: str = "shop"
+    fingerprint: str = "f00"
+    rooms: bool = False
+    read_items: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self.counts = Counts({"rows with too few columns": 2})
+
+    def __len__(self):
+        return len(NAMES)
+
+    def product_id(self, number):
+        return f"p{number}"
+
+    def category(self, number):
+        return ("kitchen", "room", "room", "", "wear", "kitchen")[number]
+
+    def items(self, number, domain):
+        said = {"page": NAMES[number], "video": "", "live": f"so this is the {NAMES[number]} everybody"}[domain]
+        texts = [said, said, "hello to all of you" if domain == "live" else ""]
+        frames = 2 if domain == "page" else 5
+        images = tuple(f"{number}/{domain}/{frame}" for frame in range(frames))
+        room = f"room-{number // 3}" if self.rooms else ""
+        return [Item(f"{domain}-{number}-{at}", number, domain, images, texts[at], room=room) for at in range(3)]
+
+    def read(self, item, side=0):
+        self.read_items.append(item.id)
+        return [self._picture(item, image) for image in item.images]
+
+    def pictures(self, item):
+        return [picture.pixels for picture in self.read(item)]
+
+    def _picture(self, item, image):
+        if item.id == "live-0-0" and image.endswith("/0"):
+            return Picture(None, problem="broken pictures")
+        rng = np.random.default_rng([item.product, DOMAINS.index(item.domain), int(item.id[-1]), int(image[-1])])
+        pixels = rng.normal(127, 12, (90, 160, 3))
+        colour = np.random.default_rng(item.product).integers(0, 256, 3)
+        pixels[20:70, 40:120] = colour + rng.normal(0, 8, (50, 80, 3))
+        return Picture(
+            np.clip(pixels, 0, 255).astype(np.uint8), None if item.domain == "page" else (0.25, 0.22, 0.75, 0.78)
+        )
+
+
+@pytest.fixture
+def describer(folder):
+    return Describer(Encoder(folder, "cpu"))
+
+
+def read(describer, source, cache, **sampling):
+    return evaluation_set(describer, source, cache, Sampling(frames=3, **sampling), workers=0)
+
+
+def test_items_become_vectors_as_in_service(folder, describer, tmp_path):
+    data, _ = read(describer, Shop(), tmp_path)
+    space = embedded(describer.model, data, torch.device("cpu"))
+    encoder, shop = Encoder(folder, "cpu"), Shop()
+    page, live = shop.items(1, "page")[0], shop.items(1, "live")[1]
+    row = data.items["page"].index("page-1-0")
+    served = encoder.encode_pages([PageInput(page.text, shop.pictures(page))])[0]
+    ours = space.fused["page"].vectors[space.fused["page"].rows.tolist().index(row)]
+    np.testing.assert_allclose(ours.numpy(), served.fused, atol=4e-3)
+    row = data.items["live"].index("live-1-1")
+    frames = [shop.pictures(live)[at] for at in (0, 2, 4)]  # three of five, spread evenly
+    window = WindowInput(encoder.encode_frames(frames), data.keywords["live"][row])
+    ours = space.fused["live"].vectors[space.fused["live"].rows.tolist().index(row)]
+    np.testing.assert_allclose(ours.numpy(), encoder.encode_windows([window])[0], atol=4e-3)
+
+
+def test_descriptors_are_kept_and_found_again(describer, tmp_path):
+    first, second = Shop(), Shop()
+    one, about = read(describer, first, tmp_path)
+    other, again = read(describer, second, tmp_path)
+    assert first.read_items and not second.read_items
+    assert again == about
+    for domain in DOMAINS:
+        assert torch.equal(one.views[domain].descriptors, other.views[domain].descriptors)
+        assert torch.equal(one.views[domain].words, other.views[domain].words)
+    third = Shop(fingerprint="f01")
+    read(describer, third, tmp_path)
+    assert third.read_items
+
+
+def test_broken_pictures_are_counted_and_the_rest_is_used(describer, tmp_path):
+    data, about = read(describer, Shop(), tmp_path)
+    assert about["skipped"] == {"rows with too few columns": 2, "broken pictures": 1}
+    frames = data.views["live"].frame
+    assert frames.amax(dim=1).tolist() == [1] + [2] * 17
+    assert about["frames_with_box"] == 2 * 18 * 3 - 1
+
+
+def test_speech_is_read_in_all_variants(describer, tmp_path):
+    data, _ = read(describer, Shop(), tmp_path)
+    live = data.words["live"]
+    assert set(live) == {KEYWORDS, RAW, CHAT, MISLED}
+    naming = data.naming["live"].view(6, 3)
+    assert (naming[:, :2] >= NAMED).all() and (naming[:, 2] == 0).all()
+    assert live[RAW].told.all()
+    assert not torch.equal(live[MISLED].vectors, live[KEYWORDS].vectors)
+    assert not data.saying("none").views["live"].told.any()
+    assert data.saying("none").views["page"].told.view(6, 3)[:, :2].all()
+
+
+def test_a_part_of_the_data_keeps_its_numbers_from_zero(describer, tmp_path):
+    data, about = read(describer, Shop(), tmp_path, products=3, items=2)
+    assert len(data) == about["products"] == len(data.product_ids) == len(data.categories) == 3
+    assert data.products("live").tolist() == [0, 0, 1, 1, 2, 2]
+    assert all(data.items["page"][2 * i].split("-")[1] == data.product_ids[i][1:] for i in range(3))
+
+
+def test_items_with_nothing_to_see_or_hear_belong_to_nobody(describer, tmp_path, monkeypatch):
+    shop = Shop()
+    monkeypatch.setattr(shop, "_picture", lambda item, image: Picture(None, problem="missing pictures"))
+    data, _ = read(describer, shop, tmp_path)
+    assert (data.products("video") == NOBODY).all()
+    space = embedded(describer.model, data, torch.device("cpu"))
+    assert len(space.vision["page"].rows) == 0
+    assert len(space.fused["page"].rows) == 12  # by their titles
+    assert len(space.fused["video"].rows) == 0
+
+
+def test_frozen_towers_tell_plain_colours_apart(describer, tmp_path):
+    data, _ = read(describer, Shop(), tmp_path)
+    space = frozen(data)
+    for side in (*space.vision.values(), *space.fused.values()):
+        torch.testing.assert_close(side.vectors.norm(dim=1), torch.ones(len(side.rows)))
+    page = space.vision["page"]
+    best = (page.vectors @ page.vectors.T).fill_diagonal_(-1).argmax(dim=1)
+    assert (page.products[best] == page.products).double().mean() > 0.8
+
+
+class Balance(HTMLParser):
+    """Open tags, pictures and words of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.pictures, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.pictures.append(dict(attrs))
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.mark.parametrize("rooms", [False, True], ids=["synthetic rooms", "rooms of the data"])
+def test_the_report_holds_all_figures_and_pictures(folder, tmp_path, monkeypatch, rooms):
+    monkeypatch.setattr(command, "open_source", lambda data, split: Shop(name="<shop> & sons", rooms=rooms))
+    out = tmp_path / "report"
+    protocol = Protocol(ways=4, episodes=5, room_size=3, pictures=not rooms)
+    figures = evaluate(folder, "anything", out, Options(protocol=protocol, workers=0, device="cpu"))
+
+    assert json.loads((out / "report.json").read_text(encoding="utf-8")) == figures
+    assert set(figures["retrieval"]) == {"fused", "vision", "frozen_fused", "frozen_vision"}
+    for found in figures["retrieval"].values():
+        assert set(found) == {"P→V", "V→P", "P→L", "L→P", "V→L", "L→V", "mean"}
+        assert all(0 <= one["r1"] <= one["r5"] <= one["r10"] <= 1 for one in found.values())
+    assert set(figures["speech"]["named"]) == {"none", "keywords", "raw", "unrelated", "misled"}
+    assert figures["speech"]["named"]["keywords"]["queries"] == 12
+    assert set(figures["few_shot"]["P→L"]) == {"1", "2"}  # three items do not make four shots
+    assert figures["rooms"]["L→P"]["queries"] == 18
+    assert figures["rooms"]["rooms"]["count"] == 2
+    assert figures["rooms"]["rooms"]["name"].startswith("rooms of" if rooms else "synthetic")
+    assert set(figures["tail"]) == {"head", "body", "tail"}
+    assert figures["calibration"]["candidates"] > 0
+
+    page = Balance((out / "report.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    words = " ".join(page.words)
+    assert f"{figures['model']} on <shop> & sons" in words
+    assert f"{100 * figures['retrieval']['fused']['mean']['r1']:.1f}" in words
+    assert "2 rows with too few columns" in words
+    if not rooms:
+        assert len(page.pictures) == 5  # curve, map, three sheets
+        assert all(picture["src"].startswith("data:image/png;base64,") and picture["alt"] for picture in page.pictures)
+        assert len(list((out / "sheets").glob("*.png"))) == 3
+        assert cv2.imread(str(out / "sheets" / "live-page.png")).shape[1] > 1000
+
+
+def test_a_model_trained_without_words_is_measured_without(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    (folder / "training.json").write_text(json.dumps({"config": {"modalities": "vision"}}))
+    protocol = Protocol(ways=4, episodes=5, pictures=False)
+    figures = evaluate(folder, "anything", tmp_path / "r", Options(protocol=protocol, workers=0, device="cpu"))
+    assert figures["modalities"] == "vision"
+    assert figures["retrieval"]["fused"]["L→P"] == pytest.approx(figures["retrieval"]["vision"]["L→P"], abs=0.2)
+
+
+def test_data_without_products_are_refused(describer, tmp_path, monkeypatch):
+    shop = Shop()
+    monkeypatch.setattr(shop, "items", lambda number, domain: [])
+    with pytest.raises(UserError, match="no products to evaluate"):
+        read(describer, shop, tmp_path)
+
+
+def test_a_report_that_cannot_be_written_is_a_line(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot keep descriptors|cannot write the report"):
+        evaluate(folder, "anything", tmp_path / "file", Options(workers=0, device="cpu"))
