@@ -7,6 +7,7 @@ same pixels. To keep them as files:
     python -m cope.data.rendered OBJECTS --out FOLDER --format rope --products 1000
 """
 
+import argparse
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -299,3 +300,30 @@ def _more(objects: Sequence[_Object], seed: int) -> list[_Object]:
     coloured = [replace(objects[int(i)], id=f"{objects[int(i)].id}+hue", kind="sibling") for i in chosen]
     made_up = [_Object(f"thing-{i}", f"thing-{i}", "", "", "thing") for i in range(len(objects) // _THINGS)]
     return [*coloured, *made_up]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes rendered products as a data set of files."""
+    from cope.data.writing import write  # it is made of what stands above
+
+    parser = argparse.ArgumentParser(prog="python -m cope.data.rendered", description=main.__doc__)
+    parser.add_argument("objects", type=Path, help="folder of objects, as cope.data.collect makes it")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--format", choices=("rope", "manifest"), default="rope", help="default: rope")
+    parser.add_argument("--products", type=int, default=1000, help="default: 1000")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="of the objects")
+    parser.add_argument("--pages", type=int, default=2, help="of a product (default: 2)")
+    parser.add_argument("--clips", type=int, default=2, help="videos, and live clips, of a product (default: 2)")
+    parser.add_argument("--frames", type=int, default=4, help="of a clip (default: 4)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    try:
+        source = RenderedSource(options.objects, options.split, options.seed)
+        each: dict[Domain, int] = {"page": options.pages, "video": options.clips, "live": options.clips}
+        write(source, options.out, options.format, options.products, each, options.frames)
+    except UserError as error:
+        raise SystemExit(f"cope.data.rendered: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
