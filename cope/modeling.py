@@ -186,7 +186,8 @@ class CopeModel(nn.Module):
         """
         b, r = views.frame.shape
         regions = self.visual(views.descriptors.flatten(0, 1), domain).view(b, r, -1)
-        words = self.text(torch.where(views.told.unsqueeze(1), views.words, 0.0))
+        # What is not told may hold anything, NaN too. Ones, since zeros may have no direction, and so no gradient.
+        words = self.text(torch.where(views.told.unsqueeze(1), views.words, 1.0))
         real = views.frame >= 0
         shown: tuple[Tensor, Tensor] | None = None
         if domain == "page":
