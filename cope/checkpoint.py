@@ -110,7 +110,7 @@ class Checkpoints:
         return state
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file so that its place holds either the old content or the whole new one, at any moment.
 
     Args:

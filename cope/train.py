@@ -1,282 +1,173 @@
-"""Trains COPE on rendered lives and pages of products:
+"""Trains COPE and writes an artefact:
 
-    python -m cope.data.collect DATA
-    python -m cope.train --preset cope-mini --data DATA --out OUT [--set visual_steps=2000 ...]
-    python -m cope.calibrate OUT --data DATA
+    python -m cope.train --preset cope-mini --data DATA --out OUT
+    python -m cope.train --preset cope-paper --data ROPE --out OUT --config mine.toml --set model.dim=256
+    torchrun --nproc-per-node=4 -m cope.train --preset cope-base --data DATA --out OUT
 
-1. Products of DATA are rendered into live scenes and pages and run through the frozen towers, once. What comes
-   out is kept in OUT/cache and found there again.
-2. The region finder learns where in a frame something is shown.
-3. Projections, attention and fusion learn one space for pages, videos and lives.
-4. Figures on products of the other side of the split, beside those of the frozen towers, go into the model card.
+DATA is a folder (or an fsspec URL of one) of objects, ROPE's nine files, LPR4M's rows or a manifest. The same command
+goes on where it was stopped or killed, with the same losses. What lies in OUT:
+
+    config.json model.safetensors calibration.json README.md    the artefact, at the end
+    training.json         configuration, seed, versions, hashes of the data, figures
+    metrics.jsonl         a line per step and per evaluation; the same in tensorboard/
+    checkpoints/          last and best of each stage
 """
 
 import argparse
-import hashlib
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
-from cope import artefact
-from cope.backbones import TextTower, VisionTower, text_tower, vision_tower
-from cope.config import PRESETS, TrainConfig, from_dict, preset
-from cope.data.objects import Product, Split, read_backgrounds, read_products, siblings, things
-from cope.data.scenes import NOTHING, Features, Renderer
+from cope import artefact, fit
+from cope.backbones import TextTower, VisionTower
+from cope.card import model_card
+from cope.config import PRESETS, ModelConfig, TrainConfig, from_dict, from_toml, preset
+from cope.data.items import Source, open_source
+from cope.data.rendered import RenderedSource
+from cope.device import processes
+from cope.distributed import rank, world
 from cope.errors import UserError
-from cope.evaluate import rejection, retrieval
-from cope.fit import Sampler, Texts, fit_finder, fit_fusion, fit_visual, start_projection, start_text
-from cope.losses import pair_iou
-from cope.modeling import CopeModel, Domain
-from cope.regions import best_regions
+from cope.interruptions import Stopped
+from cope.pixels import PixelObjective, pixel_stage
+from cope.record import Record
 from cope.scoring import UNCALIBRATED
-
-# Names as shops write them, so that a page's text is not word for word what is said.
-TITLES = ("{name}, new arrival", "original {name}", "{name} for the home", "classic {name} gift", "{name}")
-
-
-def train(config: TrainConfig, name: str, data: Path, out: Path) -> dict[str, float]:
-    """Trains a model and writes its artefact; returns its figures."""
-    torch.manual_seed(config.seed)
-    vision_module, text_module = vision_tower(config.model.vision), text_tower(config.model.text)
-    vision, text = cast(VisionTower, vision_module), cast(TextTower, text_module)
-    model = CopeModel(config.model, vision.map_channels, vision.descriptor_width, text.width)
-    print(f"train  {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M learned parameters", flush=True)
-
-    # 1. Render and describe.
-    products, features = rendered(config, "train", data, out / "cache", vision)
-    texts = written(products, text, config.model.text_tokens)
-
-    # 2. Where something is shown.
-    fit_finder(model, features, config, progress("finder"))
-
-    # 3. What it is. Closed-form starts first, which are already better than the frozen towers.
-    start_projection(model, features)
-    start_text(model, texts)
-    fit_visual(model, features, config, progress("visual"))
-    fit_fusion(model, features, texts, config, progress("fusion"))
-
-    # 4. How well, on products never seen.
-    unseen, unseen_features = rendered(config, "val", data, out / "cache", vision)
-    found = evaluate(model.eval(), unseen_features, written(unseen, text, config.model.text_tokens))
-    found["products_trained"], found["products_unseen"] = float(len(products)), float(len(unseen))
-    digest = artefact.save(out, name, config.model, model.state_dict(), UNCALIBRATED)
-    (out / "training.json").write_text(
-        json.dumps({"config": asdict(config), "figures": found, "sha256": digest, "torch": torch.__version__}, indent=2)
-        + "\n",
-        encoding="utf-8",
-    )
-    (out / "README.md").write_text(model_card(name, config, found), encoding="utf-8")
-    return found
+from cope.trainer import Trainer
+from cope.validation import figures_on
 
 
-def rendered(
-    config: TrainConfig, split: Split, data: Path, cache: Path, vision: VisionTower
-) -> tuple[list[Product], Features]:
-    """Products of one side of the split and what the towers see of them, from the cache where it is there."""
-    products = read_products(data, split)
-    rng = np.random.default_rng(config.seed)
-    count = len(products)
-    products += siblings(rng, products, count // 3) + things(rng, count // 6)
-    scenes = config.scenes if split == "train" else config.scenes // 8
-    live_views, page_views = (config.live_views, config.page_views) if split == "train" else (4, 2)
-    what = [asdict(config.model), config.seed, split, scenes, live_views, page_views, [p.id for p in products]]
-    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-    cached = cache / f"{split}-{key}.pt"
-    if not cached.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        seed = config.seed + ("train", "val", "test").index(split)
-        renderer = Renderer(config.model, vision, read_backgrounds(data, split), seed)
-        report = progress(f"render {split}")
-        for done in renderer.features(products, live_views, page_views, scenes):
-            report(int(done * 1000), 1000, {})
-        renderer.result.save(cached)
-    return products, Features.load(cached)
+def train(config: TrainConfig, name: str, data: str, out: Path, device: torch.device) -> dict[str, float]:
+    """Trains a model, writes its artefact and returns its figures.
 
+    Args:
+        config: Of the run.
+        name: Of the model.
+        data: Folder or URL.
+        out: Of the artefact, and of the run's checkpoints and metrics.
+        device: Of this process.
 
-@torch.inference_mode()
-def written(products: Sequence[Product], tower: TextTower, max_tokens: int) -> Texts:
-    """What is written of and said about products, through the frozen text tower."""
-    vectors: dict[str, Tensor] = {}
-
-    def vector(text: str) -> Tensor:
-        if text not in vectors:
-            vectors[text] = tower.encode(text, max_tokens).cpu()
-        return vectors[text]
-
-    names = [p.name for p in products]
-    titles = [TITLES[int(hashlib.sha256(p.id.encode()).hexdigest()[:4], 16) % len(TITLES)] for p in products]
-    order = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return Texts(
-        titles=torch.stack([vector(t.format(name=n)) for t, n in zip(titles, names, strict=True)]).clone(),
-        spoken=torch.stack([vector(n) for n in names]).clone(),
-        named=torch.tensor([bool(n) for n in names]),
-        key=torch.tensor([order[n] for n in names]),
-    )
-
-
-@torch.inference_mode()
-def evaluate(model: CopeModel, features: Features, texts: Texts) -> dict[str, float]:
-    """Figures on one side of the split, of the frozen tower and of the trained model, each in [0, 1].
-
-    Live crops are true boxes jittered by up to a fifth; `finder_recall` is how often one of the finder's K
-    regions covers a true box with an IoU of at least a half.
+    Raises:
+        UserError: Anything that the user can mend.
+        Stopped: By Ctrl-C or SIGTERM, after a checkpoint.
     """
-    shown = features.live_product != NOTHING
-    x_live, live_ids = torch.from_numpy(features.live[shown]).float(), torch.from_numpy(features.live_product[shown])
-    x_page, page_ids = torch.from_numpy(features.page).float(), torch.from_numpy(features.page_product)
-    pixels = torch.from_numpy(features.live_pixels[shown])
-    empty = torch.from_numpy(features.live[~shown]).float()
-    known = live_ids % 2 == 0  # every other product is taken out of the catalogue, to be refused
-    kept = page_ids % 2 == 0
-    out: dict[str, float] = {}
+    torch.manual_seed(config.seed)
+    source = open_source(data)
+    trainer = Trainer(config, out, device, source.fingerprint)  # refuses the checkpoints of another run
+    record = Record(out, name, config, device, world())
+    about = {"data": {"path": data, "name": source.name, "products": len(source), "sha256": source.fingerprint}}
+    if rank() == 0:
+        record.add(**about)
 
-    def frozen(x: Tensor, _domain: Domain) -> Tensor:
-        return functional.normalize((x - model.visual.mean) * model.visual.scale, dim=-1)
+    towers: tuple[VisionTower, TextTower] | None = None
+    if isinstance(source, RenderedSource) and config.model.tuning == "frozen":
+        # Frozen towers see each rendered product once; what they see is kept in OUT/cache.
+        model, figures = fit.train_rendered(trainer, config, Path(data), out / "cache")
+    else:
+        _check(config)
+        module = PixelObjective(config, len(source))
+        unseen = _unseen(data, trainer)
+        evaluate = None if unseen is None else figures_on(unseen, config)
+        figures = trainer.run(pixel_stage(module, source, config, evaluate))
+        model, towers = module.model, module.towers
+    trainer.log.close()
 
-    spaces: dict[str, Callable[[Tensor, Domain], Tensor]] = {"frozen": frozen, "trained": model.visual}
-    for name, space in spaces.items():
-        live, page, video = space(x_live, "live"), space(x_page, "page"), space(x_live, "video")
-        directions = {
-            "L->P": (live, live_ids, page, page_ids),
-            "P->L": (page, page_ids, live, live_ids),
-            "V->P": (video, live_ids, page, page_ids),
-            "P->V": (page, page_ids, video, live_ids),
-        }
-        for direction, arguments in directions.items():
-            result = retrieval(*arguments)
-            out[f"{name} {direction} R@1"], out[f"{name} {direction} mAP"] = result.r1, result.mean_average_precision
-        for low, high in ((0, 80), (80, 160), (160, 9999)):
-            size = (pixels >= low) & (pixels < high)
-            out[f"{name} L->P R@1 {low}-{high} px"] = retrieval(live[size], live_ids[size], page, page_ids).r1
-        best, which = (live @ page[kept].T).max(dim=1)
-        right = torch.where(page_ids[kept][which] == live_ids, best, torch.zeros_like(best))
-        strangers = torch.cat([best[~known], (space(empty, "live") @ page[kept].T).amax(dim=1)])
-        out[f"{name} kept at 1% false alarms"] = rejection(right[known], strangers, 0.01)
-    out |= _clips(model, features, texts)
-    out["finder_recall"] = finder_recall(model, features)
-    return out
+    if rank() == 0:
+        digest = artefact.save(out, name, config.model, _on_cpu(model), UNCALIBRATED, towers=towers)
+        card = model_card(name, config, source.name, len(source), figures)
+        (out / "README.md").write_text(card, encoding="utf-8")
+        record.add(figures=figures, sha256=digest, skipped=source.counts.as_dict())
+        trainer.log.say(f"data: {source.counts}")
+    return figures
 
 
-def _clips(model: CopeModel, features: Features, texts: Texts) -> dict[str, float]:
-    """Fused retrieval of clips: without words, with the product named, and with another one named."""
-    sampler = Sampler(features, texts, seed=5)
-    ids = torch.tensor([p for p in sampler.shown if bool(texts.named[p])])
-    rows, salience, frame = sampler.clips(ids.tolist())
-    regions = model.visual(sampler.live[rows.flatten()].float(), "live").view(*rows.shape, -1)
-    first = torch.tensor([sampler.page_of[int(p)][0] for p in ids])
-    yes = torch.ones(len(ids), dtype=torch.bool)
-    titles, spoken = model.text(texts.titles[ids]), model.text(texts.spoken[ids])
-    whole = model.fuse(model.visual(sampler.page[first].float(), "page"), yes, titles, yes, "page")
-    cases = {"silent": (spoken, ~yes), "named": (spoken, yes), "misled": (spoken.roll(1, dims=0), yes)}
-    out = {}
-    for name, (words, told) in cases.items():
-        clip = model.fuse(model.pool(regions, salience, frame, words, told), yes, words, told, "live")
-        out[f"clip->page R@1 {name}"] = retrieval(clip, ids, whole, ids).r1
-    return out
-
-
-@torch.inference_mode()
-def finder_recall(model: CopeModel, features: Features) -> float:
-    """Share of true boxes that one of the K regions covers with an IoU of at least a half."""
-    found = total = 0
-    for maps, truth in zip(features.maps, features.boxes, strict=True):
-        logits, boxes = model.finder([torch.from_numpy(level[None]).float() for level in maps])
-        kept, _ = best_regions(
-            boxes[0].reshape(-1, 4).numpy(),
-            logits[0].sigmoid().reshape(-1).numpy(),
-            model.config.regions,
-            model.config.region_overlap,
+def _check(config: TrainConfig) -> None:
+    """Refuses what only frozen towers on rendered products can do."""
+    if config.finder_steps:
+        raise UserError(
+            f"finder_steps={config.finder_steps}: a region finder learns from a folder of objects with frozen towers; "
+            f"set finder_steps=0, and finder_from=cope-mini or model.regions=0"
         )
-        if len(truth):
-            iou = pair_iou(torch.from_numpy(truth)[:, None], torch.from_numpy(kept).float()[None])
-            found += int((iou.amax(dim=1) >= 0.5).sum())
-            total += len(truth)
-    return found / max(total, 1)
+    if config.start == "discriminant":
+        raise UserError("start=discriminant needs a folder of objects and frozen towers; set start=random")
 
 
-def model_card(name: str, config: TrainConfig, found: dict[str, float]) -> str:
-    """The artefact's README."""
-    rows = "\n".join(f"| {key} | {value:.3f} |" for key, value in found.items() if not key.startswith("products"))
-    return f"""# {name}
-
-Finds and names products in live streams: one space of {config.model.dim} dimensions for regions of live frames,
-spoken keywords, and product pages. Made by `python -m cope.train` (see its head for the commands) with seed
-{config.seed}; the exact configuration is in `training.json`.
-
-- Towers, frozen and not in this folder: `{config.model.vision}` (EfficientNet-Lite0, ImageNet, Apache-2.0) and
-  `{config.model.text}` (multilingual-e5-small, MIT). `config.json` holds their hashes.
-- Trained on {found["products_trained"]:.0f} rendered products: Microsoft's Fluent emoji (MIT), furniture and household
-  models of the Sweet Home 3D contributors (CC0, CC BY 3.0: Andrew Kator and Jennifer Legaz, Scopia, the BlendSwap
-  contributors), recoloured siblings of both, and made-up things, over photographs. No real shop's products and none
-  of the sample catalogue.
-- Scores below are of {found["products_unseen"]:.0f} products of other objects, never trained on, rendered alike. Expect
-  less on real video, and measure it: `cope-live score`.
-
-| figure | |
-|---|---|
-{rows}
-
-Limits: things smaller than about 50 px in a 640x360 frame are mostly missed; two products that differ only in print
-are easily confused; words count through `cope.keywords` first and through this space second.
-"""
-
-
-def progress(what: str) -> Any:
-    """Prints a line per twentieth, with the losses and the time that is left."""
-    start, told = time.monotonic(), -1
-
-    def report(step: int, of: int, values: dict[str, float]) -> None:
-        nonlocal told
-        twentieth = 20 * (step + 1) // of
-        if twentieth > told:
-            told = twentieth
-            spent = time.monotonic() - start
-            left = spent * (of - step - 1) / (step + 1)
-            losses = "  ".join(f"{k} {v:.3f}" for k, v in values.items())
-            print(
-                f"{what}  {100 * (step + 1) // of}%  {spent:.0f} s, {left:.0f} s left  {losses}",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    return report
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m cope.train", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--preset", default="cope-mini", help=f"one of {', '.join(PRESETS)} (default: cope-mini)")
-    parser.add_argument("--data", type=Path, required=True, help="a folder with objects.jsonl and backgrounds")
-    parser.add_argument("--out", type=Path, required=True, help="the artefact's folder, and the cache's")
-    names = ", ".join(f.name for f in fields(TrainConfig) if f.name != "model")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=f"one of {names}")
-    args = parser.parse_args()
+def _unseen(data: str, trainer: Trainer) -> Source | None:
+    """Products to evaluate on during training, if the data have any that are not trained on."""
     try:
-        values: dict[str, Any] = {}
-        for item in args.set:
-            field, _, value = item.partition("=")
-            try:
-                values[field] = json.loads(value)
-            except ValueError:
-                raise UserError(f"--set {item}: give FIELD=NUMBER") from None
-        if "model" in values:
-            raise UserError("--set model=...: choose the model with --preset")
-        config = replace(from_dict(TrainConfig, values, "--set"), model=preset(args.preset))
-        found = train(config, args.preset, args.data, args.out)
+        return open_source(data, "val")
     except UserError as error:
-        sys.exit(f"cope.train: {error}")
-    for key, value in found.items():
+        trainer.log.say(f"not evaluated during training: {error}")
+        return None
+
+
+def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().cpu() for key, value in model.state_dict().items()}
+
+
+def configuration(name: str, file: Path | None, settings: Sequence[str]) -> TrainConfig:
+    """The configuration of a preset, changed by a TOML file and then by `FIELD=VALUE` settings.
+
+    Raises:
+        UserError: A name or a value is wrong.
+    """
+    config = preset(name)
+    if file is not None:
+        config = from_toml(file, config)
+    for setting in settings:
+        field, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set {setting}: give FIELD=VALUE, such as steps=100 or model.dim=128")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text  # a word
+        outer, _, inner = field.partition(".")
+        config = from_dict(TrainConfig, {outer: {inner: value} if inner else value}, f"--set {setting}", config)
+    return config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cope.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"fields: {_names()}",
+    )
+    parser.add_argument("--preset", default="cope-mini", help=f"one of {', '.join(PRESETS)} (default: cope-mini)")
+    parser.add_argument("--data", required=True, help="folder or URL of the training data")
+    parser.add_argument("--out", type=Path, required=True, help="the artefact's folder, and the run's")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with fields that the preset has otherwise")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="one field; may be repeated")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    args = parser.parse_args(arguments)
+    try:
+        config = configuration(args.preset, args.config, args.set)
+        with processes(args.device) as device:
+            figures = train(config, args.preset, args.data, args.out, device)
+            chief = rank() == 0
+    except UserError as error:
+        print(f"cope.train: {error}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        print(f"cope.train: {stopped}", file=sys.stderr)
+        return 128 + stopped.signum
+    except KeyboardInterrupt:
+        print("cope.train: stopped; start the same command to go on", file=sys.stderr)
+        return 130
+    for key, value in figures.items() if chief else ():
         print(f"{key:40s} {value:.3f}")
+    return 0
+
+
+def _names() -> str:
+    own = [f.name for f in fields(TrainConfig) if f.name != "model"]
+    return ", ".join([*own, *(f"model.{f.name}" for f in fields(ModelConfig))])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

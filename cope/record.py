@@ -1,0 +1,87 @@
+"""`training.json`: all that is needed to repeat a run, and what came of it."""
+
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cope.checkpoint import full_disk, write_whole
+from cope.config import TrainConfig
+
+PACKAGES = ("cope-live", "torch", "numpy", "transformers", "safetensors", "opencv-python-headless", "pillow")
+
+
+class Record:
+    """The record of one run, begun when it starts and completed when it ends. A resumed run adds its start."""
+
+    def __init__(self, out: Path, name: str, config: TrainConfig, device: torch.device, processes: int) -> None:
+        """Gathers what is known before the data are.
+
+        Args:
+            out: The run's folder.
+            name: Of the preset.
+            config: Of the run.
+            device: Of this process.
+            processes: That train together.
+        """
+        self._path = out / "training.json"
+        self._content: dict[str, Any] = {
+            "name": name,
+            "config": asdict(config),
+            "seed": config.seed,
+            "started": [*self._before(), datetime.now(UTC).isoformat(timespec="seconds")],
+            "command": sys.argv,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+            "processes": processes,
+            "versions": _versions(),
+            "git": git_commit(),
+        }
+
+    def add(self, **values: Any) -> None:
+        """Adds fields and writes the file.
+
+        Raises:
+            UserError: The disk is full.
+        """
+        self._content |= values
+        with full_disk(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self._path, lambda file: file.write((json.dumps(self._content, indent=2) + "\n").encode()))
+
+    def _before(self) -> list[str]:
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            return [str(one) for one in found["started"]] if "sha256" not in found else []
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with `+` behind it if the files have changed since; None outside a repository."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

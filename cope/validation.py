@@ -1,0 +1,81 @@
+"""Figures during training: one item of each domain of some products that are not trained on.
+
+They compare the checkpoints of a run. `cope.evaluate` measures a model.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from cope.config import TrainConfig
+from cope.data.items import Counts, Source
+from cope.data.live_text import LiveText
+from cope.data.loader import ItemBatch, Tokenize, item_batch
+from cope.evaluation.ranking import ranks
+from cope.modeling import DOMAINS, Domain
+from cope.pixels import PixelObjective
+
+# Enough to tell which of two checkpoints is better: the standard error of a share of 512 is two points.
+PRODUCTS = 512
+# In a batch: memory is that of the forward pass only.
+TOGETHER = 32
+
+
+class _Unseen(Dataset[dict[Domain, ItemBatch]]):
+    """Products in batches, the first item of each domain, without jitter."""
+
+    def __init__(self, source: Source, config: TrainConfig, tokenize: Tokenize) -> None:
+        step = max(1, len(source) // PRODUCTS)
+        numbers = range(0, len(source), step)[:PRODUCTS]  # over all of the data, whatever its order
+        self._chunks = [numbers[at : at + TOGETHER] for at in range(0, len(numbers), TOGETHER)]
+        self._source, self._config, self._tokenize = source, config, tokenize
+        self._text = LiveText(source, config)
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __getitem__(self, at: int) -> dict[Domain, ItemBatch]:
+        numbers = self._chunks[at]
+        with self._text.among(list(numbers)):
+            return {domain: self._items(numbers, domain) for domain in DOMAINS}
+
+    def _items(self, numbers: Sequence[int], domain: Domain) -> ItemBatch:
+        items = [next(iter(self._source.items(number, domain)), None) for number in numbers]
+        say: Callable[[str], str] = str.strip if domain == "page" else self._text.said
+        words = ["" if item is None else say(item.text) for item in items]
+        return item_batch(self._source, self._config, domain, items, words, self._tokenize, Counts())
+
+
+def figures_on(source: Source, config: TrainConfig) -> Callable[[nn.Module], dict[str, float]]:
+    """The evaluation of a pixel stage: mean R@1 over the six directions, and each of them, of fused vectors.
+
+    Args:
+        source: Products that are not trained on.
+        config: Of the run.
+    """
+
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        pixels = cast(PixelObjective, module)
+        unseen = _Unseen(source, config, pixels.towers[1].tokenize)
+        vectors: dict[Domain, list[Tensor]] = {domain: [] for domain in DOMAINS}
+        products: dict[Domain, list[Tensor]] = {domain: [] for domain in DOMAINS}
+        for items in DataLoader(unseen, batch_size=None, num_workers=config.workers, generator=torch.Generator()):
+            views = pixels.views({domain: one.to(pixels.device) for domain, one in items.items()})
+            for domain, one in views.items():
+                shown = pixels.objective._shaped(one, domain)
+                vectors[domain].append(pixels.model.embed(shown, domain).fused.float().cpu())
+                products[domain].append(one.product.cpu())
+        sides = {domain: (torch.cat(vectors[domain]), torch.cat(products[domain])) for domain in DOMAINS}
+        sides = {domain: (v[p >= 0], p[p >= 0]) for domain, (v, p) in sides.items()}
+        found = {
+            f"{a[0].upper()}->{b[0].upper()} R@1": ranks(*sides[a], *sides[b]).figures().r1
+            for a in DOMAINS
+            for b in DOMAINS
+            if a != b
+        }
+        return {"mean R@1": sum(found.values()) / len(found), **found}
+
+    return evaluate
