@@ -163,15 +163,17 @@ class SampledProductSoftmax(nn.Module):
         if not self._drawn:
             return
         rows, place = torch.unique(torch.cat([drawn.rows for drawn in self._drawn]), return_inverse=True)
-        gradient = self.weight.new_zeros(len(rows), self.weight.shape[1])
-        for drawn, to in zip(self._drawn, place.split([len(drawn.rows) for drawn in self._drawn]), strict=True):
-            if drawn.leaf.grad is not None:
-                gradient.index_add_(0, to, drawn.leaf.grad)
-        self._drawn.clear()
-        average(gradient)
-        squares = self.squares[rows] + gradient.square().sum(dim=1)
-        step = gradient / squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt().unsqueeze(1)
-        self.weight[rows] = functional.normalize(self.weight[rows] - share * self.rate * step, dim=1)
+        moved = self.weight.new_zeros(len(rows), self.weight.shape[1])  # the gradient; in place all the way
+        for to in place.split([len(drawn.rows) for drawn in self._drawn]):
+            leaf = self._drawn.pop(0).leaf
+            if leaf.grad is not None:
+                moved.index_add_(0, to, leaf.grad)
+        average(moved)
+        squares = self.squares[rows] + torch.linalg.vector_norm(moved, dim=1).square_()
+        lengths = squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt_()
+        moved *= (-share * self.rate / lengths).unsqueeze(1)
+        moved += self.weight[rows]
+        self.weight[rows] = functional.normalize(moved, dim=1, out=moved)
         self.squares[rows] = squares
 
     def get_extra_state(self) -> dict[str, Any]:
