@@ -191,7 +191,6 @@ def _tuned(tower: nn.Module, tuning: Tuning, rank: int, name: str) -> nn.Module:
     return tower.eval().requires_grad_(False)
 
 
-@cache
 def fingerprint(name: str) -> str:
     """A hash of a tower's weights, so that an artefact notices when it is put on other ones.
 
@@ -208,8 +207,14 @@ def fingerprint(name: str) -> str:
         paths = sorted(p for kind in ("config.json", "*.safetensors", "*.bin") for p in Path(name).glob(kind))
     if not paths:
         return name
+    return _hash(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+
+
+@cache
+def _hash(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of files known by path, size and time: both towers are often one model of a gigabyte."""
     digest = hashlib.sha256()
-    for path in paths:
+    for path, _, _ in files:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -358,6 +358,8 @@ def _open(name: str, kind: str, families: Sequence[str], weights: bool) -> tuple
     """A model's family, configuration and half."""
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise UserError(f"the {kind} tower {name!r} is no model: the folder has no config.json; give a model's folder")
+    if name.startswith(("/", ".")) and not Path(name).is_dir():  # else taken for a malformed hub name
+        raise UserError(f"the {kind} tower {name!r} is not there; give a model's folder or hub name")
     from transformers import AutoConfig, AutoModel
     from transformers.utils import logging
 

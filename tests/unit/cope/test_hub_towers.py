@@ -162,6 +162,11 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         vision_tower(str(tmp_path))
 
 
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"the text tower '.*nowhere' is not there"):
+        text_tower(str(tmp_path / "nowhere"))
+
+
 def copied(hub, family, tmp_path, drop):
     folder = shutil.copytree(hub[family], tmp_path / family)
     (folder / drop).unlink()
