@@ -60,7 +60,7 @@ class PixelObjective(nn.Module):
         self.objective = Objective(model, config, classes)
         if config.masked_language and read.mask_token is None:
             raise UserError(f"the text tower {m.text!r} has no mask token; set masked_language=0")
-        if config.gradient_checkpointing:
+        if config.gradient_checkpointing and m.tuning != "frozen":
             see.enable_checkpointing()
             read.enable_checkpointing()
 
@@ -76,13 +76,12 @@ class PixelObjective(nn.Module):
 
     def groups(self) -> list[Group]:
         """All that is learned, with the rates of the configuration."""
-        config = self.config
-        see, read = self.towers
-        return [
-            *self.objective.groups(),
-            *tower_groups("vision", see, config.vision_rate, config),
-            *tower_groups("text", read, config.text_rate, config),
-        ]
+        config, groups = self.config, self.objective.groups()
+        if config.model.tuning != "frozen":
+            see, read = self.towers
+            groups += tower_groups("vision", see, config.vision_rate, config)
+            groups += tower_groups("text", read, config.text_rate, config)
+        return groups
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses by name; their sum is to be minimised."""
