@@ -102,15 +102,18 @@ def test_all_that_is_learned_in_a_text_tower_gets_a_gradient(hub, family):
 
 @pytest.mark.parametrize("family", ["clip", "siglip", "x_clip", "vit"])
 def test_checkpointing_changes_no_gradient(hub, family):
-    gradients = []
+    gradients, calls = [], []
     for checkpointing in (False, True):
         tower = vision_tower(str(hub[family]), "full").train()
         if checkpointing:
             tower.enable_checkpointing()
+        calls.append([])
+        next(iter(tower.stack())).mlp.register_forward_pre_hook(lambda *_, mine=calls[-1]: mine.append(1))
         clips = tower.describe(pixels(4), frames=2)
         pages = tower.describe(pixels(3))  # another number of frames before the backward pass
         (clips.square().sum() + pages.square().sum()).backward()
         gradients.append([p.grad for p in tower.parameters()])
+    assert [len(each) for each in calls] == [2, 4]  # once more in the backward pass
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(*gradients, strict=True))
 
 
