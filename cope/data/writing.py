@@ -127,7 +127,7 @@ class _Manifest:
         self._file = files.enter_context((folder / f"{_MANIFEST}.part").open("w", encoding="utf-8"))
 
     def add(self, one: _Written) -> None:
-        row = {
+        row: dict[str, object] = {
             "product_id": one.product,
             "domain": one.item.domain,
             "id": one.item.id,

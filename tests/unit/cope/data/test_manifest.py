@@ -1,0 +1,133 @@
+import json
+
+import pytest
+from data_sets import picture
+
+from cope.data.indexing import NO_IMAGES, SECOND_SPLIT
+from cope.data.items import open_source
+from cope.data.manifest import BAD_BOXES, FEW_FIELDS, NO_DOMAIN, NO_SPLIT, NOT_JSON
+from cope.errors import UserError
+
+
+def rows(products=30):
+    out = []
+    for product in range(products):
+        common = {"product_id": f"p{product}", "images": [f"{product}.jpg"]}
+        out.append({**common, "domain": "page", "id": f"page{product}", "text": "Red mug", "category": "kitchen"})
+        out.append({**common, "domain": "live", "id": f"live{product}", "room": f"room{product % 3}"})
+    return out
+
+
+def write(folder, items, name="manifest.jsonl", extra=()):
+    folder.mkdir(exist_ok=True)
+    lines = [json.dumps(item, ensure_ascii=False) for item in items]
+    (folder / name).write_text("".join(f"{line}\n" for line in [*lines, *extra]), encoding="utf-8")
+    return folder
+
+
+def by_id(source, domain):
+    return {item.id: item for i in range(len(source)) for item in source.items(i, domain)}
+
+
+def test_a_manifest_may_have_two_domains_only(tmp_path):
+    source = open_source(str(write(tmp_path, rows())))
+    assert source.sizes["video"] == 0
+    assert source.sizes["page"] == source.sizes["live"] == len(source) > 15
+    live = source.items(0, "live")[0]
+    assert live.room.startswith("room")
+    assert source.items(0, "page")[0].text == "Red mug"
+    assert source.category(0) == "kitchen"
+    assert not source.items(0, "video")
+
+
+def test_a_manifest_may_be_named_in_full_or_come_in_parts(tmp_path):
+    write(tmp_path / "one", rows(), "mine.jsonl")
+    write(tmp_path / "parts", rows()[:30], "manifest-0.jsonl")
+    write(tmp_path / "parts", rows()[30:], "manifest-1.jsonl")
+    one, parts = open_source(str(tmp_path / "one" / "mine.jsonl")), open_source(str(tmp_path / "parts"))
+    assert [one.product_id(i) for i in range(len(one))] == [parts.product_id(i) for i in range(len(parts))]
+
+
+def test_pictures_lie_beside_the_manifest_or_anywhere(tmp_path):
+    (tmp_path / "elsewhere.jpg").write_bytes(picture(1))
+    items = rows()
+    for item in items:
+        item["images"] = [str(tmp_path / "elsewhere.jpg"), f"file://{tmp_path}/elsewhere.jpg", "near.jpg", "no.jpg"]
+    source = open_source(str(write(tmp_path / "data", items)))
+    (tmp_path / "data" / "near.jpg").write_bytes(picture(2))
+    read = source.read(source.items(0, "live")[0])
+    assert [one.pixels is not None for one in read] == [True, True, True, False]
+    assert read[3].problem == "missing pictures"
+
+
+def test_boxes_go_with_their_pictures(tmp_path):
+    items = rows()
+    for item in items[1::2]:
+        item["images"] = ["a.jpg", "b.jpg"]
+        item["boxes"] = [[0, 0.25, 0.5, 1], None]
+    source = open_source(str(write(tmp_path, items)))
+    clip = source.items(0, "live")[0]
+    assert clip.boxes == ((0.0, 0.25, 0.5, 1.0), None)
+    assert [one.box for one in source.read(clip)] == [(0.0, 0.25, 0.5, 1.0), None]
+    assert source.items(0, "page")[0].boxes == ()
+
+
+def test_the_manifest_may_decide_the_split(tmp_path):
+    items = rows(6)
+    for at, item in enumerate(items):
+        item["split"] = ("train", "val", "test")[at // 2 % 3]
+    items[0]["split"] = None  # its product's live clip still says
+    items.append({**items[2], "id": "more", "split": "test"})
+    sides = {split: open_source(str(write(tmp_path, items)), split) for split in ("train", "val", "test")}
+    assert {split: {side.product_id(i) for i in range(len(side))} for split, side in sides.items()} == {
+        "train": {"p0", "p3"},
+        "val": {"p1", "p4"},
+        "test": {"p2", "p5"},
+    }
+    assert sides["val"].counts.as_dict() == {SECOND_SPLIT: 1}
+
+
+def test_what_is_wrong_is_counted_by_kind_and_skipped(tmp_path):
+    good = rows()
+    base = good[1]
+    bad = [
+        {k: v for k, v in base.items() if k != "product_id"},
+        {**base, "id": ""},
+        {**base, "id": "x1", "images": []},
+        {**base, "id": "x2", "images": "a.jpg"},
+        {**base, "id": "x3", "domain": "photo"},
+        {**base, "id": "x4", "images": [None, 3]},
+        {**base, "id": "b1", "boxes": [[0, 0, 2, 1]]},
+        {**base, "id": "b2", "boxes": [[0, 0, 1, 1], None]},
+        {**base, "id": "b3", "boxes": "none"},
+        {**base, "id": "s", "split": "dev"},
+    ]
+    source = open_source(str(write(tmp_path, [*good, *bad], extra=["{", "[]", "3"])))
+    assert source.counts.as_dict() == {
+        FEW_FIELDS: 4,
+        BAD_BOXES: 3,
+        NOT_JSON: 3,
+        NO_DOMAIN: 1,
+        NO_IMAGES: 1,
+        NO_SPLIT: 1,
+    }
+    splits = [open_source(str(tmp_path), split) for split in ("train", "val", "test")]
+    assert {"b1", "b2", "b3", "s"} <= {ident for side in splits for ident in by_id(side, "live")}
+
+
+def test_numbers_are_names_too(tmp_path):
+    items = [{**row, "product_id": at // 2, "id": at} for at, row in enumerate(rows())]
+    source = open_source(str(write(tmp_path, items)))
+    assert source.product_id(0) == "0"
+
+
+@pytest.mark.parametrize("keep", ["page", "live"])
+def test_one_domain_alone_is_no_data_set(tmp_path, keep):
+    write(tmp_path, [row for row in rows() if row["domain"] == keep])
+    with pytest.raises(UserError, match=r"empty domain: no .* and no "):
+        open_source(str(tmp_path))
+
+
+def test_an_empty_manifest_has_no_usable_product(tmp_path):
+    with pytest.raises(UserError, match="without a usable product"):
+        open_source(str(write(tmp_path, [])))
