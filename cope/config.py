@@ -53,7 +53,7 @@ class ModelConfig:
     dim: int = 256
     finder: str = "packaged:efficientnet-lite0"
     frame_pixels: int = 320 * 576
-    crop_pixels: int = 128
+    crop_pixels: int = 160
     crop_margin: float = 0.1
     regions: int = 8
     region_overlap: float = 0.55

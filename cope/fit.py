@@ -1,79 +1,159 @@
-"""The two optimisations of `cope.train`: the region finder, and everything in the shared space."""
+"""The two optimisations behind cope-mini, on features that were rendered once: where something is shown, and what.
 
-import math
-from collections.abc import Callable, Sequence
+`finder_stage` and `representation_stage` are what `cope.trainer` runs; the closed-form starts of the projections, which
+are already better than the frozen towers, are in `start_projection` and `start_text`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
+from cope.backbones import TextTower
 from cope.config import TrainConfig
-from cope.data.scenes import NOTHING, Features
-from cope.losses import finder_loss, info_nce, pairwise_sigmoid
-from cope.modeling import CopeModel
+from cope.data.features import Features
+from cope.data.objects import Product
+from cope.data.speech import transcript
+from cope.keywords import Vocabulary
+from cope.losses import finder_loss
+from cope.modeling import CopeModel, RegionFinder
+from cope.objective import Objective
+from cope.trainer import Group, Stage
+from cope.views import NOBODY, Views
 
-Report = Callable[[int, int, dict[str, float]], None]  # step, of, what to show
+# Names as shops write them, so that a page's text is not word for word what is said.
+TITLES = ("{name}, new arrival", "original {name}", "{name} for the home", "classic {name} gift", "{name}")
+TRANSCRIPTS = 3  # of each product; more bring little, the tower reads each once
+CHATS = 60
+# Clips in which the host talks of something else, and in which what is said names nothing.
+MISLED, CHATTING = 0.1, 0.15
+SCENES_AT_ONCE = 16
+TEXTS_AT_ONCE = 64
+FINDER_RATE = 2e-3
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What is written of and said about products, through the frozen text tower.
+    """What is written of and said about P products, through the frozen text tower.
 
     Attributes:
-        titles: (P, F) one page text per product.
-        spoken: (P, F) what a host calls it.
-        named: (P,) bool; made-up things have no name.
-        key: (P,) int64, equal for products of one name: words cannot tell those apart.
+        titles: (P, W) one page text per product.
+        named: (P,) bool; made-up things have no name, and their pages no text.
+        spoken: (P, M, W) the keywords of M transcripts in which a host names it, or these as they stand.
+        heard: (P, M) bool, whether anything is left of them.
+        chat: (C, W) the same of transcripts that name nothing.
+        chat_heard: (C,) bool.
     """
 
     titles: Tensor
-    spoken: Tensor
     named: Tensor
-    key: Tensor
+    spoken: Tensor
+    heard: Tensor
+    chat: Tensor
+    chat_heard: Tensor
 
 
-def schedule(step: int, steps: int, warm_up: float = 0.05) -> float:
-    """Share of the peak learning rate: linear warm-up, then cosine to zero."""
-    start = max(1, int(warm_up * steps))
-    if step < start:
-        return (step + 1) / start
-    return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, steps - start)))
-
-
-def fit_finder(model: CopeModel, features: Features, config: TrainConfig, report: Report) -> None:
-    """Trains the region finder on the kept maps. Scenes of unlike shape go into batches of their own."""
+@torch.inference_mode()
+def written(products: Sequence[Product], tower: TextTower, config: TrainConfig) -> Texts:
+    """What is written of and said about products, through the frozen text tower."""
     rng = np.random.default_rng(config.seed)
+    titles = [TITLES[int(rng.integers(len(TITLES)))].format(name=p.name) if p.name else "" for p in products]
+    vocabulary = Vocabulary()
+    for product, title in zip(products, titles, strict=True):
+        vocabulary.add(product.id, title)
+
+    def said(talk: str) -> list[tuple[str, float]]:
+        return [(talk, 1.0)] if config.live_text == "raw" else vocabulary.extract(talk, "en")
+
+    spoken = [
+        said(transcript(rng, [product.name])) if product.name else []
+        for product in products
+        for _ in range(TRANSCRIPTS)
+    ]
+    chat = [said(transcript(rng, [], "chat")) for _ in range(CHATS)]
+    everything = [*((title, 1.0) for title in titles), *(one for talk in (*spoken, *chat) for one in talk)]
+    vectors = _encoded(tower, sorted({text for text, _ in everything if text}, key=len), config.model.text_tokens)
+
+    def mean(talk: Sequence[tuple[str, float]]) -> Tensor:
+        if not talk:
+            return torch.zeros(tower.width)
+        total = torch.stack([vectors[text] * weight for text, weight in talk]).sum(dim=0)
+        return total / sum(weight for _, weight in talk)
+
+    shape = (len(products), TRANSCRIPTS)
+    return Texts(
+        titles=torch.stack([mean([(title, 1.0)] if title else []) for title in titles]),
+        named=torch.tensor([bool(title) for title in titles]),
+        spoken=torch.stack([mean(talk) for talk in spoken]).view(*shape, -1),
+        heard=torch.tensor([bool(talk) for talk in spoken]).view(shape),
+        chat=torch.stack([mean(talk) for talk in chat]),
+        chat_heard=torch.tensor([bool(talk) for talk in chat]),
+    )
+
+
+def _encoded(tower: TextTower, texts: Sequence[str], max_tokens: int) -> dict[str, Tensor]:
+    """The vector of each text, (W,). Texts of about one length go through the tower together."""
+    out: dict[str, Tensor] = {}
+    for at in range(0, len(texts), TEXTS_AT_ONCE):
+        some = texts[at : at + TEXTS_AT_ONCE]
+        tokens = [torch.tensor(tower.tokenize(text, max_tokens)) for text in some]
+        padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+        mask = nn.utils.rnn.pad_sequence([torch.ones_like(one) for one in tokens], batch_first=True).bool()
+        out |= zip(some, tower.forward_tokens(padded, mask).cpu().clone(), strict=True)
+    return out
+
+
+class FinderObjective(nn.Module):
+    """The region finder with its loss."""
+
+    def __init__(self, finder: RegionFinder) -> None:
+        super().__init__()
+        self.finder = finder
+
+    def forward(self, batch: tuple[list[Tensor], list[Tensor]]) -> dict[str, Tensor]:
+        """Maps by level, each (B, C, h, w), and true boxes by scene, (n, 4) relative -> losses by name."""
+        device = next(self.finder.parameters()).device
+        levels, truths = batch
+        logits, boxes = self.finder([level.to(device).float() for level in levels])
+        salience, fit = finder_loss(logits, boxes, [truth.to(device) for truth in truths])
+        return {"salience": salience, "boxes": fit}
+
+
+def finder_stage(model: CopeModel, features: Features, config: TrainConfig) -> Stage:
+    """Trains the region finder on the kept maps. Scenes of unlike shape go into batches of their own."""
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for i, maps in enumerate(features.maps):
         by_shape.setdefault(maps[0].shape, []).append(i)
     shapes = list(by_shape)
     share = np.array([len(by_shape[s]) for s in shapes]) / len(features.maps)
-    model.finder.train()
-    optimiser = torch.optim.AdamW(model.finder.parameters(), lr=2e-3, weight_decay=0.01)
-    for step in range(config.finder_steps):
-        for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * schedule(step, config.finder_steps)
-        members = by_shape[shapes[int(rng.choice(len(shapes), p=share))]]
-        chosen = rng.choice(members, 16)
-        levels = [
-            torch.from_numpy(np.stack([features.maps[i][level] for i in chosen])).float()
-            for level in range(len(features.maps[0]))
-        ]
-        truths = [torch.from_numpy(features.boxes[i]) for i in chosen]
-        if rng.random() < 0.5:  # mirrored
-            levels = [level.flip(3) for level in levels]
-            truths = [torch.stack([1 - t[:, 2], t[:, 1], 1 - t[:, 0], t[:, 3]], dim=1) for t in truths]
-        logits, boxes = model.finder(levels)
-        salience, fit = finder_loss(logits, boxes, truths)
-        optimiser.zero_grad()
-        (salience + fit).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.finder.parameters(), 5.0)
-        optimiser.step()
-        report(step, config.finder_steps, {"salience": salience.item(), "boxes": fit.item()})
-    model.finder.eval()
+
+    def batches(start: int) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        for number in count(start):
+            rng = np.random.default_rng([config.seed, 1, number])
+            chosen = rng.choice(by_shape[shapes[int(rng.choice(len(shapes), p=share))]], SCENES_AT_ONCE)
+            levels = [
+                torch.from_numpy(np.stack([features.maps[i][level] for i in chosen]))
+                for level in range(len(features.maps[0]))
+            ]
+            truths = [torch.from_numpy(features.boxes[i]) for i in chosen]
+            if rng.random() < 0.5:  # mirrored
+                levels = [level.flip(3) for level in levels]
+                truths = [torch.stack([1 - t[:, 2], t[:, 1], 1 - t[:, 0], t[:, 3]], dim=1) for t in truths]
+            yield levels, truths
+
+    return Stage(
+        name="finder",
+        module=FinderObjective(model.finder),
+        groups=[Group("finder", list(model.finder.parameters()), FINDER_RATE, 0.01)],
+        batches=batches,
+        steps=config.finder_steps,
+        batch_size=SCENES_AT_ONCE,
+    )
 
 
 def start_projection(model: CopeModel, features: Features, shrinkage: float = 0.2) -> None:
@@ -88,9 +168,11 @@ def start_projection(model: CopeModel, features: Features, shrinkage: float = 0.
         features: Of the training products.
         shrinkage: Share of the identity in the within-product covariance. Smaller trusts rare directions more.
     """
-    shown = features.live_product != NOTHING
-    x = torch.from_numpy(np.concatenate([features.live[shown], features.page])).float()
-    ids = torch.from_numpy(np.concatenate([features.live_product[shown], features.page_product]))
+    shown = features.live_product != NOBODY
+    in_video = features.video_product != NOBODY
+    x = torch.from_numpy(np.concatenate([features.live[shown], features.video[in_video], features.page])).float()
+    whose = [features.live_product[shown], features.video_product[in_video], features.page_product]
+    ids = torch.from_numpy(np.concatenate(whose))
     mean, scale = x.mean(dim=0), 1.0 / x.std(dim=0).clamp_min(1e-3)
     x = (x - mean) * scale
     count = int(ids.max()) + 1
@@ -113,7 +195,7 @@ def start_projection(model: CopeModel, features: Features, shrinkage: float = 0.
 
 def start_text(model: CopeModel, texts: Texts) -> None:
     """Starts the text projection as the principal axes of the centred text vectors."""
-    x = torch.cat([texts.titles[texts.named], texts.spoken[texts.named]])
+    x = torch.cat([texts.titles[texts.named], texts.spoken[texts.heard]])
     mean = x.mean(dim=0)
     _, _, axes = torch.linalg.svd(x - mean, full_matrices=False)
     with torch.no_grad():
@@ -124,147 +206,143 @@ def start_text(model: CopeModel, texts: Texts) -> None:
 
 
 class Sampler:
-    """Draws batches of products with live crops, page pictures, clips and words."""
+    """Draws batches of products as pages, videos and live clips. Batch n depends on the seed and n alone."""
 
-    def __init__(self, features: Features, texts: Texts | None, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, features: Features, texts: Texts, config: TrainConfig) -> None:
         self.texts = texts
+        self.config = config
         self.live = torch.from_numpy(features.live)
+        self.video = torch.from_numpy(features.video)
         self.page = torch.from_numpy(features.page)
         count = int(features.page_product.max()) + 1
         self.live_of = [np.flatnonzero(features.live_product == i) for i in range(count)]
+        self.video_of = [np.flatnonzero(features.video_product == i) for i in range(count)]
         self.page_of = [np.flatnonzero(features.page_product == i) for i in range(count)]
-        self.nothing = np.flatnonzero(features.live_product == NOTHING)
-        self.shown = [i for i in range(count) if len(self.live_of[i]) >= 2]
+        self.no_live = np.flatnonzero(features.live_product == NOBODY)
+        self.no_video = np.flatnonzero(features.video_product == NOBODY)
+        self.shown = np.array([i for i in range(count) if len(self.live_of[i]) and len(self.video_of[i])])
 
-    def products(self, count: int) -> list[int]:
-        """Different products, in random order."""
-        return [int(i) for i in self.rng.choice(self.shown, min(count, len(self.shown)), replace=False)]
+    def batch(self, number: int) -> tuple[Views, Views, Views]:
+        """Page, video and live clip of different products."""
+        rng = np.random.default_rng([self.config.seed, 2, number])
+        products = rng.choice(self.shown, min(self.config.batch_products, len(self.shown)), replace=False)
+        return (
+            self._page(rng, products),
+            self._clip(rng, products, self.video, self.video_of, self.no_video, others=0.0),
+            self._clip(rng, products, self.live, self.live_of, self.no_live, others=1.0),
+        )
 
-    def pick(self, rows: Sequence[NDArray[np.int64]], each: int) -> Tensor:
-        """`each` random members of each row: (len(rows) * each,) int64."""
-        return torch.from_numpy(np.concatenate([self.rng.choice(r, each, replace=len(r) < each) for r in rows]))
+    def _page(self, rng: np.random.Generator, products: NDArray[np.int64]) -> Views:
+        rows = torch.from_numpy(np.array([[rng.choice(self.page_of[p])] for p in products]))
+        ids = torch.from_numpy(products)
+        return Views(
+            descriptors=self.page[rows].float(),
+            salience=torch.ones(rows.shape),
+            frame=torch.zeros_like(rows),
+            words=self.texts.titles[ids],
+            told=self.texts.named[ids] & torch.from_numpy(rng.random(len(ids)) < 0.9),
+            product=ids,
+            right=torch.ones(rows.shape, dtype=torch.bool),
+        )
 
-    def clips(self, products: Sequence[int], frames: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-        """Clips as the finder makes them: the product, one thing that is not sold, and background.
+    def _clip(
+        self,
+        rng: np.random.Generator,
+        products: NDArray[np.int64],
+        crops: Tensor,
+        crops_of: Sequence[NDArray[np.int64]],
+        nothing: NDArray[np.int64],
+        others: float,
+    ) -> Views:
+        """Clips as the finder makes them: in each frame the product, things that are not sold, and background.
 
-        Returns:
-            Rows of `live` (B, R), saliences (B, R) and frame numbers (B, R), R = 3 regions in each frame.
+        Args:
+            rng: Source of the choice.
+            products: (B,).
+            crops: Of this domain.
+            crops_of: Rows of each product.
+            nothing: Rows that show none.
+            others: Chance that a clip has another product lying about in all of its frames.
         """
-        b = len(products)
-        rows = np.empty((b, frames, 3), np.int64)
-        salience = np.empty((b, frames, 3), np.float32)
+        frames, regions = self.config.clip_frames, self.config.clip_regions
+        shape = (len(products), frames, regions)
+        rows = rng.choice(nothing, shape)
+        salience = rng.uniform(0.02, 0.3, shape)
+        right = np.zeros(shape, np.bool_)
         for i, product in enumerate(products):
-            rows[i, :, 0] = self.rng.choice(self.live_of[product], frames)
-            other = self.shown[int(self.rng.integers(len(self.shown)))]
-            rows[i, :, 1] = self.rng.choice(self.live_of[other], frames)
-            rows[i, :, 2] = self.rng.choice(self.nothing, frames)
-        salience[..., 0] = self.rng.uniform(0.45, 0.95, (b, frames))
-        salience[..., 1] = self.rng.uniform(0.1, 0.75, (b, frames))
-        salience[..., 2] = self.rng.uniform(0.02, 0.3, (b, frames))
-        gone = self.rng.random((b, frames)) < 0.15  # hidden or missed in this frame
-        rows[..., 0][gone] = self.rng.choice(self.nothing, int(gone.sum()))
-        salience[..., 0][gone] = self.rng.uniform(0.02, 0.3, int(gone.sum()))
-        number = np.broadcast_to(np.arange(frames)[None, :, None], rows.shape).reshape(b, -1)
-        flat = torch.from_numpy(rows.reshape(b, -1))
-        return flat, torch.from_numpy(salience.reshape(b, -1)), torch.from_numpy(number.copy())
+            rows[i, :, 0] = rng.choice(crops_of[product], frames)
+            if regions > 2 and rng.random() < others:
+                rows[i, :, 1] = rng.choice(crops_of[rng.choice(self.shown)], frames)
+                salience[i, :, 1] = rng.uniform(0.1, 0.75, frames)
+        right[..., 0] = True
+        salience[..., 0] = rng.uniform(0.45, 0.95, shape[:2])
+        gone = rng.random(shape[:2]) < 0.15  # hidden or missed in this frame, but not in all
+        gone[:, 0] = False
+        rows[..., 0][gone] = rng.choice(nothing, int(gone.sum()))
+        salience[..., 0][gone] = rng.uniform(0.02, 0.3, int(gone.sum()))
+        right[..., 0][gone] = False
+        number = np.broadcast_to(np.arange(frames)[None, :, None], shape).reshape(len(products), -1)
+        words, told = self._speech(rng, torch.from_numpy(products))
+        return Views(
+            descriptors=crops[torch.from_numpy(rows.reshape(len(products), -1))].float(),
+            salience=torch.from_numpy(salience.reshape(len(products), -1)).float(),
+            frame=torch.from_numpy(number.copy()),
+            words=words,
+            told=told,
+            product=torch.from_numpy(products),
+            right=torch.from_numpy(right.reshape(len(products), -1)),
+        )
+
+    def _speech(self, rng: np.random.Generator, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """What is said with each clip: mostly the product's name, now and then another's, or nothing that counts."""
+        texts = self.texts
+        which = torch.from_numpy(rng.integers(texts.spoken.shape[1], size=len(ids)))
+        words, told = texts.spoken[ids, which], texts.heard[ids, which]
+        kind = torch.from_numpy(rng.random(len(ids)))
+        misled, chatting = kind < MISLED, (kind >= MISLED) & (kind < MISLED + CHATTING)
+        talk = torch.from_numpy(rng.integers(len(texts.chat), size=len(ids)))
+        words = torch.where(misled.unsqueeze(1), words.roll(1, dims=0), words)
+        words = torch.where(chatting.unsqueeze(1), texts.chat[talk], words)
+        return words, torch.where(chatting, texts.chat_heard[talk], torch.where(misled, told.roll(1), told))
 
 
-def fit_visual(model: CopeModel, features: Features, config: TrainConfig, report: Report) -> None:
-    """Trains the visual projection with contrastive losses between page pictures, video and live crops."""
-    torch.manual_seed(config.seed)
-    sampler = Sampler(features, None, config.seed)
-    scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
-    pair = nn.Parameter(torch.tensor([math.log(20.0), -8.0]))  # of the sigmoid loss: log scale, bias
-    optimiser = _optimiser(list(model.visual.parameters()), [scale, pair], config)
-    peaks = [group["lr"] for group in optimiser.param_groups]
-    model.visual.train()
-    for step in range(config.visual_steps):
-        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-            group["lr"] = peak * schedule(step, config.visual_steps)
-        products = sampler.products(config.batch_products)
-        ids = torch.tensor(products)
-        # One showing passes as a live crop, the other as a short video's. Empty live crops are negatives.
-        shown = sampler.pick([sampler.live_of[p] for p in products], 2).view(-1, 2)
-        empty = torch.from_numpy(sampler.rng.choice(sampler.nothing, len(products) // 2))
-        live_ids = torch.cat([ids, torch.full((len(empty),), NOTHING)])
-        live = model.visual(sampler.live[torch.cat([shown[:, 0], empty])].float(), "live")
-        video = model.visual(sampler.live[shown[:, 1]].float(), "video")
-        page = model.visual(sampler.page[sampler.pick([sampler.page_of[p] for p in products], 1)].float(), "page")
-        grown = scale.exp().clamp(max=100.0)
-        losses = {
-            "page-live": info_nce(page, ids, live, live_ids, grown, config.label_smoothing),
-            "page-video": info_nce(page, ids, video, ids, grown, config.label_smoothing),
-            "video-live": 0.5 * info_nce(video, ids, live, live_ids, grown, config.label_smoothing),
-            "pairs": pairwise_sigmoid(live, live_ids, page, ids, pair[0].exp(), pair[1]),
-        }
-        _step(optimiser, losses)
-        report(step, config.visual_steps, {k: v.item() for k, v in losses.items()})
-    model.visual.eval()
+class RenderedObjective(nn.Module):
+    """The objective on a batch of the sampler."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, batch: tuple[Views, Views, Views]) -> dict[str, Tensor]:
+        """Page, video and live clips of B products -> losses by name."""
+        device = self.objective.pair.device
+        page, video, live = (one.to(device) for one in batch)
+        losses: dict[str, Tensor] = self.objective(page, video, live)
+        return losses
 
 
-def fit_fusion(model: CopeModel, features: Features, texts: Texts, config: TrainConfig, report: Report) -> None:
-    """Trains words, attention and fusion on top of the finished visual space, which is computed once."""
-    torch.manual_seed(config.seed)
-    sampler = Sampler(features, texts, config.seed)
-    with torch.inference_mode():
-        live = torch.cat([model.visual(rows.float(), "live") for rows in torch.split(sampler.live, 4096)]).clone()
-        page = torch.cat([model.visual(rows.float(), "page") for rows in torch.split(sampler.page, 4096)]).clone()
-    scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
-    spaces = [*model.text.parameters(), *model.looks_like.parameters(), model.no_picture, model.no_text]
-    optimiser = _optimiser(spaces, [model.attention, *model.text_share.parameters(), scale], config)
-    peaks = [group["lr"] for group in optimiser.param_groups]
-    for step in range(config.fusion_steps):
-        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-            group["lr"] = peak * schedule(step, config.fusion_steps)
-        losses = _fusion_losses(model, sampler, live, page, config, scale.exp().clamp(max=100.0))
-        _step(optimiser, losses)
-        report(step, config.fusion_steps, {k: v.item() for k, v in losses.items()})
+def representation_stage(
+    model: CopeModel,
+    features: Features,
+    texts: Texts,
+    config: TrainConfig,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+) -> Stage:
+    """Trains projections, attention and fusion."""
+    sampler = Sampler(features, texts, config)
+    objective = Objective(model, config, len(texts.titles))
 
+    def batches(start: int) -> Iterator[Any]:
+        return (sampler.batch(number) for number in count(start))
 
-def _fusion_losses(
-    model: CopeModel, sampler: Sampler, live: Tensor, page: Tensor, config: TrainConfig, scale: Tensor
-) -> dict[str, Tensor]:
-    assert sampler.texts is not None  # noqa: S101 - given by fit_fusion
-    rng, texts, smoothing = sampler.rng, sampler.texts, config.label_smoothing
-    products = sampler.products(config.batch_products)
-    ids = torch.tensor(products)
-    named, key = texts.named[ids], texts.key[ids]
-    pictures = page[sampler.pick([sampler.page_of[p] for p in products], 1)]
-
-    # Page texts against what is said, and the look of what is named.
-    titles, spoken = model.text(texts.titles[ids]), model.text(texts.spoken[ids])
-    losses = {"text": 0.5 * info_nce(titles[named], key[named], spoken[named], key[named], scale, smoothing)}
-    look = functional.normalize(model.looks_like(spoken[named]), dim=-1)
-    losses["looks"] = 0.2 * info_nce(look, key[named], pictures, key, scale, smoothing)
-
-    # Clips with and without words against pages with and without. Some hosts talk of something else.
-    rows, salience, frame = sampler.clips(products)
-    wrong = torch.from_numpy(rng.random(len(ids)) < 0.2)
-    heard = torch.where(wrong.unsqueeze(1), spoken.roll(1, dims=0), spoken)
-    told = torch.where(wrong, named.roll(1), named) & torch.from_numpy(rng.random(len(ids)) < 0.5)
-    pooled = model.pool(live[rows], salience, frame, heard, told)
-    clip = model.fuse(pooled, torch.ones_like(told), heard, told, "live")
-    titled = named & torch.from_numpy(rng.random(len(ids)) < 0.9)
-    pictured = torch.from_numpy(rng.random(len(ids)) < 0.95) | ~titled
-    whole = model.fuse(pictures, pictured, titles, titled, "page")
-    losses["fused"] = info_nce(clip, ids, whole, ids, scale, smoothing)
-    return losses
-
-
-def _optimiser(spaces: list[nn.Parameter], scalars: list[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
-    """Scalars move tenfold faster and do not decay: a weight of 0 means nothing for them."""
-    return torch.optim.AdamW(
-        [
-            {"params": spaces, "lr": config.learning_rate, "weight_decay": config.weight_decay},
-            {"params": scalars, "lr": 10 * config.learning_rate, "weight_decay": 0.0},
-        ]
+    return Stage(
+        name="representation",
+        module=RenderedObjective(objective),
+        groups=objective.groups(),
+        batches=batches,
+        steps=config.steps,
+        batch_size=config.batch_products,
+        accumulate=config.accumulate,
+        after_step=objective.after_step,
+        evaluate=evaluate,
     )
-
-
-def _step(optimiser: torch.optim.AdamW, losses: dict[str, Tensor]) -> None:
-    optimiser.zero_grad()
-    torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-    for group in optimiser.param_groups:
-        nn.utils.clip_grad_norm_(group["params"], 5.0)
-    optimiser.step()
