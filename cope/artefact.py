@@ -14,6 +14,7 @@ carries, so vectors of two models are never mixed up.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -130,6 +131,7 @@ def save(
             if config.tuning != "frozen":
                 weights |= {f"towers.{kind}.{k}": v for k, v in tower.tuned_state().items()}
             if _carried(config, kind) and isinstance(tower, HubTower):
+                shutil.rmtree(folder / kind, ignore_errors=True)  # of another tower, perhaps
                 tower.save_files(folder / kind)
         save_file({k: _half(v) for k, v in weights.items()}, str(folder / "model.safetensors.part"))
         path = (folder / "model.safetensors.part").rename(folder / "model.safetensors")
