@@ -1,111 +1,75 @@
-"""The two optimisations behind cope-mini, on features that were rendered once: where something is shown, and what.
+"""Training on frozen towers and rendered products, as cope-mini is: what the towers see is computed once and kept.
 
-`finder_stage` and `representation_stage` are what `cope.trainer` runs; the closed-form starts of the projections, which
-are already better than the frozen towers, are in `start_projection` and `start_text`.
+Two stages: where in a frame something is shown (the region finder), and what it is (everything else). The projections
+start from closed forms, which are already better than the frozen towers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cope.backbones import TextTower
+from cope.backbones import TextTower, VisionTower, finder_tower, text_tower, vision_tower
 from cope.config import TrainConfig
-from cope.data.features import Features
-from cope.data.objects import Product
-from cope.data.speech import transcript
-from cope.keywords import Vocabulary
+from cope.data.features import Features, Work, rendered
+from cope.data.texts import Texts, kept
+from cope.distributed import rank
+from cope.finder import take_finder
 from cope.losses import finder_loss
 from cope.modeling import CopeModel, RegionFinder
 from cope.objective import Objective
-from cope.trainer import Group, Stage
+from cope.trainer import Group, Stage, Trainer
 from cope.views import NOBODY, Views
 
-# Names as shops write them, so that a page's text is not word for word what is said.
-TITLES = ("{name}, new arrival", "original {name}", "{name} for the home", "classic {name} gift", "{name}")
-TRANSCRIPTS = 3  # of each product; more bring little, the tower reads each once
-CHATS = 60
 # Clips in which the host talks of something else, and in which what is said names nothing.
 MISLED, CHATTING = 0.1, 0.15
 SCENES_AT_ONCE = 16
-TEXTS_AT_ONCE = 64
 FINDER_RATE = 2e-3
 
 
-@dataclass(frozen=True)
-class Texts:
-    """What is written of and said about P products, through the frozen text tower.
+def train_rendered(trainer: Trainer, config: TrainConfig, data: Path, cache: Path) -> CopeModel:
+    """Trains a model on rendered products.
 
-    Attributes:
-        titles: (P, W) one page text per product.
-        named: (P,) bool; made-up things have no name, and their pages no text.
-        spoken: (P, M, W) the keywords of M transcripts in which a host names it, or these as they stand.
-        heard: (P, M) bool, whether anything is left of them.
-        chat: (C, W) the same of transcripts that name nothing.
-        chat_heard: (C,) bool.
+    Args:
+        trainer: Runs the stages.
+        config: Of the run.
+        data: Folder of objects and backgrounds.
+        cache: Folder where features are kept. Runs that differ in nothing that is rendered may share it.
+
+    Raises:
+        UserError: The data are not there, or the configuration is not for frozen towers.
     """
+    m = config.model
+    vision = vision_tower(m.vision)
+    see, read = cast(VisionTower, vision), cast(TextTower, text_tower(m.text))
+    finder = cast(VisionTower | None, finder_tower(m, vision))
+    model = CopeModel(m, () if finder is None else finder.map_channels, see.descriptor_width, read.width)
 
-    titles: Tensor
-    named: Tensor
-    spoken: Tensor
-    heard: Tensor
-    chat: Tensor
-    chat_heard: Tensor
+    # 1. What the towers see and read.
+    def report(done: int, of: int) -> None:
+        trainer.log.say(f"rendering  {done} of {of} parts")
 
+    products, features = rendered(Work.of(config, data), cache, report)
+    trainer.log.say(f"reading what is said about {len(products)} products")
+    texts = kept(products, read, config, cache)
 
-@torch.inference_mode()
-def written(products: Sequence[Product], tower: TextTower, config: TrainConfig) -> Texts:
-    """What is written of and said about products, through the frozen text tower."""
-    rng = np.random.default_rng(config.seed)
-    titles = [TITLES[int(rng.integers(len(TITLES)))].format(name=p.name) if p.name else "" for p in products]
-    vocabulary = Vocabulary()
-    for product, title in zip(products, titles, strict=True):
-        vocabulary.add(product.id, title)
+    # 2. Where something is shown.
+    if m.regions and config.finder_steps:
+        trainer.run(finder_stage(model, features, config))
+    elif m.regions:
+        take_finder(model, config)
 
-    def said(talk: str) -> list[tuple[str, float]]:
-        return [(talk, 1.0)] if config.live_text == "raw" else vocabulary.extract(talk, "en")
-
-    spoken = [
-        said(transcript(rng, [product.name])) if product.name else []
-        for product in products
-        for _ in range(TRANSCRIPTS)
-    ]
-    chat = [said(transcript(rng, [], "chat")) for _ in range(CHATS)]
-    everything = [*((title, 1.0) for title in titles), *(one for talk in (*spoken, *chat) for one in talk)]
-    vectors = _encoded(tower, sorted({text for text, _ in everything if text}, key=len), config.model.text_tokens)
-
-    def mean(talk: Sequence[tuple[str, float]]) -> Tensor:
-        if not talk:
-            return torch.zeros(tower.width)
-        total = torch.stack([vectors[text] * weight for text, weight in talk]).sum(dim=0)
-        return total / sum(weight for _, weight in talk)
-
-    shape = (len(products), TRANSCRIPTS)
-    return Texts(
-        titles=torch.stack([mean([(title, 1.0)] if title else []) for title in titles]),
-        named=torch.tensor([bool(title) for title in titles]),
-        spoken=torch.stack([mean(talk) for talk in spoken]).view(*shape, -1),
-        heard=torch.tensor([bool(talk) for talk in spoken]).view(shape),
-        chat=torch.stack([mean(talk) for talk in chat]),
-        chat_heard=torch.tensor([bool(talk) for talk in chat]),
-    )
-
-
-def _encoded(tower: TextTower, texts: Sequence[str], max_tokens: int) -> dict[str, Tensor]:
-    """The vector of each text, (W,). Texts of about one length go through the tower together."""
-    out: dict[str, Tensor] = {}
-    for at in range(0, len(texts), TEXTS_AT_ONCE):
-        some = texts[at : at + TEXTS_AT_ONCE]
-        tokens = [torch.tensor(tower.tokenize(text, max_tokens)) for text in some]
-        padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True)
-        mask = nn.utils.rnn.pad_sequence([torch.ones_like(one) for one in tokens], batch_first=True).bool()
-        out |= zip(some, tower.forward_tokens(padded, mask).cpu().clone(), strict=True)
-    return out
+    # 3. What it is.
+    if config.start == "discriminant":
+        start_projection(model, features)
+    start_text(model, texts)
+    trainer.run(representation_stage(model, features, texts, config))
+    return model
 
 
 class FinderObjective(nn.Module):
@@ -134,7 +98,7 @@ def finder_stage(model: CopeModel, features: Features, config: TrainConfig) -> S
 
     def batches(start: int) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
         for number in count(start):
-            rng = np.random.default_rng([config.seed, 1, number])
+            rng = np.random.default_rng([config.seed, 1, number, rank()])
             chosen = rng.choice(by_shape[shapes[int(rng.choice(len(shapes), p=share))]], SCENES_AT_ONCE)
             levels = [
                 torch.from_numpy(np.stack([features.maps[i][level] for i in chosen]))
@@ -148,7 +112,7 @@ def finder_stage(model: CopeModel, features: Features, config: TrainConfig) -> S
 
     return Stage(
         name="finder",
-        module=FinderObjective(model.finder),
+        module=FinderObjective(cast(RegionFinder, model.finder)),
         groups=[Group("finder", list(model.finder.parameters()), FINDER_RATE, 0.01)],
         batches=batches,
         steps=config.finder_steps,
@@ -206,7 +170,7 @@ def start_text(model: CopeModel, texts: Texts) -> None:
 
 
 class Sampler:
-    """Draws batches of products as pages, videos and live clips. Batch n depends on the seed and n alone."""
+    """Draws batches of products as pages, videos and live clips. Batch n depends on the seed, the process and n."""
 
     def __init__(self, features: Features, texts: Texts, config: TrainConfig) -> None:
         self.texts = texts
@@ -224,7 +188,7 @@ class Sampler:
 
     def batch(self, number: int) -> tuple[Views, Views, Views]:
         """Page, video and live clip of different products."""
-        rng = np.random.default_rng([self.config.seed, 2, number])
+        rng = np.random.default_rng([self.config.seed, 2, number, rank()])
         products = rng.choice(self.shown, min(self.config.batch_products, len(self.shown)), replace=False)
         return (
             self._page(rng, products),
@@ -321,13 +285,7 @@ class RenderedObjective(nn.Module):
         return losses
 
 
-def representation_stage(
-    model: CopeModel,
-    features: Features,
-    texts: Texts,
-    config: TrainConfig,
-    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
-) -> Stage:
+def representation_stage(model: CopeModel, features: Features, texts: Texts, config: TrainConfig) -> Stage:
     """Trains projections, attention and fusion."""
     sampler = Sampler(features, texts, config)
     objective = Objective(model, config, len(texts.titles))
@@ -344,5 +302,4 @@ def representation_stage(
         batch_size=config.batch_products,
         accumulate=config.accumulate,
         after_step=objective.after_step,
-        evaluate=evaluate,
     )

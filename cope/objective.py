@@ -111,7 +111,9 @@ class Objective(nn.Module):
 
     def groups(self) -> list[Group]:
         """What is learned on top of the towers, but for the region finder, which has a stage of its own."""
-        scalars, plain, decaying = [], [], []
+        scalars: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
+        decaying: list[nn.Parameter] = []
         for name, parameter in self.named_parameters():
             if parameter.requires_grad and not name.startswith("model.finder."):
                 few = parameter.numel() <= SCALARS

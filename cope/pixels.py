@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cope import artefact
 from cope.backbones import TextTower, VisionTower, finder_tower, text_tower, vision_tower
 from cope.config import TrainConfig
 from cope.cropping import best_regions, square_crops
@@ -20,6 +19,7 @@ from cope.data.loader import Batch, ItemBatch, batches
 from cope.device import autocast
 from cope.distributed import rank, world
 from cope.errors import UserError
+from cope.finder import take_finder
 from cope.losses import pair_iou
 from cope.masked_language import MaskedTower, masked_language_loss
 from cope.modeling import CopeModel, Domain
@@ -29,8 +29,6 @@ from cope.trainer import Group, Stage
 from cope.views import Views
 
 RIGHT_IOU = 0.5  # from here on a region shows what is in a true box, as object detection counts it
-# How fast the class of a product turns, in radians at its first gradient (`SampledProductSoftmax.update`).
-CLASS_RATE = 0.3
 
 
 class PixelObjective(nn.Module):
@@ -56,7 +54,7 @@ class PixelObjective(nn.Module):
         channels = () if self.finder_tower is None else cast(VisionTower, self.finder_tower).map_channels
         model = CopeModel(m, channels, see.descriptor_width, read.width)
         if m.regions:
-            _take_finder(model, config)
+            take_finder(model, config)
         self.objective = Objective(model, config, classes)
         if config.masked_language and read.mask_token is None:
             raise UserError(f"the text tower {m.text!r} has no mask token; set masked_language=0")
@@ -173,26 +171,6 @@ def tower_groups(name: str, tower: Tunable, rate: float, config: TrainConfig) ->
     return [group for group in groups if group.parameters]
 
 
-def _take_finder(model: CopeModel, config: TrainConfig) -> None:
-    """Takes the region finder of an artefact over, frozen."""
-    m = config.model
-    if not config.finder_from:
-        raise UserError(
-            f"regions={m.regions} needs a region finder: set finder_from to an artefact (cope-mini), or regions=0 for "
-            f"whole frames"
-        )
-    theirs = artefact.load(config.finder_from)
-    if (theirs.config.finder, theirs.config.hidden) != (m.finder, m.hidden) or not theirs.config.regions:
-        raise UserError(
-            f"the region finder of {config.finder_from} reads {theirs.config.finder} (hidden={theirs.config.hidden}), "
-            f"not {m.finder} (hidden={m.hidden}); set model.finder and model.hidden to its values"
-        )
-    prefix = "finder."
-    state = {k.removeprefix(prefix): v for k, v in theirs.weights.items() if k.startswith(prefix)}
-    model.finder.load_state_dict(state)
-    model.finder.requires_grad_(False)
-
-
 def _joined(items: Sequence[ItemBatch]) -> tuple[Tensor, Tensor]:
     """Tokens and masks of several batches of items in one, (N, L) each: one pass through the text tower."""
     length = max(one.tokens.shape[1] for one in items)
@@ -224,7 +202,7 @@ def pixel_stage(
         steps=config.steps,
         batch_size=config.batch_products,
         accumulate=config.accumulate,
-        after_step=lambda share: module.objective.after_step(CLASS_RATE * share),
+        after_step=module.objective.after_step,
         evaluate=evaluate,
         constant=("vision.", "text.", "finder_tower."),
     )

@@ -40,7 +40,9 @@ from cope.trainer import Trainer
 from cope.validation import figures_on
 
 
-def train(config: TrainConfig, name: str, data: str, out: Path, device: torch.device) -> dict[str, float]:
+def train(
+    config: TrainConfig, name: str, data: str, out: Path, device: torch.device, cache: Path | None = None
+) -> dict[str, float]:
     """Trains a model, writes its artefact and returns its figures.
 
     Args:
@@ -49,6 +51,7 @@ def train(config: TrainConfig, name: str, data: str, out: Path, device: torch.de
         data: Folder or URL.
         out: Of the artefact, and of the run's checkpoints and metrics.
         device: Of this process.
+        cache: Where features of frozen towers are kept, for runs that share them; None: in `out`.
 
     Raises:
         UserError: Anything that the user can mend.
@@ -65,7 +68,7 @@ def train(config: TrainConfig, name: str, data: str, out: Path, device: torch.de
     towers: tuple[VisionTower, TextTower] | None = None
     if isinstance(source, RenderedSource) and config.model.tuning == "frozen":
         # Frozen towers see each rendered product once; what they see is kept in OUT/cache.
-        model, figures = fit.train_rendered(trainer, config, Path(data), out / "cache")
+        model, figures = fit.train_rendered(trainer, config, Path(data), cache or out / "cache"), {}
     else:
         _check(config)
         module = PixelObjective(config, len(source))
