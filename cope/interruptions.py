@@ -20,9 +20,12 @@ class Stopped(CopeError):
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, so that a step can be finished; a second one ends the process at once."""
-    asked: list[int] = []
+def asked_to_stop(asked: list[int]) -> Iterator[None]:
+    """Notes SIGINT and SIGTERM, so that a step can be finished; a second one ends the process at once.
+
+    Args:
+        asked: Gets the number of the signal.
+    """
 
     def ask(signum: int, _frame: Any) -> None:
         if asked:
@@ -30,11 +33,11 @@ def asked_to_stop() -> Iterator[list[int]]:
         asked.append(signum)
 
     if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
-        yield asked
+        yield
         return
     before = {signum: signal.signal(signum, ask) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)

@@ -139,11 +139,14 @@ class Trainer:
 
         # 2. The steps.
         if progress.step < stage.steps:
+            asked: list[int] = []
             try:
-                with asked_to_stop() as asked, full_disk(self.checkpoints.folder):
+                with asked_to_stop(asked), full_disk(self.checkpoints.folder):
                     self._steps(stage, optimiser, average, progress, asked)
             except (RuntimeError, MemoryError) as error:
                 where = f"step {progress.step + 1} of {stage.name}; {progress.kept()}"
+                if asked:  # loader processes were asked too, and are gone
+                    raise Stopped(asked[0], f"stopped in {where}; start the same command to go on") from None
                 line = explained(error, self.device, where)
                 if line is None:
                     raise

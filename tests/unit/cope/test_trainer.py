@@ -23,6 +23,7 @@ from cope.checkpoint import Checkpoints, identity, write_whole
 from cope.config import ModelConfig, TrainConfig
 from cope.device import choose
 from cope.errors import UserError
+from cope.interruptions import Stopped
 from cope.trainer import Group, Stage, Trainer, schedule
 from cope.training_log import TrainingLog
 
@@ -71,6 +72,17 @@ def test_ctrl_c_writes_a_checkpoint_ends_with_130_and_the_run_goes_on(tmp_path: 
     run(tmp_path / "stopped")
     run(tmp_path / "whole")
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+def test_loaders_that_end_with_the_run_are_no_lack_of_memory(tmp_path: Path) -> None:
+    def ends(number: int) -> None:
+        if number == 6:
+            signal.raise_signal(signal.SIGTERM)
+            raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+    with pytest.raises(Stopped, match=r"stopped in step 7 of line; the checkpoint of step 5 is kept") as stopped:
+        run(tmp_path, batches=batches(8, ends))
+    assert stopped.value.signum == signal.SIGTERM
 
 
 def test_two_processes_train_as_one_and_resume(tmp_path: Path) -> None:
