@@ -121,7 +121,7 @@ class TrainConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     seed: int = 7
-    steps: int = 600
+    steps: int = 400
     finder_steps: int = 500
     finder_from: str = ""
     start: Literal["discriminant", "random"] = "discriminant"
@@ -148,7 +148,7 @@ class TrainConfig:
     words: float = 0.5
     live_text: Literal["keywords", "raw", "none"] = "keywords"
     modalities: Literal["both", "vision", "text"] = "both"
-    clip_frames: int = 4
+    clip_frames: int = 3
     clip_regions: int = 3
     balance: float = 0.0
     reweight: float = 0.0
