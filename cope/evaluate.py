@@ -14,6 +14,7 @@ measured, and how, stands in the report beside each table.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,15 @@ class Options:
     cache: Path | None = None
 
 
-def evaluate(model: str | Path, data: str, out: Path, options: Options) -> Figures:
+def evaluate(model: str | Path, data: str, out: Path, options: Options, ablations: Sequence[Figures] = ()) -> Figures:
     """Measures a model, writes the report and returns its figures.
+
+    Args:
+        model: Name or folder.
+        data: Folder or URL.
+        out: The report's folder.
+        options: How.
+        ablations: Rows of `cope.ablations` for the report.
 
     Raises:
         UserError: The model, the data or the device are not there, or the report cannot be written.
@@ -90,6 +98,7 @@ def evaluate(model: str | Path, data: str, out: Path, options: Options) -> Figur
         "protocol": asdict(options.protocol),
         "about": about,
     }
+    told |= {"ablations": list(ablations)} if ablations else {}
     write(out, told | figures, drawn)
     return told | figures
 

@@ -1,6 +1,6 @@
 """Items of an evaluation set as vectors: of a trained model, or of frozen towers without any training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,9 @@ from cope.modeling import DOMAINS, CopeModel, Domain
 from cope.views import Views
 
 Kind = Literal["vision", "fused"]
+
+# How frozen descriptors are made comparable. Each step is learned from nothing but means and spreads.
+Standard = Literal["raw", "all", "domain"]
 
 
 @dataclass(frozen=True)
@@ -67,46 +70,70 @@ def embedded(model: CopeModel, data: EvaluationSet, device: torch.device) -> Spa
 
 
 @torch.inference_mode()
-def frozen(data: EvaluationSet) -> Space:
+def frozen(data: EvaluationSet, standard: Standard = "all") -> Space:
     """Items as the frozen towers alone see them: what all training is to be compared with.
 
-    As good as it can be had without learning: descriptors are standardised per domain by the mean and spread of the
-    evaluated items themselves (which a service could not know in advance), averaged over an item's regions weighted by
-    salience, and L2-normalised. Text vectors are centred per domain, since those of E5 lie within a narrow cone. The
-    fused vector is picture and text side by side, so that its cosine is the mean of the two.
+    Descriptors are averaged over an item's regions weighted by salience, standardised and L2-normalised. Text vectors
+    are centred likewise, since those of E5 lie within a narrow cone. The fused vector is picture and text side by side,
+    so that its cosine is the mean of the two.
+
+    Args:
+        data: The items.
+        standard: `all`: by mean and spread over all items, which is what is usually meant. `domain`: by those of each
+            domain, which takes the gap between domains away without learning, but needs to know the evaluated items.
+            `raw`: not at all.
     """
+    pictures = {domain: _mean_descriptors(data.views[domain]) for domain in DOMAINS}
+    texts = {domain: data.views[domain].words.float() for domain in DOMAINS}
+    seen = {domain: pictured(data.views[domain]) for domain in DOMAINS}
+    told = {domain: data.views[domain].told for domain in DOMAINS}
+    groups: dict[Standard, list[tuple[Domain, ...]]] = {
+        "raw": [],
+        "all": [DOMAINS],
+        "domain": [(domain,) for domain in DOMAINS],
+    }
+    for group in groups[standard]:
+        _standardise(pictures, seen, group, scale=True)
+        _standardise(texts, told, group, scale=False)
     vision: dict[Domain, Side] = {}
     fused: dict[Domain, Side] = {}
     for domain in DOMAINS:
         views = data.views[domain]
-        means: list[Tensor] = []
-        for rows in blocks(views):
-            block = block_of(views, rows, torch.device("cpu"))
-            weight = block.salience * (block.frame >= 0)
-            total = weight.sum(dim=1, keepdim=True).clamp_min(1e-9)
-            means.append((weight.unsqueeze(1) @ block.descriptors).squeeze(1) / total)
-        x = torch.cat(means) if means else torch.zeros(0, views.descriptors.shape[2])
-        there, told = pictured(views), views.told
-        picture = torch.where(there.unsqueeze(1), _standardised(x, there, scale=True), 0.0)
-        text = torch.where(told.unsqueeze(1), _standardised(views.words.float(), told, scale=False), 0.0)
-        vision[domain] = _side(picture, views, there)
+        picture = torch.where(seen[domain].unsqueeze(1), functional.normalize(pictures[domain], dim=-1), 0.0)
+        text = torch.where(told[domain].unsqueeze(1), functional.normalize(texts[domain], dim=-1), 0.0)
         both = functional.normalize(torch.cat([picture, text], dim=1), dim=-1)
-        fused[domain] = _side(both, views, there | told)
+        vision[domain] = _side(picture, views, seen[domain])
+        fused[domain] = _side(both, views, seen[domain] | told[domain])
     return Space(vision, fused)
+
+
+def _mean_descriptors(views: Views) -> Tensor:
+    """(B, F), over regions weighted by salience; zeros where there are none."""
+    means = [torch.zeros(0, views.descriptors.shape[2])]
+    for rows in blocks(views):
+        block = block_of(views, rows, torch.device("cpu"))
+        weight = block.salience * (block.frame >= 0)
+        total = weight.sum(dim=1, keepdim=True).clamp_min(1e-9)
+        means.append((weight.unsqueeze(1) @ block.descriptors).squeeze(1) / total)
+    return torch.cat(means)
+
+
+def _standardise(
+    vectors: dict[Domain, Tensor], real: Mapping[Domain, Tensor], group: Sequence[Domain], scale: bool
+) -> None:
+    """Centres (and scales) the vectors of some domains together, in place, by the rows that are real."""
+    together = torch.cat([vectors[domain][real[domain]] for domain in group])
+    if len(together) < 2:
+        return
+    mean, spread = together.mean(dim=0), together.std(dim=0).clamp_min(1e-3)
+    for domain in group:
+        vectors[domain] = (vectors[domain] - mean) / (spread if scale else 1.0)
 
 
 def block_of(views: Views, rows: Tensor, device: torch.device) -> Views:
     """Rows of views whose descriptors may be float16 and on disk: float32 on a device."""
     block = views.rows(rows)
     return Views(**{**vars(block), "descriptors": block.descriptors.float(), "words": block.words.float()}).to(device)
-
-
-def _standardised(x: Tensor, real: Tensor, scale: bool) -> Tensor:
-    """Centred (and scaled) by the rows that are real, then L2-normalised."""
-    if int(real.sum()) > 1:
-        x = x - x[real].mean(dim=0)
-        x = x / x[real].std(dim=0).clamp_min(1e-3) if scale else x
-    return functional.normalize(x, dim=-1)
 
 
 def _side(vectors: Tensor, views: Views, there: Tensor) -> Side:

@@ -22,11 +22,13 @@ from cope.evaluation.measures import (
 from cope.evaluation.pictures import map_picture, reliability_picture, sheet
 from cope.evaluation.ranking import Ranks, nearest
 from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, RAW, EvaluationSet
-from cope.evaluation.space import Space, embedded, frozen
+from cope.evaluation.space import Kind, Space, Standard, embedded, frozen
 from cope.evaluation.trust import stated
 from cope.modeling import CopeModel, Domain
 from cope.scoring import Calibration
 
+KINDS: tuple[Kind, ...] = ("fused", "vision")
+STANDARDS: tuple[Standard, ...] = ("raw", "all", "domain")
 SHEETS: tuple[tuple[Domain, Domain], ...] = (("live", "page"), ("video", "page"), ("page", "live"))
 SHEET_QUERIES, SHEET_RESULTS = 6, 6
 
@@ -90,17 +92,18 @@ def measure(
         Figures by section, for JSON and tables; and pictures.
     """
     space = embedded(model, data, device)
-    bare = frozen(data)
+    bare = {standard: frozen(data, standard) for standard in STANDARDS}
     found = {
         "fused": six(space.fused, device),
         "vision": six(space.vision, device),
-        "frozen_fused": six(bare.fused, device),
-        "frozen_vision": six(bare.vision, device),
+        "frozen_fused": six(bare["all"].fused, device),
+        "frozen_vision": six(bare["all"].vision, device),
     }
     figures: Figures = {
         "retrieval": {name: retrieval_figures(one, data) for name, one in found.items()},
         "gain_over_frozen": {
-            kind: mean_r1(found[kind]) - mean_r1(found[f"frozen_{kind}"]) for kind in ("fused", "vision")
+            standard: {kind: mean_r1(found[kind]) - mean_r1(six(one.of(kind), device)) for kind in KINDS}
+            for standard, one in bare.items()
         },
         "speech": _speech(model, data, device),
         "few_shot": few_shot_figures(space.fused, protocol.ways, protocol.episodes, protocol.seed),

@@ -1,0 +1,274 @@
+"""Trains and measures baselines and ablations, one at a time or all, into one report:
+
+    python -m cope.ablations all --data DATA --out OUT [--preset cope-mini] [--seeds 3] [--set steps=300 ...]
+    python -m cope.ablations no-fusion --data DATA --out OUT
+
+Each is the full configuration with one thing changed. What was trained and measured is kept in OUT/NAME/seed-N and is
+not done again while its configuration and data stay the same, so a run can be stopped and goes on; the report is that
+of all that is there. `full` is always among it: everything is compared with it.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cope import device
+from cope.config import PRESETS, TrainConfig
+from cope.encoder import Encoder
+from cope.errors import UserError
+from cope.evaluate import Options, add_data_options, as_heard, evaluate, options_of, read_items
+from cope.evaluation.describing import Describer
+from cope.evaluation.measures import Figures, mean_r1, retrieval_figures, six
+from cope.evaluation.space import Standard, embedded, frozen
+from cope.evaluation.suite import Protocol
+from cope.interruptions import Stopped
+from cope.train import configuration, train
+
+Train = Callable[[TrainConfig, str, Path], None]  # configuration, data, folder of the artefact
+
+
+def _model(**changes: object) -> Callable[[TrainConfig], TrainConfig]:
+    return lambda config: replace(config, model=replace(config.model, **changes))  # type: ignore[arg-type]
+
+
+def _run(**changes: object) -> Callable[[TrainConfig], TrainConfig]:
+    return lambda config: replace(config, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One change of the full configuration.
+
+    Attributes:
+        says: What is changed, for the table.
+        change: The configuration that is trained.
+        standard: For the frozen towers without any training, on that configuration's regions; None for what is trained.
+    """
+
+    says: str
+    change: Callable[[TrainConfig], TrainConfig]
+    standard: Standard | None = None
+
+
+FULL = "full"
+ABLATIONS: dict[str, Ablation] = {
+    FULL: Ablation("full model", _run()),
+    "frozen": Ablation("frozen towers, standardised", _run(), "all"),
+    "frozen-raw": Ablation("frozen towers, as they come", _run(), "raw"),
+    "frozen-by-domain": Ablation("frozen towers, standardised domain by domain", _run(), "domain"),
+    "frozen-whole-frame": Ablation("frozen towers, standardised, whole frames", _model(regions=0), "all"),
+    "vision-only": Ablation("vision only", _run(modalities="vision")),
+    "text-only": Ablation("text only", _run(modalities="text")),
+    "no-domain-projections": Ablation("one projection for all domains", _model(domain_projections=False)),
+    "no-fusion": Ablation("no fusion of picture and words", _model(fusion="none")),
+    "no-classification": Ablation("no classification loss", _run(classification=0.0)),
+    "classification": Ablation("with the classification loss", _run(classification=1.0)),
+    "whole-frame": Ablation("whole frame in place of regions", _model(regions=0)),
+    "raw-text": Ablation("raw ASR text in place of keywords", _run(live_text="raw")),
+    "no-live-text": Ablation("no text in the live domain (the paper's choice)", _run(live_text="none")),
+    "no-guidance": Ablation("words do not guide the attention over regions", _model(guided=False)),
+    "integration-transformer": Ablation(
+        "the paper's integration transformer in place of attention over frame × region", _model(temporal="transformer")
+    ),
+    "fusion-transformer": Ablation(
+        "the paper's fusion encoder in place of a weighted sum", _model(fusion="transformer")
+    ),
+    "random-start": Ablation("projections start at random", _run(start="random")),
+}
+
+
+def chosen(name: str, base: TrainConfig) -> list[str]:
+    """The ablations of a name, `full` first; for "all" those that change anything.
+
+    Raises:
+        UserError: There is no such ablation.
+    """
+    if name != "all":
+        if name not in ABLATIONS:
+            raise UserError(f"no ablation {name!r}; choose all or one of {', '.join(ABLATIONS)}")
+        return list(dict.fromkeys([FULL, name]))
+    return [n for n, one in ABLATIONS.items() if n == FULL or one.standard or one.change(base) != base]
+
+
+def run(name: str, base: TrainConfig, data: str, out: Path, options: Options, learn: Train) -> Figures:
+    """Trains and measures one ablation with one seed, or finds what an earlier call kept.
+
+    Args:
+        name: Of `ABLATIONS`.
+        base: The full configuration; its seed counts.
+        data: The data.
+        out: Folder of all ablations.
+        options: Which items are looked at.
+        learn: Writes the artefact of a configuration into a folder, or finds it there.
+    """
+    ablation = ABLATIONS[name]
+    config = ablation.change(base)
+    # The frozen towers are measured on the regions of a model that has a finder, or needs none.
+    owners = (name,) if ablation.standard is None else (FULL, "whole-frame")
+    owner = next(n for n in owners if ABLATIONS[n].change(base) == config)
+    folder = out / name / f"seed-{base.seed}"
+    what = _identity(name, config, data, options)
+    kept = folder / "figures.json"
+    if kept.is_file():
+        figures: Figures = json.loads(kept.read_text(encoding="utf-8"))
+        if figures["what"] == what:
+            return figures
+    began = time.monotonic()
+    artefact = trained(owner, base, data, out, learn)
+    seconds = time.monotonic() - began
+    describer = Describer(Encoder(artefact, options.device))
+    items, _ = read_items(describer, data, options.cache or out / "cache", options)
+    if ablation.standard is None:
+        items = as_heard(items, config.live_text, config)
+        space = embedded(describer.model, items, describer.device)
+    else:
+        space = frozen(items, ablation.standard)
+    found = {kind: six(space.of(kind), describer.device) for kind in ("fused", "vision")}
+    figures = {
+        "what": what,
+        "name": name,
+        "seed": base.seed,
+        "train_s": seconds if ablation.standard is None else 0.0,
+        "mean_r1": {kind: mean_r1(one) for kind, one in found.items()},
+        "retrieval": {kind: retrieval_figures(one, items) for kind, one in found.items()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return figures
+
+
+def trained(name: str, base: TrainConfig, data: str, out: Path, learn: Train) -> Path:
+    """The folder of an ablation's artefact; trained, or trained to its end, if it is not there yet."""
+    config = ABLATIONS[name].change(base)
+    folder = out / name / f"seed-{base.seed}" / "model"
+    note = folder.parent / "configuration.json"
+    what = json.loads(json.dumps([asdict(config), data]))
+    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != what:
+        shutil.rmtree(folder, ignore_errors=True)  # of another configuration: training would refuse its checkpoints
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
+    learn(config, data, folder)
+    return folder
+
+
+def _identity(name: str, config: TrainConfig, data: str, options: Options) -> list[Any]:
+    """All that the figures of an ablation depend on, as it comes back from JSON."""
+    what: list[Any] = json.loads(json.dumps([name, asdict(config), data, options.split, asdict(options.sampling)]))
+    return what
+
+
+def learn_with(options: Options, cache: Path) -> Train:
+    """Trains as `cope.train` does.
+
+    Args:
+        options: Say on which device.
+        cache: Where what frozen towers see of rendered products is kept. All ablations share it: it is most of the
+            time of a training.
+    """
+
+    def learn(config: TrainConfig, data: str, folder: Path) -> None:
+        train(config, folder.parent.parent.name, data, folder, device.choose(options.device), cache)
+
+    return learn
+
+
+def table(runs: Sequence[Figures]) -> list[Figures]:
+    """One row for each ablation, over its seeds, with the difference to the full model of the same seed."""
+    full = {one["seed"]: one for one in runs if one["name"] == FULL}
+    rows = []
+    for name, ablation in ABLATIONS.items():
+        mine = [one for one in runs if one["name"] == name and one["seed"] in full]
+        if not mine:
+            continue
+        means = [one["mean_r1"]["fused"] for one in mine]
+        over = [one["mean_r1"]["fused"] - full[one["seed"]]["mean_r1"]["fused"] for one in mine]
+        ways = [way for way in mine[0]["retrieval"]["fused"] if way != "mean"]
+        rows.append(
+            {
+                "name": name,
+                "says": ablation.says,
+                "seeds": [one["seed"] for one in mine],
+                "r1": float(np.mean(means)),
+                "r1_spread": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+                "over_full": float(np.mean(over)),
+                "over_full_spread": float(np.std(over, ddof=1)) if len(over) > 1 else None,
+                "vision_r1": float(np.mean([one["mean_r1"]["vision"] for one in mine])),
+                "directions": {
+                    way: float(np.mean([one["retrieval"]["fused"][way]["r1"] for one in mine])) for way in ways
+                },
+                "train_s": float(np.mean([one["train_s"] for one in mine])),
+            }
+        )
+    return rows
+
+
+def ablate(
+    name: str, base: TrainConfig, seeds: int, data: str, out: Path, options: Options, learn: Train
+) -> list[Figures]:
+    """Runs one ablation or all with some seeds, and writes the report on all that is in the folder."""
+    names = chosen(name, base)
+    configs = [replace(base, seed=base.seed + number) for number in range(seeds)]
+    for config in configs:
+        for one in names:
+            figures = run(one, config, data, out, options, learn)
+            line = f"{one}, seed {config.seed}: mean R@1 {figures['mean_r1']['fused']:.3f}"
+            print(line, file=sys.stderr, flush=True)
+    rows = table(_all_there(out, configs, data, options))
+    artefact = trained(FULL, base, data, out, learn)
+    evaluate(artefact, data, out, options, ablations=rows)
+    return rows
+
+
+def _all_there(out: Path, configs: Sequence[TrainConfig], data: str, options: Options) -> list[Figures]:
+    """What this call and earlier ones measured of the same data and configuration."""
+    found: list[Figures] = []
+    for name, ablation in ABLATIONS.items():
+        for config in configs:
+            file = out / name / f"seed-{config.seed}" / "figures.json"
+            if file.is_file():
+                figures: Figures = json.loads(file.read_text(encoding="utf-8"))
+                if figures["what"] == _identity(name, ablation.change(config), data, options):
+                    found.append(figures)
+    return found
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m cope.ablations", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("name", help=f"all, or one of {', '.join(ABLATIONS)}")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the report")
+    parser.add_argument("--preset", default="cope-mini", help=f"one of {', '.join(PRESETS)} (default: cope-mini)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with fields that the preset has otherwise")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the full configuration")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="trainings of each, from the preset's seed on (default: 1)"
+    )
+    add_data_options(parser)
+    args = parser.parse_args()
+    try:
+        if args.seeds < 1:
+            raise UserError(f"--seeds {args.seeds}: give 1 or more")
+        options = options_of(args, Protocol(seed=args.seed))
+        base = configuration(args.preset, args.config, args.set)
+        learn = learn_with(options, args.cache or args.out / "cache")
+        rows = ablate(args.name, base, args.seeds, args.data, args.out, options, learn)
+    except UserError as error:
+        sys.exit(f"cope.ablations: {error}")
+    except Stopped as stopped:
+        print(f"cope.ablations: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signum)
+    for row in rows:
+        print(f"{row['name']:26s} mean R@1 {row['r1']:.3f}  over full {row['over_full']:+.3f}")
+    print(args.out / "report.html")
+
+
+if __name__ == "__main__":
+    main()
