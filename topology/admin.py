@@ -14,17 +14,21 @@ from topology.topics import TOPICS
 
 _log = logging.getLogger(__name__)
 
+# For a command that somebody waits for: a broker that restarts is back within seconds; longer, it is a wrong address.
+PATIENCE_S = 15.0
+
 _LEADER_POLL_S = 0.1
 _LEADER_POLLS = 100  # a healthy cluster elects leaders within a second; after 10 s something is wrong
 
 
-async def create_topics(settings: Settings) -> list[str]:
+async def create_topics(settings: Settings, give_up_s: float | None = None) -> list[str]:
     """Creates the topics that the broker does not have yet and returns their names, without the prefix.
 
-    Waits with back-off while the broker is down.
+    Waits with back-off while the broker is down, no longer than `give_up_s` if that is given.
 
     Raises:
-        UserError: The broker refuses, or has a topic with another number of partitions than the settings.
+        UserError: The broker refuses, has a topic with another number of partitions than the settings, or has not
+            answered for `give_up_s`.
     """
 
     async def attempt() -> list[str]:
@@ -33,7 +37,22 @@ async def create_topics(settings: Settings) -> list[str]:
         except (KafkaError, OSError) as error:
             raise Unavailable(f"the broker at {settings.broker} does not answer: {describe(error)}") from error
 
-    return await retrying(attempt, f"create topics at {settings.broker}")
+    try:
+        async with asyncio.timeout(give_up_s):
+            return await retrying(attempt, f"create topics at {settings.broker}")
+    except TimeoutError:
+        raise UserError(
+            f"the broker at {settings.broker} does not answer: start it, or set COPE_BROKER to where it is"
+        ) from None
+
+
+async def require_topics(settings: Settings) -> None:
+    """Creates missing topics, for a command that somebody waits for: it gives up after `PATIENCE_S`.
+
+    Raises:
+        UserError: As `create_topics`.
+    """
+    await create_topics(settings, PATIENCE_S)
 
 
 async def _create(settings: Settings) -> list[str]:

@@ -4,6 +4,7 @@ Commands import what they need when they run, so that `--help` does not wait for
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,17 @@ def _servers() -> "Settings":
     return settings
 
 
+def _tool() -> "Settings":
+    """Returns the settings, for a command that ends by itself: what goes wrong on the way is told once, at the end."""
+    settings = _servers()
+    from topology.logs import setup_logging
+
+    setup_logging(settings.model_copy(update={"log_level": "error"}))
+    # It says at each try that the broker is not there.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    return settings
+
+
 @cli.command()
 @click.argument("role", type=click.Choice(ROLES))
 def worker(role: Role) -> int:
@@ -106,7 +118,7 @@ def index(catalog: Path, inline: bool, wait: bool) -> int:
     """
     from workers.publish import publish_catalog
 
-    return asyncio.run(publish_catalog(_servers(), catalog, inline=inline, wait=wait))
+    return asyncio.run(publish_catalog(_tool(), catalog, inline=inline, wait=wait))
 
 
 @cli.group()
@@ -114,7 +126,7 @@ def streams() -> None:
     """Announce, end and list live streams."""
 
 
-@streams.command("add")
+@streams.command("add", short_help="Announce that a stream is live.")
 @click.argument("stream_id")
 @click.argument("url")
 @click.option("--language", help="The host's language, e.g. en or zh; detected if not given.")
@@ -125,17 +137,17 @@ def streams_add(stream_id: str, url: str, language: str | None, products: str | 
     from workers.publish import announce
 
     bag = tuple(part.strip() for part in products.split(",") if part.strip()) if products else None
-    asyncio.run(announce(_servers(), stream_id, url, language=language, product_ids=bag, realtime=realtime))
+    asyncio.run(announce(_tool(), stream_id, url, language=language, product_ids=bag, realtime=realtime))
     click.echo(f"{stream_id}: announced")
 
 
-@streams.command("end")
+@streams.command("end", short_help="Announce that a stream is over.")
 @click.argument("stream_id")
 def streams_end(stream_id: str) -> None:
     """Announce that STREAM_ID is over: its capture stops, its sightings end."""
     from workers.publish import announce_end
 
-    asyncio.run(announce_end(_servers(), stream_id))
+    asyncio.run(announce_end(_tool(), stream_id))
     click.echo(f"{stream_id}: ended")
 
 
@@ -145,7 +157,7 @@ def streams_list(as_json: bool) -> None:
     """List announced streams with the state of their capture."""
     from workers.publish import list_streams
 
-    for line in asyncio.run(list_streams(_servers(), as_json=as_json)):
+    for line in asyncio.run(list_streams(_tool(), as_json=as_json)):
         click.echo(line)
 
 
@@ -154,13 +166,13 @@ def topics() -> None:
     """Manage the topics of the flow."""
 
 
-@topics.command("create")
+@topics.command("create", short_help="Create the topics that are missing.")
 def topics_create() -> None:
     """Create the topics that are missing, with the partitions and retention of the design."""
-    from topology.admin import create_topics
+    from topology.admin import require_topics
     from topology.topics import TOPICS
 
-    asyncio.run(create_topics(_servers()))
+    asyncio.run(require_topics(_tool()))
     click.echo(f"{len(TOPICS)} topics are there")
 
 

@@ -8,7 +8,7 @@ import msgspec
 from PIL import Image
 from rich.progress import Progress
 
-from topology.admin import create_topics
+from topology.admin import require_topics
 from topology.errors import UserError
 from topology.log import Producer, end_offsets, read_partition
 from topology.records import PageImage, ProductPage, StreamAnnounced, StreamStatus
@@ -45,7 +45,7 @@ async def publish_catalog(settings: Settings, path: Path, *, inline: bool, wait:
     pages = read_catalog(path, check_images=True)
     if inline:
         pages = [with_inline_images(page) for page in pages]
-    await create_topics(settings)
+    await require_topics(settings)
     offsets = await publish_pages(settings, pages)
     print(f"{path}: {len(pages)} products published")
     if not wait:
@@ -132,7 +132,7 @@ async def list_streams(settings: Settings, *, as_json: bool) -> list[str]:
 
 
 async def _send_announcement(settings: Settings, announcement: StreamAnnounced) -> None:
-    await create_topics(settings)
+    await require_topics(settings)
     producer = Producer(settings)
     try:
         await producer.send(LIVE_STREAMS, announcement.stream_id, announcement)
@@ -143,7 +143,7 @@ async def _send_announcement(settings: Settings, announcement: StreamAnnounced) 
 async def _announced(settings: Settings) -> tuple[dict[str, StreamAnnounced], dict[str, StreamStatus]]:
     announced: dict[str, StreamAnnounced] = {}
     statuses: dict[str, StreamStatus] = {}
-    await create_topics(settings)
+    await require_topics(settings)
     for partition in await end_offsets(settings, LIVE_STREAMS):
         async for record in read_partition(settings, LIVE_STREAMS, partition, StreamAnnounced):
             if record.value is not None:
