@@ -12,7 +12,18 @@ from topology.settings import Settings
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "data", "color_message"}
 
 # They log each connection and rebalance step at INFO; what matters of it is logged by us.
-_NOISY = ("faust", "mode", "aiokafka", "kafka", "asyncio", "aiohttp.access", "faster_whisper", "httpx", "qdrant_client")
+_NOISY = (
+    "faust",
+    "mode",
+    "aiokafka",
+    "kafka",
+    "asyncio",
+    "aiohttp.access",
+    "faster_whisper",
+    "httpx",
+    "qdrant_client",
+    "torch",
+)
 
 
 REPEAT_AFTER_S = 10.0  # a client that reconnects says so ten times a second

@@ -66,3 +66,10 @@ def test_a_library_that_repeats_itself_is_heard_every_ten_seconds() -> None:
     assert heard("workers.x", "ours") and heard("workers.x", "ours")
     now = 10.0
     assert heard("aiokafka", "cannot connect")
+
+
+def test_what_torch_tells_at_its_end_is_left_out() -> None:
+    out = io.StringIO()
+    setup_logging(Settings(_env_file=None), out)
+    logging.getLogger("torch._subclasses.fake_tensor").info("  cache_hits: 0")
+    assert out.getvalue() == ""
