@@ -6,29 +6,37 @@ Status 0: done. 1: something failed on the way. 2: a mistake that the user can m
 
 import sys
 
-import click
-
-import cope.errors
-import topology.errors
-from workers.cli import cli
-
 
 def main() -> None:
     """Runs `cope-live` and exits."""
     try:
-        status = cli(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (topology.errors.UserError, cope.errors.UserError) as error:
-        print(f"cope-live: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
+        sys.exit(_run())
+    except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `cope-live … | head` closed the pipe
         sys.stderr.close()
         sys.exit(141)
-    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _run() -> int:
+    # Imported here: Ctrl-C must end the process quietly while they are imported, too.
+    import click
+
+    import cope.errors
+    import topology.errors
+    from workers.cli import cli
+
+    try:
+        status = cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (topology.errors.UserError, cope.errors.UserError) as error:
+        print(f"cope-live: {error}", file=sys.stderr)
+        return 2
+    except click.Abort:
+        return 130
+    return status if isinstance(status, int) else 0
 
 
 if __name__ == "__main__":
