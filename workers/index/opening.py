@@ -1,7 +1,9 @@
 """Which index the settings ask for."""
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from topology.errors import Unavailable, UserError
 from topology.settings import Settings
 from workers.index.base import Index
 
@@ -17,15 +19,20 @@ async def open_index(settings: Settings, model_version: str) -> Index:
         model_version: The model whose vectors the caller has.
 
     Raises:
-        UserError: The folder cannot be used, or the index holds vectors of another model.
+        UserError: The server's address is none, the folder cannot be used, or the index holds vectors of another
+            model.
         Unavailable: The server does not answer.
     """
     # Imported here: each takes a while to load, and a process needs one of them.
     if settings.qdrant_url:
         from workers.index.server import ServerIndex, connect
 
+        _check_url(settings)
         server = ServerIndex(connect(settings), settings.index_alias, model_version)
-        await server.open()
+        try:
+            await server.open()
+        except Unavailable as error:
+            raise Unavailable(f"{settings.qdrant_url}: {error}") from error
         return server
     from workers.index.edge import EdgeIndex
 
@@ -36,4 +43,14 @@ async def open_server_to_fill(settings: Settings, model_version: str) -> "Server
     """Returns the Qdrant server's collection that pages of this model belong into: see `server.open_to_fill`."""
     from workers.index.server import connect, open_to_fill
 
-    return await open_to_fill(connect(settings), settings.index_alias, model_version)
+    _check_url(settings)
+    try:
+        return await open_to_fill(connect(settings), settings.index_alias, model_version)
+    except Unavailable as error:
+        raise Unavailable(f"{settings.qdrant_url}: {error}") from error
+
+
+def _check_url(settings: Settings) -> None:
+    address = urlsplit(settings.qdrant_url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise UserError(f"setting COPE_QDRANT_URL names `{settings.qdrant_url}`: write it as http://host:6333")
