@@ -50,7 +50,8 @@ def simulate_command(
     if size:
         changes["size"] = parse_size(size)
     recipe = dataclasses.replace(recipe, **changes)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"rendering {out}", total=None)
         made = simulate(
             catalog,
