@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 from cope.encoder import Encoder
-from topology.admin import create_topics
+from topology.admin import require_topics
 from topology.embedded import EmbeddedBroker
 from topology.errors import UserError
 from topology.logs import setup_logging
@@ -26,7 +26,7 @@ from workers.publish import announce, announce_end, publish_pages
 from workers.roles import create_worker
 from workers.watch.following import Following
 from workers.watch.progress import StreamProgress, WatchProgress
-from workers.watch.view import View, create_view, media_time
+from workers.watch.view import View, counted, create_view, media_time
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class WatchResult:
         """One line for people."""
         speed = self.media_ms / 1000 / max(self.seconds, 0.001)
         return (
-            f"{self.sightings} sightings in {media_time(self.media_ms)} of streams, "
+            f"{counted(self.sightings, 'sighting')} in {media_time(self.media_ms)} of streams, "
             f"looked at in {self.seconds:.0f} s: {speed:.1f} × real time"
         )
 
@@ -68,6 +68,9 @@ _ONE_PROCESS = {"stream_partitions": 1, "product_partitions": 1}
 # `watch` ends when its sources end, and few live servers say so: with a platform's patience it would sit for minutes.
 _GIVE_UP_S = 20.0
 
+# When one role cannot start, how long the others may take to have started, so that they stop in order.
+_START_END_S = 10.0
+
 
 def name_sources(sources: Sequence[str]) -> dict[str, str]:
     """Returns stream ids and URLs of sources written as SOURCE or NAME=SOURCE.
@@ -78,7 +81,7 @@ def name_sources(sources: Sequence[str]) -> dict[str, str]:
     named: dict[str, str] = {}
     for source in sources:
         name, equals, url = source.partition("=")
-        if not equals or any(mark in name for mark in "/:."):
+        if not equals or any(mark in name for mark in "/:.") or Path(source).exists():
             path = urlsplit(source).path if "://" in source else source
             name, url = PurePosixPath(path).stem or source, source
         if name in named:
@@ -103,6 +106,8 @@ async def watch(
         KeyboardInterrupt: Stopped by Ctrl-C, after everything was taken down.
     """
     named = name_sources(sources)
+    if events_path is not None:
+        _keep_inputs(events_path, [catalog, *map(Path, named.values())])
     # Pictures and speech share the cores: with all of them for each, threads that wait in busy loops slow both.
     ours = {"reconnect_give_up_s": _GIVE_UP_S, "threads": max(1, (os.cpu_count() or 2) // 2)}
     settings = settings.model_copy(update={k: v for k, v in ours.items() if k not in settings.model_fields_set})
@@ -138,8 +143,9 @@ async def _run(
         # After the view, which takes over standard error; only what goes wrong, unless more is asked for.
         quiet = {} if "log_level" in settings.model_fields_set else {"log_level": "warning"}
         setup_logging(settings.model_copy(update=quiet))
-        view.say(f"{len(pages)} products, {len(streams)} streams, model {encoder.version}: starting")
-        await create_topics(settings)
+        products, rooms = counted(len(pages), "product"), counted(len(streams), "stream")
+        view.say(f"{products}, {rooms}, model {encoder.version}: starting")
+        await require_topics(settings)
         following = await stack.enter_async_context(Following(settings, progress, view, events))
         # The catalogue before the streams: what a window is compared with must not depend on how fast pages are
         # encoded.
@@ -175,7 +181,11 @@ async def _start_workers(stack: AsyncExitStack, settings: Settings, encoder: Enc
     await workers[0].start()
     starting = [asyncio.create_task(worker.start()) for worker in workers[1:]]
     try:
-        await asyncio.gather(*starting)
+        done, others = await asyncio.wait(starting, return_when=asyncio.FIRST_EXCEPTION)
+        if others:  # aiokafka forgets to close the connections of a start that is cancelled
+            await asyncio.wait(others, timeout=_START_END_S)
+        for task in done:
+            task.result()
     finally:  # if one fails, the others must not go on while everything is taken down
         for task in starting:
             task.cancel()
@@ -204,6 +214,12 @@ async def _end_if_open(settings: Settings, stream: StreamProgress) -> None:
     """On a broker that outlives this process, a stream that we announced must not be captured for ever."""
     if not stream.finished:
         await announce_end(settings, stream.stream_id)
+
+
+def _keep_inputs(events: Path, inputs: list[Path]) -> None:
+    for path in inputs:
+        if events.exists() and path.exists() and events.samefile(path):
+            raise UserError(f"{events}: events would overwrite this input: name another file with --events")
 
 
 def _open_events(path: Path) -> TextIO:

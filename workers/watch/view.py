@@ -48,9 +48,19 @@ def media_time(ms: int) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def counted(number: int, what: str) -> str:
+    """Returns a number of things in words: `1 stream`, `2 streams`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _one_line(text: str) -> str:
+    """Returns a catalogue's text without line breaks and without what would steer a terminal."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())
+
+
 def describe(event: ProductDetected, titles: Mapping[str, str]) -> str | None:
     """Returns an event as a line for people; None for updates, which only say that a product is still on."""
-    title = titles.get(event.product_id, event.product_id)
+    title = _one_line(titles.get(event.product_id, event.product_id))
     if event.status == "started":
         heard = f", heard {', '.join(map(repr, event.evidence.keywords[:3]))}" if event.evidence.keywords else ""
         return (
@@ -90,13 +100,16 @@ class PlainView:
 class LiveView:
     """A table of streams that stays in place, the newest lines under it."""
 
-    def __init__(self, progress: WatchProgress, titles: Mapping[str, str]) -> None:
+    def __init__(self, progress: WatchProgress, titles: Mapping[str, str], console: Console | None = None) -> None:
         self._progress = progress
         self._titles = titles
         self._recent: deque[str] = deque(maxlen=_RECENT_LINES)
         self._started = time.monotonic()
         self._live = Live(
-            get_renderable=self._render, console=Console(), refresh_per_second=_REFRESHES_PER_SECOND, transient=False
+            get_renderable=self._render,
+            console=console or Console(),
+            refresh_per_second=_REFRESHES_PER_SECOND,
+            transient=False,
         )
 
     def start(self) -> None:
@@ -118,8 +131,9 @@ class LiveView:
 
     def _render(self) -> Group:
         table = Table(expand=True, box=None, pad_edge=False)
-        for heading, ratio in (("stream", 2), ("state", 1), ("media", 2), ("", 3), ("× real time", 1), ("on now", 5)):
-            table.add_column(heading, ratio=ratio, no_wrap=True)
+        # State and figures are never cut; the other columns share what a narrow terminal has left.
+        for heading, ratio in (("stream", 2), ("state", 0), ("media", 0), ("", 3), ("× real time", 0), ("on now", 5)):
+            table.add_column(heading, ratio=ratio or None, no_wrap=True)
         for stream in self._progress.streams.values():
             table.add_row(*self._row(stream))
         return Group(table, Text(""), *(Text(line, no_wrap=True, overflow="ellipsis") for line in self._recent))
@@ -128,6 +142,6 @@ class LiveView:
         total = f" / {media_time(stream.duration_ms)}" if stream.duration_ms else ""
         bar = ProgressBar(total=stream.duration_ms, completed=stream.processed_ms) if stream.duration_ms else ""
         speed = stream.processed_ms / 1000 / max(time.monotonic() - self._started, 0.1)
-        on = ", ".join(f"{self._titles.get(p, p)} {c:.2f}" for p, c in stream.on.items()) or "–"
+        on = ", ".join(f"{_one_line(self._titles.get(p, p))} {c:.2f}" for p, c in stream.on.items()) or "–"
         state = Text("finished" if stream.finished and not stream.failed else stream.state)
         return stream.stream_id, state, media_time(stream.processed_ms) + total, bar, f"{speed:.1f}", on

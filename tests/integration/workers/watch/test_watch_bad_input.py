@@ -166,6 +166,41 @@ def test_an_events_file_that_cannot_be_written(refused: Refused, tmp_path: Path)
     assert "events.jsonl" in line
 
 
+@pytest.mark.parametrize("option", ["source", "catalog"])
+def test_an_events_file_that_would_overwrite_what_is_read(refused: Refused, tmp_path: Path, option: str) -> None:
+    stream, catalog = tmp_path / "room.mp4", write_catalog(tmp_path, product(tmp_path))
+    stream.write_bytes(STREAM.read_bytes())
+    target = stream if option == "source" else catalog
+    before = target.read_bytes()
+    assert str(target) in refused("watch", stream, "--catalog", catalog, "--events", target)
+    assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [["index", CATALOG], ["topics", "create"], ["streams", "list"]])
+def test_a_broker_that_does_not_answer(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, command: list[object]
+) -> None:
+    monkeypatch.setattr("topology.admin.PATIENCE_S", 0.5)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("COPE_BROKER", address)
+        line = refused(*command)
+    assert address in line
+    assert "COPE_BROKER" in line
+
+
+def test_an_index_folder_that_cannot_be_used(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COPE_INDEX_DIR", "/proc/no-such-folder")
+    line = refused("watch", STREAM, "--catalog", CATALOG)
+    assert "/proc/no-such-folder" in line
+    assert "COPE_INDEX_DIR" in line
+
+
+def test_a_simulation_that_cannot_be_written(refused: Refused, tmp_path: Path) -> None:
+    assert "x.avi" in refused("simulate", CATALOG, "--out", tmp_path / "x.avi")
+
+
 def test_a_setting_that_cannot_be(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COPE_THRESHOLD", "2")
     assert "COPE_THRESHOLD" in refused("config")

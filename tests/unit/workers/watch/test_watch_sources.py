@@ -35,3 +35,9 @@ def test_an_equals_sign_in_a_path_is_no_name() -> None:
 def test_two_sources_of_one_name_are_refused_with_the_mend() -> None:
     with pytest.raises(UserError, match=r"would both be called 'a'.*other="):
         name_sources(["/x/a.mp4", "/y/a.mp4"])
+
+
+def test_a_file_that_is_there_is_no_name_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("take=2.mp4").touch()
+    assert name_sources(["take=2.mp4"]) == {"take=2": str(tmp_path / "take=2.mp4")}
