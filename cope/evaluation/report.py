@@ -158,8 +158,8 @@ def _retrieval(page: Page, figures: Figures) -> None:
     )
     page.note(
         "Frozen descriptors are averaged by salience and L2-normalised, text vectors put beside them. The frozen "
-        "columns above are of those standardised over all items. Standardising each domain by itself takes the gap "
-        "between domains away; it uses the evaluated items, which no service knows in advance."
+        "columns above are of those standardised over all items. Means and spreads are those of the evaluated items. "
+        "Standardising each domain by itself takes the gap between domains away."
     )
 
 

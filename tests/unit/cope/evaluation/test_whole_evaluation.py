@@ -9,7 +9,10 @@ import pytest
 import torch
 from shop import Shop
 
+from cope import artefact
 from cope import evaluate as command
+from cope.backbones import text_tower, vision_tower
+from cope.config import ModelConfig
 from cope.data.items import Picture
 from cope.encoder import Encoder, PageInput, WindowInput
 from cope.errors import UserError
@@ -19,7 +22,8 @@ from cope.evaluation.describing import Describer
 from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, NAMED, RAW
 from cope.evaluation.space import embedded, frozen
 from cope.evaluation.suite import Protocol
-from cope.modeling import DOMAINS
+from cope.modeling import DOMAINS, CopeModel
+from cope.scoring import UNCALIBRATED
 from cope.views import NOBODY
 
 
@@ -46,6 +50,35 @@ def test_items_become_vectors_as_in_service(folder, describer, tmp_path):
     window = WindowInput(encoder.encode_frames(frames), data.keywords["live"][row])
     ours = space.fused["live"].vectors[space.fused["live"].rows.tolist().index(row)]
     np.testing.assert_allclose(ours.numpy(), encoder.encode_windows([window])[0], atol=4e-3)
+
+
+def test_frames_that_see_one_another_do_so_here_as_in_service(hub, tmp_path):
+    config = ModelConfig(
+        vision=str(hub["x_clip"]),
+        text=str(hub["bert"]),
+        dim=16,
+        crop_pixels=32,
+        regions=0,
+        temporal="transformer",
+        fusion="transformer",
+        guided=False,
+        tuning="full",
+    )
+    vision, text = (opened(name, "full") for opened, name in ((vision_tower, config.vision), (text_tower, config.text)))
+    torch.manual_seed(0)
+    model = CopeModel(config, (), vision.descriptor_width, text.width)
+    artefact.save(tmp_path / "m", "m", config, model.state_dict(), UNCALIBRATED, towers=(vision, text))
+    encoder, shop = Encoder(tmp_path / "m", "cpu"), Shop()
+    describer = Describer(encoder)
+    data, about = read(describer, shop, tmp_path)
+    assert about["finder_recall"] is None
+    row = data.items["live"].index("live-2-0")
+    clip = shop.items(2, "live")[0]
+    frames = [shop.pictures(clip)[at] for at in (0, 2, 4)]
+    window = WindowInput(encoder.encode_frames(frames), data.keywords["live"][row])
+    side = embedded(describer.model, data, torch.device("cpu")).fused["live"]
+    ours = side.vectors[side.rows.tolist().index(row)].numpy()
+    np.testing.assert_allclose(ours, encoder.encode_windows([window])[0], atol=4e-3)
 
 
 def test_descriptors_are_kept_and_found_again(describer, tmp_path):
