@@ -51,13 +51,15 @@ class Following:
         Args:
             failures: Raise when a worker fails; that error is raised here.
         """
-        finished = asyncio.create_task(self._wait_finished())
-        watched = {finished, *self._tasks, *(asyncio.ensure_future(failure) for failure in failures)}
-        done, pending = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending - set(self._tasks):
-            task.cancel()
-        for task in done:
-            task.result()
+        ours = [asyncio.ensure_future(work) for work in (self._wait_finished(), *failures)]
+        try:
+            done, _ = await asyncio.wait([*ours, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in ours:
+                task.cancel()
+            await asyncio.gather(*ours, return_exceptions=True)
 
     async def _wait_finished(self) -> None:
         await self._finished.wait()
