@@ -36,7 +36,7 @@ class Record:
             "name": name,
             "config": asdict(config),
             "seed": config.seed,
-            "started": [*self._before(), datetime.now(UTC).isoformat(timespec="seconds")],
+            "started": [*self._starts(), datetime.now(UTC).isoformat(timespec="seconds")],
             "command": sys.argv,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
             "processes": processes,
@@ -55,12 +55,23 @@ class Record:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._path, lambda file: file.write((json.dumps(self._content, indent=2) + "\n").encode()))
 
-    def _before(self) -> list[str]:
+    def figures_of(self, config: TrainConfig, data: dict[str, Any]) -> dict[str, float] | None:
+        """The figures of a run of this configuration on these data that was completed here before; else None."""
+        found = self._before()
+        same = found.get("config") == asdict(config) and found.get("data") == data and "sha256" in found
+        return dict(found["figures"]) if same else None
+
+    def _starts(self) -> list[str]:
+        found = self._before()
+        return [] if "sha256" in found else [str(one) for one in found.get("started", ())]
+
+    def _before(self) -> dict[str, Any]:
+        """What an earlier run has written; nothing if there is none, or it is none of this release's."""
         try:
             found = json.loads(self._path.read_text(encoding="utf-8"))
-            return [str(one) for one in found["started"]] if "sha256" not in found else []
-        except (OSError, ValueError, KeyError, TypeError):
-            return []
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 def git_commit() -> str | None:

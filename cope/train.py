@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from cope import artefact, fit
 from cope.backbones import TextTower, VisionTower
 from cope.card import model_card
+from cope.checkpoint import full_disk
 from cope.config import PRESETS, ModelConfig, TrainConfig, from_dict, from_toml, preset
 from cope.data.items import Source, open_source
 from cope.data.rendered import RenderedSource
@@ -61,12 +62,19 @@ def train(
     source = open_source(data)
     trainer = Trainer(config, out, device, source.fingerprint)  # refuses the checkpoints of another run
     record = Record(out, name, config, device, world())
-    about = {"data": {"path": data, "name": source.name, "products": len(source), "sha256": source.fingerprint}}
+    about = {"path": data, "name": source.name, "products": len(source), "sha256": source.fingerprint}
+    done = record.figures_of(config, about)
+    if done is not None and (out / "config.json").is_file():
+        # The artefact may have been calibrated since; that is not to be lost.
+        trainer.log.say(f"{out} is trained already; remove {trainer.checkpoints.folder.parent} to train it anew")
+        return done
     if rank() == 0:
-        record.add(**about)
+        record.add(data=about)
 
     towers: tuple[VisionTower, TextTower] | None = None
     if isinstance(source, RenderedSource) and config.model.tuning == "frozen":
+        if world() > 1:
+            raise UserError("frozen towers on a folder of objects train in one process, in minutes; leave torchrun out")
         # Frozen towers see each rendered product once; what they see is kept in OUT/cache.
         model, figures = fit.train_rendered(trainer, config, Path(data), cache or out / "cache"), {}
     else:
@@ -81,7 +89,8 @@ def train(
     if rank() == 0:
         digest = artefact.save(out, name, config.model, _on_cpu(model), UNCALIBRATED, towers=towers)
         card = model_card(name, config, source.name, len(source), figures)
-        (out / "README.md").write_text(card, encoding="utf-8")
+        with full_disk(out):
+            (out / "README.md").write_text(card, encoding="utf-8")
         record.add(figures=figures, sha256=digest, skipped=source.counts.as_dict())
         trainer.log.say(f"data: {source.counts}")
     return figures

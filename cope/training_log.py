@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+from cope.checkpoint import write_whole
+
 # In a log without a terminal: a line per twentieth of a stage, and at least one in so many seconds.
 LINES_PER_STAGE = 20
 QUIET_S = 60.0
@@ -203,7 +205,7 @@ def _drop(path: Path, stage: str, step: int) -> None:
             continue
         if values["stage"] != stage or values["step"] <= step:
             kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")
+    write_whole(path, lambda file: file.write("".join(kept).encode()))
 
 
 def _board(folder: Path) -> Any:

@@ -131,6 +131,12 @@ def test_the_paper_preset_trains_on_rope_resumes_exactly_after_a_kill_and_refuse
     assert record["versions"]["torch"]
     assert len(record["data"]["sha256"]) >= 16
 
+    (tmp_path / "whole" / "calibration.json").touch()
+    before = (tmp_path / "whole" / "calibration.json").stat().st_mtime_ns
+    assert main(whole.arguments) == 0
+    assert "is trained already" in capsys.readouterr().err
+    assert (tmp_path / "whole" / "calibration.json").stat().st_mtime_ns == before
+
     killed = Command(rope, towers, tmp_path / "killed")
     process = killed.start()
     deadline = time.monotonic() + 100
@@ -153,6 +159,20 @@ def test_the_paper_preset_trains_on_rope_resumes_exactly_after_a_kill_and_refuse
     other = Command(rope, towers, tmp_path / "whole", "model.dim=8")
     assert main(other.arguments) == 2
     assert "model.dim=16 (now 8)" in capsys.readouterr().err
+
+
+def test_data_that_are_no_data_set_and_settings_that_need_others_are_one_line(
+    rope: Path, towers: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for setting, told in (
+        ("finder_steps=10", "set finder_steps=0"),
+        ("start=discriminant", "set start=random"),
+        ("model.regions=2", "set finder_from"),
+        ("model.vision=nowhere", "nowhere"),
+    ):
+        command = Command(rope, towers, tmp_path / setting, setting)
+        assert main(command.arguments) == 2
+        assert told in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_two_processes_train_together(rope: Path, towers: dict[str, Path], tmp_path: Path) -> None:
