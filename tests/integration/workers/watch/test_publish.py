@@ -1,0 +1,133 @@
+"""What the command line writes to the topics, read back from a broker."""
+
+import asyncio
+import io
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from catalog_parts import HueModel, picture, read_all, running
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from topology.errors import UserError
+from topology.log import Producer
+from topology.records import ProductPage, StreamAnnounced, StreamStatus
+from topology.settings import Settings
+from topology.topics import LIVE_STREAMS, PRODUCT_PAGES, STREAM_STATUS
+from topology.worker import Worker
+from workers.catalog.agent import build
+from workers.cli import cli
+from workers.publish import announce, announce_end, list_streams, publish_catalog
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Path:
+    rows = []
+    for name in ("red", "blue"):
+        Image.fromarray(picture(name, 900)).save(tmp_path / f"{name}.png")
+        rows.append({"product_id": name, "title": f"{name} teapot", "images": [f"{name}.png"]})
+    path = tmp_path / "catalog.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+async def streams(settings: Settings) -> dict[str, StreamAnnounced]:
+    return {record.stream_id: record for record in await read_all(settings, LIVE_STREAMS, StreamAnnounced)}
+
+
+async def test_an_announcement_says_where_and_what_the_room_sells(broker: Settings) -> None:
+    await announce(broker, "room", "rtmp://host/live/room", language="zh", product_ids=("a", "b"))
+    assert await streams(broker) == {
+        "room": StreamAnnounced(
+            stream_id="room", url="rtmp://host/live/room", language="zh", product_ids=("a", "b"), realtime=False
+        )
+    }
+
+
+async def test_the_end_of_a_stream_keeps_its_url(broker: Settings) -> None:
+    await announce(broker, "room", "rtmp://host/live/room")
+    await announce_end(broker, "room")
+    ended = (await streams(broker))["room"]
+    assert (ended.state, ended.url) == ("ended", "rtmp://host/live/room")
+
+
+async def test_a_stream_that_was_never_announced_cannot_end(broker: Settings) -> None:
+    with pytest.raises(UserError, match="room: no such stream"):
+        await announce_end(broker, "room")
+
+
+async def test_the_list_joins_announcements_with_the_state_of_their_capture(broker: Settings) -> None:
+    await announce(broker, "b", "rtmp://host/b")
+    await announce(broker, "a", "rtmp://host/a")
+    status = StreamStatus(
+        stream_id="b", epoch=2, state="stalled", announced_offset=0, reconnects=1, detail="nothing for 10 s", at_ms=1
+    )
+    async with Producer(broker) as producer:
+        await producer.send(STREAM_STATUS, "b", status)
+    first, second = await list_streams(broker, as_json=False)
+    assert first.split() == ["a", "waiting", "epoch", "0", "rtmp://host/a"]
+    assert second.split(maxsplit=5) == ["b", "stalled", "epoch", "2", "rtmp://host/b", "nothing for 10 s"]
+    rows = [json.loads(line) for line in await list_streams(broker, as_json=True)]
+    assert [(row["stream_id"], row["capture"], row["reconnects"]) for row in rows] == [
+        ("a", "waiting", 0),
+        ("b", "stalled", 1),
+    ]
+    assert rows[0]["age_s"] == -1
+    assert rows[1]["age_s"] > 0
+
+
+async def test_a_catalogue_is_published_by_path_or_with_its_pictures_inside(broker: Settings, catalog: Path) -> None:
+    assert await publish_catalog(broker, catalog, inline=False, wait=False) == 0
+    pages = await read_all(broker, PRODUCT_PAGES, ProductPage)
+    assert {page.images[0].uri for page in pages} == {str(catalog.parent / "red.png"), str(catalog.parent / "blue.png")}
+    assert not any(page.images[0].data for page in pages)
+
+    assert await publish_catalog(broker, catalog, inline=True, wait=False) == 0
+    inline = [page for page in await read_all(broker, PRODUCT_PAGES, ProductPage) if page.images[0].data]
+    assert {page.product_id for page in inline} == {"red", "blue"}
+    for page in inline:
+        pixels = np.asarray(Image.open(io.BytesIO(page.images[0].data)))
+        assert pixels.shape == (640, 640, 3)
+        assert abs(pixels.astype(int) - picture(page.product_id, 640)).mean() < 5
+
+
+async def test_index_waits_until_all_is_encoded_and_names_what_is_not(
+    broker: Settings, catalog: Path, capsys: pytest.CaptureFixture[str], until: Callable[..., Awaitable[None]]
+) -> None:
+    publishing = asyncio.create_task(publish_catalog(broker, catalog, inline=False, wait=True))
+
+    async def published() -> bool:
+        return len(await read_all(broker, PRODUCT_PAGES, ProductPage)) == 2
+
+    await until(published)
+    (catalog.parent / "blue.png").unlink()  # between publishing and encoding
+    worker = Worker("catalog", broker, serve_http=False)
+    build(worker, HueModel())  # type: ignore[arg-type]
+    async with running(worker):
+        assert await publishing == 1
+    said = capsys.readouterr().out
+    assert "2 products published" in said
+    assert "blue: " in said
+    assert "1 products indexed, 1 failed" in said
+
+
+def test_the_command_line_does_the_same(broker: Settings, catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("broker", "topic_prefix", "stream_partitions", "product_partitions", "idempotent_producer"):
+        monkeypatch.setenv(f"COPE_{name.upper()}", str(getattr(broker, name)))
+    monkeypatch.setattr("topology.logs.setup_logging", lambda settings: None)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, arguments, standalone_mode=False, catch_exceptions=False)
+
+    assert "topics are there" in run("topics", "create").output
+    assert run("index", str(catalog), "--no-wait").return_value == 0
+    assert run("streams", "add", "room", "rtmp://host/room", "--products", "red, blue,").output == "room: announced\n"
+    assert "rtmp://host/room" in run("streams", "list").output
+    assert json.loads(run("streams", "list", "--json").output)["announced"] == "live"
+    assert run("streams", "end", "room").output == "room: ended\n"
+    announced = asyncio.run(read_all(broker, LIVE_STREAMS, StreamAnnounced))
+    assert announced[0].product_ids == ("red", "blue")
+    assert announced[-1].state == "ended"
