@@ -170,6 +170,6 @@ def full_disk(path: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise UserError(
-            f"cannot write {path}: {os.strerror(error.errno or 0).lower()}; the checkpoint before it is kept, "
+            f"cannot write {path}: {os.strerror(error.errno or 0).lower()}; what lay there before is kept, "
             f"so free some space and start the same command again"
         ) from None
