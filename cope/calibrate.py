@@ -292,10 +292,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     args = parser.parse_args()
     try:
-        loaded = artefact.load(args.model)
         encoder = Encoder(args.model)
         calibration, found = calibrate(encoder, args.data, args.split, args.showings, args.seed)
-        artefact.save(artefact.locate(args.model), loaded.name, loaded.config, loaded.weights, calibration)
+        artefact.update(args.model, calibration=calibration)
     except UserError as error:
         sys.exit(f"cope.calibrate: {error}")
     print("  ".join(f"{k} {v:.3f}" for k, v in found.items()))
