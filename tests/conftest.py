@@ -121,7 +121,7 @@ Condition = Callable[[], bool | Awaitable[bool]]
 def until() -> Callable[..., Awaitable[None]]:
     """`await until(condition)` waits for a plain or async condition and fails the test when it does not come true."""
 
-    async def wait(condition: Condition, timeout_s: float = 60.0) -> None:
+    async def wait(condition: Condition, timeout_s: float = 120.0) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
             result = condition()

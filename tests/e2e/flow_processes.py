@@ -45,7 +45,7 @@ def run_cli(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=500,
         check=False,
     )
 

@@ -9,7 +9,7 @@ import pytest
 from flow_processes import CATALOG, environment, read_events
 from live_server import LiveServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 # The server does not say that a broadcast is over; after this long without a packet it is taken to be.
 PATIENCE = {"COPE_STALL_TIMEOUT_S": "6", "COPE_RECONNECT_GIVE_UP_S": "6"}
@@ -69,9 +69,9 @@ async def test_a_push_is_recognised_over_rtmp_and_over_hls(
         events = read_events(path) if path.exists() else []
         return {event["stream_id"] for event in events} == {"rtmp", "hls"}
 
-    await until(both_have_started, 150)
+    await until(both_have_started, 300)
     push.kill()
-    await until(lambda: watch.poll() is not None, 90)
+    await until(lambda: watch.poll() is not None, 180)
     assert watch.returncode == 0, log.read_text()
     events = read_events(path)
     for detection_id in {event["detection_id"] for event in events}:

@@ -68,5 +68,5 @@ def test_it_dies_with_its_parent_however_that_ends(how: signal.Signals) -> None:
         assert broker.is_running()
         parent.send_signal(how)
         parent.wait(20)
-        psutil.wait_procs([broker], timeout=20)
+        psutil.wait_procs([broker], timeout=60)
         assert not broker.is_running() or broker.status() == psutil.STATUS_ZOMBIE

@@ -34,7 +34,7 @@ async def monitor(settings: Settings):
 
 
 async def until(condition, worker: Worker):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not (result := await condition()):
             if worker.delivery.failure is not None:
                 raise worker.delivery.failure
@@ -61,7 +61,7 @@ async def stream(client, stream_id="room"):
 async def read_changes(response, count):
     """The next changes of the feed as (event, id, data)."""
     found = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while len(found) < count:
             lines = (await response.content.readuntil(b"\n\n")).decode().splitlines()
             fields = dict(line.split(": ", 1) for line in lines if line and not line.startswith(":"))

@@ -16,7 +16,7 @@ from topology.worker import Worker
 from workers.transcribe.agent import build
 from workers.transcribe.recognizer import Audio, MemoryRecognizer, Transcript
 
-ANSWER_TIMEOUT_S = 60.0
+ANSWER_TIMEOUT_S = 150.0
 
 
 def speech(start_ms: int, level: int = 0, stream_id: str = "room-1", **fields: object) -> Speech:
