@@ -1,16 +1,13 @@
 """The capture role on a broker: announcements, restarts, back-pressure, network streams from a local nginx."""
 
 import asyncio
-import shutil
-import socket
-import subprocess
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from live_server import LiveServer
 from media_files import write_video
 
 from topology.log import Follower, Producer, read_partition
@@ -19,10 +16,11 @@ from topology.settings import Settings
 from topology.topics import LIVE_FRAMES, LIVE_SPEECH, LIVE_STREAMS, LIVE_WINDOWS, STREAM_STATUS
 from topology.worker import Worker
 from workers.capture.agent import build
+from workers.capture.media import MediaSource, OpenSource
+from workers.capture.source import open_source
 
-ANSWER_TIMEOUT_S = 90.0
+ANSWER_TIMEOUT_S = 150.0
 R = TypeVar("R", bound=Record)
-NGINX_MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
 
 
 class Statuses:
@@ -54,9 +52,9 @@ class Statuses:
 
 
 @asynccontextmanager
-async def capturing(settings: Settings) -> AsyncIterator[Statuses]:
+async def capturing(settings: Settings, opener: OpenSource | None = None) -> AsyncIterator[Statuses]:
     worker = Worker("capture", settings, serve_http=False)
-    build(worker)
+    build(worker, opener)
     statuses = Statuses(settings)
     await worker.start()
     following = asyncio.create_task(statuses.follow())
@@ -175,57 +173,57 @@ async def test_what_cannot_be_played_fails_and_the_others_go_on(broker: Settings
     assert not await frames_of(broker, "gone")
 
 
+async def test_the_end_of_a_stream_that_nobody_captures_is_told_all_the_same(broker: Settings) -> None:
+    async with capturing(broker) as statuses:
+        await announce(broker, "a", "", state="ended")
+        status = await statuses.over("a")
+    assert (status.state, status.announced_offset) == ("ended", 0)
+    assert await frames_of(broker, "a") == []
+
+
+async def test_a_capture_that_breaks_down_fails_its_stream_and_no_other(broker: Settings, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 2)
+
+    def opener(url: str, seen_us: set[int] | None) -> MediaSource:
+        if "odd" in url:
+            raise ZeroDivisionError("nobody foresaw this")
+        return open_source(url, broker, seen_us)
+
+    async with capturing(broker, opener) as statuses:
+        await announce(broker, "odd", tmp_path / "odd.mp4")
+        await announce(broker, "even", path)
+        odd, even = await statuses.over("odd"), await statuses.over("even")
+    assert odd.state == "failed" and "capture broke down (ZeroDivisionError: nobody foresaw this)" in odd.detail
+    assert even.state == "ended"
+
+
+async def test_a_second_worker_takes_over_streams_where_the_first_one_was(broker: Settings, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 25)
+    names = [f"room-{number}" for number in range(6)]
+    async with capturing(broker) as statuses:
+        await announce(broker, "whole", path)
+        await statuses.over("whole")
+        for name in names:
+            await announce(broker, name, path, realtime=True)
+        for name in names:
+            await statuses.of(name, lambda status: status.sent_until_ms > 0)
+        async with capturing(broker) as more:
+            for name in names:
+                status = await more.over(name)
+                assert (status.state, status.epoch) == ("ended", 0)
+    whole = {identity(frame) for frame in await frames_of(broker, "whole")}
+    for name in names:
+        assert {identity(frame) for frame in await frames_of(broker, name)} == whole
+
+
 # ---------------------------------------------------------------------- network streams
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Nginx:
-    """nginx with its rtmp module: RTMP in and out, HLS out."""
-
-    def __init__(self, folder: Path) -> None:
-        self.rtmp, self.http = free_port(), free_port()
-        (folder / "hls").mkdir()
-        config = folder / "nginx.conf"
-        config.write_text(f"""
-            load_module {NGINX_MODULE};
-            user root; worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
-            events {{ worker_connections 64; }}
-            rtmp {{ server {{ listen 127.0.0.1:{self.rtmp}; application live {{
-                live on; publish_notify on; hls on; hls_path {folder}/hls; hls_fragment 1s; hls_playlist_length 8s;
-            }} }} }}
-            http {{
-                access_log off; client_body_temp_path {folder}/1; proxy_temp_path {folder}/2;
-                fastcgi_temp_path {folder}/3; uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
-                server {{ listen 127.0.0.1:{self.http}; location / {{ root {folder}; }} }}
-            }}
-        """)
-        self._process = subprocess.Popen(["nginx", "-c", str(config)], stderr=subprocess.DEVNULL)
-
-    def push(self, path: Path) -> subprocess.Popen[bytes]:
-        command = ["ffmpeg", "-v", "error", "-re", "-i", str(path), "-c", "copy", "-f", "flv"]
-        return subprocess.Popen([*command, f"rtmp://127.0.0.1:{self.rtmp}/live/room"], stderr=subprocess.DEVNULL)
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(10)
-
-
 @pytest.fixture
-def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    if shutil.which("nginx") is None or not NGINX_MODULE.exists() or shutil.which("ffmpeg") is None:
-        pytest.skip("needs nginx, libnginx-mod-rtmp and ffmpeg (apt-get install)")
-    server = Nginx(tmp_path_factory.mktemp("nginx"))
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", server.rtmp)) == 0:
-                break
+def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    server = LiveServer(tmp_path_factory.mktemp("nginx"))
     try:
+        server.start()
         yield server
     finally:
         server.stop()
@@ -233,25 +231,23 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
 
 @pytest.mark.parametrize("kind", ["rtmp", "hls"])
 async def test_a_live_stream_that_breaks_and_returns_gives_two_epochs(
-    broker: Settings, nginx: Nginx, tmp_path: Path, kind: str
+    broker: Settings, live_server: LiveServer, tmp_path: Path, kind: str, until: Callable[..., Awaitable[None]]
 ) -> None:
     settings = broker.model_copy(
         update={"stall_timeout_s": 4.0, "open_timeout_s": 5.0, "reconnect_max_s": 1.0, "reconnect_give_up_s": 60.0}
     )
     path = write_video(tmp_path / "a.mp4", 60)
-    url = {
-        "rtmp": f"rtmp://127.0.0.1:{nginx.rtmp}/live/room",
-        "hls": f"http://127.0.0.1:{nginx.http}/hls/room.m3u8",
-    }[kind]
+    url = {"rtmp": live_server.rtmp_url("room"), "hls": live_server.hls_url("room")}[kind]
+    await until(live_server.listening)
     async with capturing(settings) as statuses:
-        publisher = nginx.push(path)
+        publisher = live_server.push(path, "room")
         try:
             await announce(settings, "room", url)
             await statuses.of("room", lambda status: status.sent_until_ms >= 3_000)
             publisher.kill()
             publisher.wait()
             await statuses.of("room", lambda status: status.state == "stalled" and status.sent_until_ms > 0)
-            publisher = nginx.push(path)
+            publisher = live_server.push(path, "room")
             again = await statuses.of("room", lambda status: status.epoch >= 1 and status.sent_until_ms > 1_000)
             assert again.live and again.reconnects >= 1
             await announce(settings, "room", "", state="ended")

@@ -17,7 +17,7 @@ from workers.capture.source import AvSource, open_source, probe
 
 SETTINGS = Settings(_env_file=None).model_copy(update={"open_timeout_s": 1.0, "stall_timeout_s": 1.0})
 # Opening may take the time-out twice; the rest is for a busy machine.
-BOUND_S = 12.0
+BOUND_S = 45.0
 
 
 def play(path: Path | str, **changes: object) -> tuple[AvSource, list[MediaItem]]:
