@@ -13,12 +13,13 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from cope import device
 from cope.config import PRESETS, TrainConfig
@@ -26,7 +27,9 @@ from cope.encoder import Encoder
 from cope.errors import UserError
 from cope.evaluate import Options, add_data_options, as_heard, evaluate, options_of, read_items
 from cope.evaluation.describing import Describer
-from cope.evaluation.measures import Figures, mean_r1, retrieval_figures, six
+from cope.evaluation.measures import DIRECTIONS, Figures, label, retrieval_figures, six
+from cope.evaluation.ranking import Ranks
+from cope.evaluation.sets import EvaluationSet
 from cope.evaluation.space import Standard, embedded, frozen
 from cope.evaluation.suite import Protocol
 from cope.interruptions import Stopped
@@ -76,10 +79,10 @@ ABLATIONS: dict[str, Ablation] = {
     "no-live-text": Ablation("no text in the live domain (the paper's choice)", _run(live_text="none")),
     "no-guidance": Ablation("words do not guide the attention over regions", _model(guided=False)),
     "integration-transformer": Ablation(
-        "the paper's integration transformer in place of attention over frame × region", _model(temporal="transformer")
+        "integration transformer in place of attention (the paper's)", _model(temporal="transformer")
     ),
     "fusion-transformer": Ablation(
-        "the paper's fusion encoder in place of a weighted sum", _model(fusion="transformer")
+        "fusion encoder in place of a weighted sum (the paper's)", _model(fusion="transformer")
     ),
     "random-start": Ablation("projections start at random", _run(start="random")),
 }
@@ -126,6 +129,7 @@ def run(name: str, base: TrainConfig, data: str, out: Path, options: Options, le
     seconds = time.monotonic() - began
     describer = Describer(Encoder(artefact, options.device))
     items, _ = read_items(describer, data, options.cache or out / "cache", options)
+    asked = _queries(items)
     if ablation.standard is None:
         items = as_heard(items, config.live_text, config)
         space = embedded(describer.model, items, describer.device)
@@ -137,12 +141,29 @@ def run(name: str, base: TrainConfig, data: str, out: Path, options: Options, le
         "name": name,
         "seed": base.seed,
         "train_s": seconds if ablation.standard is None else 0.0,
-        "mean_r1": {kind: mean_r1(one) for kind, one in found.items()},
+        "r1": {kind: _shares(one, asked) for kind, one in found.items() if one},
         "retrieval": {kind: retrieval_figures(one, items) for kind, one in found.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return figures
+
+
+def _queries(items: EvaluationSet) -> dict[str, int]:
+    """By direction, the items of the first domain whose product has any in the second."""
+    products = {domain: items.products(domain) for domain in items.views}
+    counts = {}
+    for one, other in DIRECTIONS:
+        known = products[one][products[one] >= 0]
+        counts[label((one, other))] = int(torch.isin(known, products[other]).sum())
+    return counts
+
+
+def _shares(found: Mapping[str, Ranks], asked: Mapping[str, int]) -> Figures:
+    """R@1 by direction and its mean. Items of which a model sees nothing (text alone, and no text) are not found."""
+    hits = {way: int((found[way].first == 1).sum()) if way in found else 0 for way in asked}
+    shares: Figures = {way: hits[way] / count for way, count in asked.items() if count}
+    return shares | {"mean": sum(shares.values()) / max(1, len(shares))}
 
 
 def trained(name: str, base: TrainConfig, data: str, out: Path, learn: Train) -> Path:
@@ -188,9 +209,10 @@ def table(runs: Sequence[Figures]) -> list[Figures]:
         mine = [one for one in runs if one["name"] == name and one["seed"] in full]
         if not mine:
             continue
-        means = [one["mean_r1"]["fused"] for one in mine]
-        over = [one["mean_r1"]["fused"] - full[one["seed"]]["mean_r1"]["fused"] for one in mine]
-        ways = [way for way in mine[0]["retrieval"]["fused"] if way != "mean"]
+        means = [one["r1"]["fused"]["mean"] for one in mine]
+        over = [one["r1"]["fused"]["mean"] - full[one["seed"]]["r1"]["fused"]["mean"] for one in mine]
+        ways = [way for way in mine[0]["r1"]["fused"] if way != "mean"]
+        by_pictures = [one["r1"]["vision"]["mean"] for one in mine if "vision" in one["r1"]]
         rows.append(
             {
                 "name": name,
@@ -200,10 +222,8 @@ def table(runs: Sequence[Figures]) -> list[Figures]:
                 "r1_spread": float(np.std(means, ddof=1)) if len(means) > 1 else None,
                 "over_full": float(np.mean(over)),
                 "over_full_spread": float(np.std(over, ddof=1)) if len(over) > 1 else None,
-                "vision_r1": float(np.mean([one["mean_r1"]["vision"] for one in mine])),
-                "directions": {
-                    way: float(np.mean([one["retrieval"]["fused"][way]["r1"] for one in mine])) for way in ways
-                },
+                "vision_r1": float(np.mean(by_pictures)) if by_pictures else None,
+                "directions": {way: float(np.mean([one["r1"]["fused"][way] for one in mine])) for way in ways},
                 "train_s": float(np.mean([one["train_s"] for one in mine])),
             }
         )
@@ -219,7 +239,7 @@ def ablate(
     for config in configs:
         for one in names:
             figures = run(one, config, data, out, options, learn)
-            line = f"{one}, seed {config.seed}: mean R@1 {figures['mean_r1']['fused']:.3f}"
+            line = f"{one}, seed {config.seed}: mean R@1 {figures['r1']['fused']['mean']:.3f}"
             print(line, file=sys.stderr, flush=True)
     rows = table(_all_there(out, configs, data, options))
     artefact = trained(FULL, base, data, out, learn)

@@ -106,7 +106,7 @@ def evaluate(model: str | Path, data: str, out: Path, options: Options, ablation
 def read_items(describer: Describer, data: str, cache: Path, options: Options) -> tuple[EvaluationSet, dict[str, Any]]:
     """The evaluation set of some data as the model's towers see it; see `evaluation_set`."""
     source = open_source(data, options.split)
-    progress = Progress(f"describe {options.split}")
+    progress = Progress()
     try:
         return evaluation_set(describer, source, cache, options.sampling, options.workers, progress)
     finally:

@@ -26,7 +26,7 @@ from cope.regions import overlap
 from cope.views import NOBODY, Views
 
 Pixels = NDArray[np.uint8]
-Report = Callable[[int, int], None]  # items done, of
+Report = Callable[[str, int, int], None]  # what is being done, so much of it is done, of
 
 # A page with more pictures shows its product from all sides by then; each costs memory for every page.
 PAGE_PICTURES = 8
@@ -222,11 +222,13 @@ def _describe_all(
                         covered += bool(fits.any())
             done += 1
             if report is not None:
-                report(done, total)
+                report(f"items of {source.name}", done, total)
         for array in arrays.values():
             if isinstance(array, np.memmap):
                 array.flush()
-    speech = said(describer, [source.category(n) for n in rows.numbers], rows.items, rows.product, sampling.seed)
+    speech = said(
+        describer, [source.category(n) for n in rows.numbers], rows.items, rows.product, sampling.seed, report
+    )
     kept = {
         domain: {
             "keywords": one.keywords,

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from html import escape
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1d2430; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1d2430; max-width: 1280px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.4rem; }
 p, li { max-width: 52rem; } .note { color: #5a6472; font-size: .9rem; }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e3e7ec; white-space: nowrap; }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e3e7ec; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #b9c2cd; font-weight: 600; }
 tr.strong td { font-weight: 600; border-top: 1px solid #b9c2cd; } img { max-width: 100%; } .wide { overflow-x: auto; }
 ol { font-size: .9rem; color: #5a6472; }
@@ -77,5 +77,5 @@ def percent(value: float, plus: float | None = None) -> str:
 
 def change(value: float, plus: float | None = None) -> str:
     """A difference of shares with its sign."""
-    sign = "+" if value >= 0 else "−"
+    sign = "−" if round(100 * value, 1) < 0 else "+"
     return f"{sign}{percent(abs(value), plus)}"

@@ -133,9 +133,13 @@ def bars_picture(names: Sequence[str], means: Sequence[float], errors: Sequence[
     axes.barh(at, means, xerr=errors if any(errors) else None, color=colours, height=0.7, ecolor="#555555", capsize=2)
     axes.axvline(means[0], color="#1f77b4", linewidth=1, linestyle="--")
     axes.set_yticks(at, names)
-    axes.set(xlim=(0, max(means) * 1.12 + 1e-6), xlabel="mean R@1 over the six directions")
-    for y, value in zip(at, means, strict=True):
-        axes.text(value + max(means) * 0.015, y, f"{100 * value:.1f}", va="center", fontsize=8)
+    axes.set(
+        xlim=(0, max(m + e for m, e in zip(means, errors, strict=True)) * 1.12 + 1e-6),
+        xlabel="mean R@1 over the six directions",
+    )
+    for y, value, error in zip(at, means, errors, strict=True):
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the line would strike numbers through
+        axes.text(value + error + max(means) * 0.015, y, f"{100 * value:.1f}", va="center", fontsize=8, bbox=box)
     return _saved(figure)
 
 

@@ -96,7 +96,8 @@ def _ablations(page: Page, rows: Sequence[Figures]) -> None:
     page.note(
         "Each is the full configuration with one thing changed. Mean R@1 over the six directions of what each model is "
         f"given, in percent; ± is the standard deviation over trainings with the seeds {seeds}. The difference to full "
-        "is taken seed by seed."
+        "is taken seed by seed. All items count: one of which a model is given nothing is not found. The first "
+        "training of a kind also renders its features."
     )
     ways = [label(direction) for direction in DIRECTIONS if any(label(direction) in r["directions"] for r in rows)]
     page.table(
@@ -106,7 +107,7 @@ def _ablations(page: Page, rows: Sequence[Figures]) -> None:
                 row["says"],
                 percent(row["r1"], row["r1_spread"]),
                 "" if row["name"] == "full" else change(row["over_full"], row["over_full_spread"]),
-                percent(row["vision_r1"]),
+                "–" if row["vision_r1"] is None else percent(row["vision_r1"]),
                 *(percent(row["directions"][way]) if way in row["directions"] else "–" for way in ways),
                 f"{row['train_s']:.0f} s" if row["train_s"] else "–",
             ]

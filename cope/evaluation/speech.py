@@ -1,6 +1,6 @@
 """What is said with the items of an evaluation set: as keywords, as it stands, and replaced by other talk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,8 +47,18 @@ def said(
     items: Mapping[Domain, Sequence[Item]],
     product: Mapping[Domain, Tensor],
     seed: int,
+    report: Callable[[str, int, int], None] | None = None,
 ) -> dict[Domain, Speech]:
-    """Reads titles and transcripts. The vocabulary is that of the pages: in service it is the catalogue's."""
+    """Reads titles and transcripts. The vocabulary is that of the pages: in service it is the catalogue's.
+
+    Args:
+        describer: Its text tower reads.
+        categories: Of the products.
+        items: By domain.
+        product: By domain, (B,) int64, the numbers of the items' products.
+        seed: Of what is said in place of the clips' own speech.
+        report: Told of progress.
+    """
     rng = np.random.default_rng([seed, 1])
     vocabulary = Vocabulary()
     titles: dict[int, list[str]] = {}
@@ -62,7 +72,7 @@ def said(
         texts = [item.text for item in items[domain]]
         if domain == "page":
             read = [[(text, 1.0)] if text.strip() else [] for text in texts]
-            words = {KEYWORDS: _vectors(describer, read)}
+            words = {KEYWORDS: _vectors(describer, read, "titles", report)}
             out[domain] = Speech(read, words, words[KEYWORDS].told.double())
             continue
         read = [vocabulary.extract(text) if text.strip() else [] for text in texts]
@@ -70,8 +80,8 @@ def said(
         chats = [vocabulary.extract(_chat(rng, chinese)) for _ in texts]
         raw = [[(text, 1.0)] for text in texts]
         words = {
-            KEYWORDS: _vectors(describer, read),
-            RAW: _vectors(describer, raw),
+            KEYWORDS: _vectors(describer, read, f"keywords of {domain} items", report),
+            RAW: _vectors(describer, raw, f"speech of {domain} items", report),
             CHAT: _vectors(describer, chats),
             MISLED: _vectors(describer, _exchanged(rng, read, product[domain])),
         }
@@ -83,13 +93,20 @@ def said(
     return out
 
 
-def _vectors(describer: Describer, weighted: Sequence[Sequence[tuple[str, float]]]) -> Words:
+def _vectors(
+    describer: Describer,
+    weighted: Sequence[Sequence[tuple[str, float]]],
+    what: str = "",
+    report: Callable[[str, int, int], None] | None = None,
+) -> Words:
     vectors = torch.zeros(len(weighted), describer.text_width)
     told = torch.zeros(len(weighted), dtype=torch.bool)
     for row, one in enumerate(weighted):
         vector = describer.words(one)
         if vector is not None:
             vectors[row], told[row] = vector, True
+        if report is not None:
+            report(what, row + 1, len(weighted))
     return Words(vectors, told)
 
 

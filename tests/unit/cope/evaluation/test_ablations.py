@@ -90,6 +90,12 @@ def test_the_frozen_towers_need_no_training_of_their_own(base, tmp_path):
     assert rows[1]["r1"] > 0.5  # plain colours
 
 
+def test_items_of_which_a_model_is_given_nothing_are_not_found(base, tmp_path):
+    rows = ablate("text-only", base, 1, "data", tmp_path, OPTIONS, Learner())
+    assert rows[1]["directions"]["V→P"] == 0.0  # the shop's videos are silent
+    assert rows[1]["vision_r1"] is None
+
+
 def test_the_report_holds_the_table_beside_the_full_models_figures(base, tmp_path):
     rows = ablate("whole-frame", base, 2, "data", tmp_path, OPTIONS, Learner())
     assert rows[0]["seeds"] == rows[1]["seeds"] == [base.seed, base.seed + 1]
@@ -103,14 +109,8 @@ def test_the_report_holds_the_table_beside_the_full_models_figures(base, tmp_pat
 
 def test_differences_are_taken_seed_by_seed():
     def one(name, seed, r1):
-        directions = {"L→P": {"r1": r1}, "mean": {"r1": r1}}
-        return {
-            "name": name,
-            "seed": seed,
-            "train_s": 1.0,
-            "mean_r1": {"fused": r1, "vision": r1},
-            "retrieval": {"fused": directions},
-        }
+        shares = {"L→P": r1, "mean": r1}
+        return {"name": name, "seed": seed, "train_s": 1.0, "r1": {"fused": shares, "vision": shares}}
 
     runs = [one("full", 1, 0.5), one("full", 2, 0.7), one("no-fusion", 1, 0.4), one("no-fusion", 2, 0.6)]
     rows = table([*runs, one("no-fusion", 3, 0.0)])  # no full model has the third seed
