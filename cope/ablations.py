@@ -260,8 +260,8 @@ def _all_there(out: Path, configs: Sequence[TrainConfig], data: str, options: Op
     return found
 
 
-def main() -> None:
-    """Command line."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m cope.ablations", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("name", help=f"all, or one of {', '.join(ABLATIONS)}")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the report")
@@ -272,7 +272,7 @@ def main() -> None:
         "--seeds", type=int, default=1, help="trainings of each, from the preset's seed on (default: 1)"
     )
     add_data_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
         if args.seeds < 1:
             raise UserError(f"--seeds {args.seeds}: give 1 or more")
@@ -281,14 +281,16 @@ def main() -> None:
         learn = learn_with(options, args.cache or args.out / "cache")
         rows = ablate(args.name, base, args.seeds, args.data, args.out, options, learn)
     except UserError as error:
-        sys.exit(f"cope.ablations: {error}")
+        print(f"cope.ablations: {error}", file=sys.stderr)
+        return 2
     except Stopped as stopped:
         print(f"cope.ablations: {stopped}", file=sys.stderr)
-        sys.exit(128 + stopped.signum)
+        return 128 + stopped.signum
     for row in rows:
         print(f"{row['name']:26s} mean R@1 {row['r1']:.3f}  over full {row['over_full']:+.3f}")
     print(args.out / "report.html")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

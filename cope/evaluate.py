@@ -130,8 +130,8 @@ def as_heard(items: EvaluationSet, text: str, trained: TrainConfig) -> Evaluatio
     return items.without_pictures() if trained.modalities == "text" else items
 
 
-def main() -> None:
-    """Command line."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m cope.evaluate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", help="an artefact's folder, or the name of one that ships")
     parser.add_argument("--out", type=Path, required=True, help="the report's folder")
@@ -141,16 +141,18 @@ def main() -> None:
     parser.add_argument("--room-size", type=int, default=20, help="products of a synthetic room (default: 20)")
     parser.add_argument("--no-pictures", action="store_true", help="no map and no sheets")
     add_data_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     protocol = Protocol(args.ways, args.episodes, args.room_size, args.seed, not args.no_pictures)
     try:
         figures = evaluate(args.model, args.data, args.out, options_of(args, protocol, args.text))
     except UserError as error:
-        sys.exit(f"cope.evaluate: {error}")
+        print(f"cope.evaluate: {error}", file=sys.stderr)
+        return 2
     for kind in ("fused", "vision", "frozen_fused", "frozen_vision"):
         mean = figures["retrieval"][kind]["mean"]
         print(f"{kind:14s} R@1 {mean['r1']:.3f}  R@5 {mean['r5']:.3f}  R@10 {mean['r10']:.3f}  mAP {mean['map']:.3f}")
     print(args.out / "report.html")
+    return 0
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -183,4 +185,4 @@ def options_of(args: argparse.Namespace, protocol: Protocol, text: str = "") -> 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

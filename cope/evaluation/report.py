@@ -234,6 +234,8 @@ def _tail(page: Page, found: Figures) -> None:
         "Categories by their number of products in these data: the head holds the first third of all products, the "
         "body the second, the tail the rest. R@1, fused, by the query's product."
     )
+    if "tail" in found and found["head"]["categories"] > 0.8 * found["tail"]["categories"]:
+        page.note("The categories of these data are of about one size, so that the parts differ by little but chance.")
     names = [label(direction) for direction in DIRECTIONS if any(label(direction) in part for part in found.values())]
     rows = [
         [

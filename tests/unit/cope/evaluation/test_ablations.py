@@ -118,8 +118,9 @@ def test_differences_are_taken_seed_by_seed():
     assert rows[1]["r1"] == pytest.approx(0.5) and rows[1]["directions"] == {"L→P": pytest.approx(0.5)}
 
 
-def test_the_command_names_what_is_wrong(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["cope.ablations", "nonsense", "--data", "d", "--out", "o"])
-    with pytest.raises(SystemExit) as stopped:
-        ablations.main()
-    assert str(stopped.value).startswith("cope.ablations: no ablation 'nonsense'")
+def test_a_users_mistake_is_one_line_and_status_2(capsys):
+    assert ablations.main(["nonsense", "--data", "d", "--out", "o"]) == 2
+    assert command.main(["cope-mini", "--data", "d", "--out", "o", "--frames", "0"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("cope.ablations: no ablation 'nonsense'")
+    assert lines[1:] == ["cope.evaluate: --frames 0: give 1 or more"]
