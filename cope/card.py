@@ -1,8 +1,13 @@
-"""The model card: what an artefact's README says after training."""
+"""The model card: what an artefact's README says after training, and what export adds to it."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from cope.config import TrainConfig
+from cope.config import ModelConfig, TrainConfig
+
+PRECISION = "## Precision"
+SCORES = "## Scores"
 
 
 def model_card(name: str, config: TrainConfig, data: str, products: int, figures: Mapping[str, float]) -> str:
@@ -38,8 +43,93 @@ configuration, versions and data hashes are in `training.json`.
 
 Measure it on your own data before you rely on it: `python -m cope.evaluate`. Calibrate it before it serves:
 `python -m cope.calibrate`.
+
+## Limits
+
+{_limits(m)}
 """
 
 
 def _regions(count: int) -> str:
     return f"the {count} most salient regions of" if count else "whole"
+
+
+def _limits(m: ModelConfig) -> str:
+    """What follows from how the model is built, whatever it was trained on."""
+    seen = (
+        f"Of a frame it keeps at most {m.regions} regions, found in {m.frame_pixels:,} pixels. A product that covers "
+        f"less than two cells of 16 x 16 of them is mostly missed."
+        if m.regions
+        else f"A frame is seen as a whole, in {m.crop_pixels} x {m.crop_pixels} pixels: a small product is lost among "
+        f"what surrounds it."
+    )
+    told = f"Texts are read up to {m.text_tokens} tokens; what comes after is not."
+    alike = f"Products that differ only in what {m.crop_pixels} pixels do not show (print, size, material) look alike."
+    kin = "Its scores hold for data like those that it was trained on. Other shops, cameras and languages: measure."
+    space = "Vectors of two versions of a model are not comparable: a catalogue is indexed anew for each."
+    return "\n".join(f"- {line}" for line in (seen, alike, told, kin, space))
+
+
+def with_section(card: str, section: str) -> str:
+    """A card with a section that begins with its heading: in place of the one of that heading, or at the end."""
+    heading = section.partition("\n")[0]
+    old = re.compile(rf"^{re.escape(heading)}$.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    rest = old.sub("", card).rstrip()
+    return f"{rest}\n\n{section.strip()}\n".lstrip()
+
+
+def precision_section(record: Mapping[str, Any]) -> str:
+    """What export decided, and on what grounds.
+
+    Args:
+        record: Of `export.json`.
+    """
+    text = f"{PRECISION}\n\nOn a CPU the towers compute in {record['precision']}"
+    measured: Sequence[Mapping[str, Any]] = record.get("measured", ())
+    if not measured:
+        return f"{text}; not measured."
+    rows = "\n".join(
+        f"| {one['precision']} | {one['frame_ms']:.1f} | {one['text_ms']:.1f} | {one['mean_r1']:.3f} "
+        f"| {one['verdict']} |"
+        for one in measured
+    )
+    data = record["data"]
+    chosen = " as was asked for" if record["asked"] != "auto" else ""
+    return f"""{text}{chosen}. Measured by `python -m cope.export` on {record["machine"]}, PyTorch {record["torch"]}.
+Times are of one thread, the median, for a 640 x 360 frame and for a phrase of four words. R@1 is the mean over
+{len(measured[0]["r1"])} directions of retrieval among {data["products"]:,} products of {data["name"]}.
+
+| precision | ms per frame | ms per text | R@1 | |
+|---|---|---|---|---|
+{rows}"""
+
+
+def scores_section(report: Mapping[str, Any]) -> str:
+    """The main figures of a report of `cope.evaluate`.
+
+    Args:
+        report: Of its `report.json`.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is none.
+    """
+    about, found = report["about"], report["retrieval"]
+    ways = [name for name in found["fused"] if name != "mean"]
+    kinds = {"fused": "pictures and words", "vision": "pictures alone"}
+    kinds |= {"frozen_fused": "frozen towers, both", "frozen_vision": "frozen towers, pictures alone"}
+    rows = []
+    for kind, says in kinds.items():
+        mean = found[kind]["mean"]
+        each = " | ".join(f"{found[kind][way]['r1']:.3f}" if way in found[kind] else "" for way in ways)
+        rows.append(f"| {says} | {mean['r1']:.3f} | {each} | {mean['r5']:.3f} | {mean['map']:.3f} |")
+    table = "\n".join(rows)
+    return f"""{SCORES}
+
+Of {report["model"]} on {about["products"]:,} products of {report["data"]}, by `python -m cope.evaluate`. R@1 over all
+directions and in each (P: pages, V: videos, L: live clips), then the means of R@5 and of average precision.
+
+| | R@1 | {" | ".join(ways)} | R@5 | mAP |
+|---|---|{"---|" * len(ways)}---|---|
+{table}
+
+Expected calibration error: {report["calibration"]["ece"]:.3f}."""
