@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cope import artefact as artefacts
 from cope.backbones import TextTower, VisionTower, finder_tower, text_tower, vision_tower
+from cope.device import choose
 from cope.errors import UserError
 from cope.modeling import Domain
 from cope.pictures import fit_area, page_crop, square_crop
@@ -107,7 +108,7 @@ class Encoder:
         """
         if threads:
             torch.set_num_threads(threads)
-        self._device = _device(device)
+        self._device = choose(device)
         loaded = artefacts.load(path_or_name)
         self._loaded = loaded
         self.version: str = loaded.version
@@ -302,15 +303,3 @@ def _quantise(tower: nn.Module) -> None:
 def _half(vectors: Tensor) -> Half:
     half: Half = vectors.cpu().to(torch.float16).numpy()
     return half
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the device {name!r} is not there ({reason}); use auto or cpu") from None
-    return device

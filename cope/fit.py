@@ -267,7 +267,8 @@ class Sampler:
         talk = torch.from_numpy(rng.integers(len(texts.chat), size=len(ids)))
         words = torch.where(misled.unsqueeze(1), words.roll(1, dims=0), words)
         words = torch.where(chatting.unsqueeze(1), texts.chat[talk], words)
-        return words, torch.where(chatting, texts.chat_heard[talk], torch.where(misled, told.roll(1), told))
+        told = torch.where(chatting, texts.chat_heard[talk], torch.where(misled, told.roll(1), told))
+        return words, told & torch.from_numpy(rng.random(len(ids)) < self.config.words)
 
 
 class RenderedObjective(nn.Module):

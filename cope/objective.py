@@ -6,7 +6,6 @@ the cosine an absolute meaning (refusing unknown products needs it), and words a
 """
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -68,9 +67,9 @@ class Objective(nn.Module):
             weight: (B,) how much each product counts; None: all the same.
         """
         views: dict[Domain, Views] = {
-            "page": self._shaped(page, "page"),
-            "video": self._shaped(video, "video"),
-            "live": self._shaped(live, "live"),
+            "page": self.shaped(page, "page"),
+            "video": self.shaped(video, "video"),
+            "live": self.shaped(live, "live"),
         }
         found = {domain: self.model.embed(one, domain) for domain, one in views.items()}
         ids = {domain: gather(one.product) for domain, one in views.items()}
@@ -126,15 +125,12 @@ class Objective(nn.Module):
             Group("scalars", scalars, 10 * rate),
         ]
 
-    def _shaped(self, views: Views, domain: Domain) -> Views:
-        """Takes away what this run is not to see: a modality, and at random the words of some clips."""
+    def shaped(self, views: Views, domain: Domain) -> Views:
+        """Takes away what this run is not to see: a modality, or what is said in clips."""
         if self.config.modalities == "vision" or (domain != "page" and self.config.live_text == "none"):
             return views.without_words()
         if self.config.modalities == "text":
             return views.without_pictures()
-        if self.training and domain != "page":
-            heard = torch.rand(len(views), device=views.told.device) < self.config.words
-            return replace(views, told=views.told & heard)
         return views
 
     def _regions(

@@ -65,7 +65,7 @@ def figures_on(source: Source, config: TrainConfig) -> Callable[[nn.Module], dic
         for items in DataLoader(unseen, batch_size=None, num_workers=config.workers, generator=torch.Generator()):
             views = pixels.views({domain: one.to(pixels.device) for domain, one in items.items()})
             for domain, one in views.items():
-                shown = pixels.objective._shaped(one, domain)
+                shown = pixels.objective.shaped(one, domain)
                 vectors[domain].append(pixels.model.embed(shown, domain).fused.float().cpu())
                 products[domain].append(one.product.cpu())
         sides = {domain: (torch.cat(vectors[domain]), torch.cat(products[domain])) for domain in DOMAINS}
