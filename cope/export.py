@@ -85,7 +85,8 @@ def export(
     loaded = artefact.verify(folder)
     _may_replace(out, folder)
     scores = "" if report is None else _scores(report)
-    stage = out.with_name(f"{out.name}.{os.getpid()}.part")
+    place = out.resolve()
+    stage = place.with_name(f"{place.name}.{os.getpid()}.part")
     try:
         with _writing(out):
             _copy(folder, stage)

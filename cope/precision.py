@@ -113,15 +113,18 @@ def measure(
     Raises:
         UserError: The model or the data are not there, or the data have nothing to search.
     """
+    found: list[dict[str, float]] = []
+    about: dict[str, Any] = {}
+    for precision in PRECISIONS:
+        say(f"R@1 in {precision}")
+        r1, about = _r1(_encoder(folder, precision), folder, data, cache, options)
+        found.append(r1)
     say(f"time per frame and per text, in turn: {', '.join(PRECISIONS)}")
     speeds = timings([_encoder(folder, precision) for precision in PRECISIONS], REPEATS)
-    out: list[Measured] = []
-    about: dict[str, Any] = {}
-    for precision, speed in zip(PRECISIONS, speeds, strict=True):
-        say(f"R@1 in {precision}")
-        found, about = _r1(_encoder(folder, precision), folder, data, cache, options)
-        out.append(Measured(precision, speed, found, sum(found.values()) / len(found)))
-    return out, about
+    return [
+        Measured(precision, speed, r1, sum(r1.values()) / len(r1))
+        for precision, speed, r1 in zip(PRECISIONS, speeds, found, strict=True)
+    ], about
 
 
 def timings(encoders: Sequence[Encoder], repeats: int) -> list[Speed]:

@@ -174,6 +174,13 @@ def test_a_second_export_renews_the_first(folder, tmp_path, capsys):
     assert (out / "notes.txt").read_text() == "kept"
 
 
+def test_the_folder_may_be_the_present_one(folder, tmp_path, capsys, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    assert run(capsys, folder, "--out", ".")[0] == 0
+    assert artefact.load(tmp_path / "out").version == artefact.load(folder).version
+
+
 def test_another_model_is_not_written_over(tiny, folder, tmp_path, capsys):
     other = tmp_path / "other"
     state = {name: value + 1 if name == "no_text" else value for name, value in tiny.model.state_dict().items()}
