@@ -56,14 +56,16 @@ class Owner:
         item: Its id.
         product: Id of the product.
         room: In whose gallery the item is searched.
-        again: The data name this item on many rows, so that naming it twice is no mistake.
+        row: Where one row says all about an item, its number: the first one counts, others with the same id are
+            duplicates. Negative where the data repeat an item by design, so that it is no mistake. 0 where an item's
+            facts stand on rows of their own.
     """
 
     domain: Domain
     item: str
     product: str
     room: str = ""
-    again: bool = False
+    row: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Text:
     domain: Domain
     item: str
     text: str
-    again: bool = False
+    row: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Image:
         at: Its place in the item: number of the frame, time in ms. Equal ones keep the order of the rows.
         place: Path or URL.
         box: Of the product, if known.
-        again: As for `Owner`.
+        row: As for `Owner`.
     """
 
     domain: Domain
@@ -94,7 +96,7 @@ class Image:
     at: int
     place: str
     box: RelativeBox | None = None
-    again: bool = False
+    row: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ CREATE TABLE products (split TEXT, number INTEGER, id TEXT, category TEXT, first
 CREATE TABLE items (row INTEGER PRIMARY KEY, id TEXT, text TEXT, room TEXT, images TEXT);
 """
 _WORK = """
-CREATE TABLE work.facts (domain INTEGER, item TEXT, kind INTEGER, at INTEGER, value TEXT, more TEXT, again INTEGER);
+CREATE TABLE work.facts (domain INTEGER, item TEXT, kind INTEGER, at INTEGER, value TEXT, more TEXT, row INTEGER);
 CREATE TABLE work.about (product TEXT PRIMARY KEY, category TEXT, split TEXT) WITHOUT ROWID;
 CREATE TABLE work.found (product TEXT, domain INTEGER, id TEXT, text TEXT, room TEXT, images TEXT);
 """
@@ -195,19 +197,19 @@ def _build(
 
 
 def _write_facts(db: sqlite3.Connection, facts: Iterable[Fact], counts: Counts, progress: "_Progress") -> None:
-    rows: list[tuple[int, str, int, int, str, str, bool]] = []
+    rows: list[tuple[int, str, int, int, str, str, int]] = []
     for number, fact in enumerate(facts):
         if isinstance(fact, About):
             _write_about(db, fact, counts)
             continue
         domain = DOMAINS.index(fact.domain)
         if isinstance(fact, Owner):
-            rows.append((domain, fact.item, _OWNER, 0, fact.product, fact.room, fact.again))
+            rows.append((domain, fact.item, _OWNER, 0, fact.product, fact.room, fact.row))
         elif isinstance(fact, Text):
-            rows.append((domain, fact.item, _TEXT, 0, fact.text, "", fact.again))
+            rows.append((domain, fact.item, _TEXT, 0, fact.text, "", fact.row))
         else:
             box = "" if fact.box is None else json.dumps(fact.box)
-            rows.append((domain, fact.item, _IMAGE, fact.at, fact.place, box, fact.again))
+            rows.append((domain, fact.item, _IMAGE, fact.at, fact.place, box, fact.row))
         if len(rows) == _BATCH:
             db.executemany("INSERT INTO work.facts VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             rows.clear()
@@ -232,7 +234,7 @@ def _join_items(db: sqlite3.Connection, counts: Counts, progress: "_Progress") -
     """Joins the facts about each item, and returns how many usable ones each domain has."""
     sizes = dict.fromkeys(DOMAINS, 0)
     facts = db.execute(
-        "SELECT domain, item, kind, value, more, again FROM work.facts ORDER BY domain, item, kind, at, rowid"
+        "SELECT domain, item, kind, value, more, row FROM work.facts ORDER BY domain, item, kind, at, rowid"
     )
     insert = "INSERT INTO work.found VALUES (?, ?, ?, ?, ?, ?)"
     for number, ((domain, item), group) in enumerate(itertools.groupby(facts, key=lambda row: row[:2])):
@@ -250,23 +252,25 @@ def _item(group: Iterator[tuple[int, str, int, str, str, int]], counts: Counts) 
     """Product, text, room and pictures of an item, from its sorted facts; None if it is of no use."""
     product = text = None
     room = ""
+    first = 0  # the row that counts
     images: dict[tuple[str, str], None] = {}
-    for _, _, kind, value, more, again in group:
+    for _, _, kind, value, more, row in group:
         if kind == _OWNER:
             if product is None:
-                product, room = value, more
+                product, room, first = value, more, row
             elif value != product:
                 counts.add(SECOND_PRODUCT)
-            elif not again:
+            elif row >= 0:
                 counts.add(DUPLICATES)
+        elif product is not None and row != first:
+            continue
         elif kind == _TEXT:
             if text is None:
                 text = value
-            elif not again:
+            else:
                 counts.add(DUPLICATES if value == text else SECOND_TEXT)
         elif (value, more) in images:
-            if not again:
-                counts.add(DUPLICATES)
+            counts.add(DUPLICATES)
         elif len(images) == _MOST_IMAGES:
             counts.add(TOO_MANY_IMAGES)
         else:

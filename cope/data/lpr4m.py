@@ -63,6 +63,7 @@ def open_folder(folder: Folder, split: Split) -> StoredSource:
 
 def facts(folder: Folder, counts: Counts) -> Iterator[Fact]:
     """Yields what the files say, row by row."""
+    number = 0
     for name in _files(folder):
         split = next((side for side in _SPLITS if name.startswith(side)), None)
         for line in folder.lines(name, counts):
@@ -72,10 +73,11 @@ def facts(folder: Folder, counts: Counts) -> Iterator[Fact]:
             if len(row) < COLUMNS or not (row[0] and row[3]):
                 counts.add(FEW_COLUMNS)
                 continue
-            yield from _clip(row, split, counts)
+            number += 1
+            yield from _clip(number, row, split, counts)
 
 
-def _clip(row: list[str], split: Split | None, counts: Counts) -> Iterator[Fact]:
+def _clip(at_row: int, row: list[str], split: Split | None, counts: Counts) -> Iterator[Fact]:
     clip, frames, boxes, image, title, number, category, speech = row[:8]
     room = row[11] if len(row) > 11 else ""
     places = [place.strip() for place in frames.split(";") if place.strip()]
@@ -83,14 +85,15 @@ def _clip(row: list[str], split: Split | None, counts: Counts) -> Iterator[Fact]
     if found is None:
         counts.add(BAD_BOXES)
         found = [None] * len(places)
-    yield Owner("live", clip, image, room)
-    yield Text("live", clip, speech)
+    yield Owner("live", clip, image, room, at_row)
+    yield Text("live", clip, speech, at_row)
     for at, (place, box) in enumerate(zip(places, found, strict=True)):
-        yield Image("live", clip, at, place, box)
-    yield Owner("page", image, image, room, again=True)
-    yield Text("page", image, title, again=True)
+        yield Image("live", clip, at, place, box, at_row)
+    # Every clip of a product repeats its page.
+    yield Owner("page", image, image, room, -at_row)
+    yield Text("page", image, title, -at_row)
     is_place = "/" in image or image.lower().endswith((".jpg", ".jpeg", ".png", ".webp"))
-    yield Image("page", image, 0, image if is_place else f"images/{image}.jpg", again=True)
+    yield Image("page", image, 0, image if is_place else f"images/{image}.jpg", row=-at_row)
     yield About(image, category or number, split)
 
 

@@ -55,16 +55,16 @@ def open_folder(folder: Folder, split: Split) -> StoredSource:
 
 def facts(folder: Folder, counts: Counts) -> Iterator[Fact]:
     """Yields what the manifest says, row by row."""
-    for name in _files(folder):
-        for line in folder.lines(name, counts):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if isinstance(row, dict):
-                yield from _item(row, counts)
-            else:
-                counts.add(NOT_JSON)
+    lines = (line for name in _files(folder) for line in folder.lines(name, counts))
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            yield from _item(number, row, counts)
+        else:
+            counts.add(NOT_JSON)
 
 
 def _files(folder: Folder) -> list[str]:
@@ -73,7 +73,7 @@ def _files(folder: Folder) -> list[str]:
     return [name for name in folder.names if name.startswith("manifest") and name.endswith(".jsonl")]
 
 
-def _item(row: dict[str, Any], counts: Counts) -> Iterator[Fact]:
+def _item(number: int, row: dict[str, Any], counts: Counts) -> Iterator[Fact]:
     product, item = _name(row.get("product_id")), _name(row.get("id"))
     images = row.get("images")
     if not product or not item or "domain" not in row or not isinstance(images, list) or not images:
@@ -91,11 +91,11 @@ def _item(row: dict[str, Any], counts: Counts) -> Iterator[Fact]:
     if split is not None and split not in ("train", "val", "test"):
         counts.add(NO_SPLIT)
         split = None
-    yield Owner(domain, item, product, _name(row.get("room")))
-    yield Text(domain, item, _name(row.get("text")))
+    yield Owner(domain, item, product, _name(row.get("room")), number)
+    yield Text(domain, item, _name(row.get("text")), number)
     for at, (place, box) in enumerate(zip(images, boxes, strict=True)):
         if isinstance(place, str) and place:
-            yield Image(domain, item, at, place, box)
+            yield Image(domain, item, at, place, box, number)
     category = _name(row.get("category"))
     if category or split:
         yield About(product, category, split)

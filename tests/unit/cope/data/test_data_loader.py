@@ -1,5 +1,8 @@
+import threading
 from dataclasses import fields, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 import torch
 from data_sets import WORDS, rope_files, tokenize, write_rope
@@ -198,6 +201,50 @@ def test_slow_pictures_are_read_side_by_side(rope, config, monkeypatch):
     alone = take(2, source, config)
     source.concurrency = 4
     assert all(same(a, b) for a, b in zip(alone, take(2, source, config), strict=True))
+
+
+@pytest.fixture
+def web(rope):
+    """A server of the ROPE folder's pictures; knows nothing of products 0 to 9."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            name = self.path.rpartition("/")[2]
+            found = int(name.partition(".")[0]) >= 10
+            body = (rope / "images" / name.partition("?")[0]).read_bytes() if found else b""
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pictures_on_the_web_are_read_side_by_side(rope, web, config, tmp_path, workers):
+    files = {name: [row.replace("images/", f"{web}/") for row in rows] for name, rows in rope_files().items()}
+    (tmp_path / "web").mkdir()
+    for name, rows in files.items():
+        (tmp_path / "web" / name).write_text("".join(f"{row}\n" for row in rows))
+    source = open_source(str(tmp_path / "web"))
+    assert source.concurrency > 1
+    config = replace(config, workers=workers, batch_products=len(source))
+    [batch] = take(1, source, config)
+    there = [int(source.product_id(i)[1:]) >= 10 for i in range(len(source))]
+    assert sorted(batch.live.product[batch.live.product != NOBODY].tolist()) == np.flatnonzero(there).tolist()
+    lost = len(source) - sum(there)
+    assert source.counts.as_dict() == {"missing pictures": 5 * lost, WITHOUT_PICTURE: 3 * lost}
 
 
 def test_a_batch_moves_between_devices(rope, config):

@@ -1,6 +1,7 @@
 import pytest
 from data_sets import picture
 
+from cope.data.indexing import DUPLICATES
 from cope.data.items import open_source
 from cope.data.lpr4m import BAD_BOXES, FEW_COLUMNS
 from cope.errors import UserError
@@ -60,6 +61,11 @@ def test_what_is_wrong_is_counted_by_kind_and_skipped(tmp_path):
     bad = ["v\tf.jpg", row("x", ""), row("b1", "1", boxes="0,0,1,1"), row("b2", "1", boxes="a,b,c,d;")]
     source = open_source(write(tmp_path, [*rows(), *bad, row("b3", "1", boxes="0,0,2,1;")]))
     assert source.counts.as_dict() == {BAD_BOXES: 3, FEW_COLUMNS: 2}
+
+
+def test_a_clip_that_stands_twice_is_counted_once(tmp_path):
+    source = open_source(write(tmp_path, [*rows(), rows()[0]]))
+    assert source.counts.as_dict() == {DUPLICATES: 1}
 
 
 def test_other_tables_are_named(tmp_path):

@@ -3,7 +3,7 @@ import json
 import pytest
 from data_sets import picture
 
-from cope.data.indexing import NO_IMAGES, SECOND_SPLIT
+from cope.data.indexing import DUPLICATES, NO_IMAGES, SECOND_PRODUCT, SECOND_SPLIT
 from cope.data.items import open_source
 from cope.data.manifest import BAD_BOXES, FEW_FIELDS, NO_DOMAIN, NO_SPLIT, NOT_JSON
 from cope.errors import UserError
@@ -102,7 +102,7 @@ def test_what_is_wrong_is_counted_by_kind_and_skipped(tmp_path):
         {**base, "id": "b3", "boxes": "none"},
         {**base, "id": "s", "split": "dev"},
     ]
-    source = open_source(str(write(tmp_path, [*good, *bad], extra=["{", "[]", "3"])))
+    source = open_source(str(write(tmp_path, [*good, *bad], extra=["{", "[]", "[" * 100_000])))
     assert source.counts.as_dict() == {
         FEW_FIELDS: 4,
         BAD_BOXES: 3,
@@ -113,6 +113,18 @@ def test_what_is_wrong_is_counted_by_kind_and_skipped(tmp_path):
     }
     splits = [open_source(str(tmp_path), split) for split in ("train", "val", "test")]
     assert {"b1", "b2", "b3", "s"} <= {ident for side in splits for ident in by_id(side, "live")}
+
+
+def test_of_rows_with_one_id_the_first_counts(tmp_path):
+    items = rows()
+    again = [{**items[1], "images": ["x.jpg"], "text": "again"}, {**items[3], "product_id": "p0", "images": ["y.jpg"]}]
+    splits = [open_source(str(write(tmp_path, [*items, *again])), split) for split in ("train", "val", "test")]
+    live = {ident: (side, item) for side in splits for ident, item in by_id(side, "live").items()}
+    assert len(live) == 30
+    assert (live["live0"][1].images, live["live0"][1].text) == (("0.jpg",), "")
+    side, item = live["live1"]
+    assert (side.product_id(item.product), item.images) == ("p1", ("1.jpg",))
+    assert splits[0].counts.as_dict() == {DUPLICATES: 1, SECOND_PRODUCT: 1}
 
 
 def test_numbers_are_names_too(tmp_path):
