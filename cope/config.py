@@ -251,7 +251,7 @@ def _checked(kind: Any, value: Any, where: str, base: Any) -> Any:
     if is_dataclass(kind):
         if not isinstance(value, dict):
             raise UserError(f"{where} must be a table of fields, not {value!r}")
-        return from_dict(kind, value, where, base)  # type: ignore[arg-type, return-value]
+        return from_dict(kind, value, where, base)  # type: ignore[arg-type]
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise UserError(f"{where} must be one of {', '.join(get_args(kind))}, not {value!r}")
