@@ -115,6 +115,7 @@ class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == "workers.cli":
             os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the test run has inherited
 sys.meta_path.insert(0, Interrupt())
 from workers.__main__ import main
 main()
