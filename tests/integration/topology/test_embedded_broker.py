@@ -15,6 +15,8 @@ from topology.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 OWNER = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
 import time
 from topology.embedded import EmbeddedBroker
 broker = EmbeddedBroker()
