@@ -69,6 +69,9 @@ def test_it_dies_with_its_parent_however_that_ends(how: signal.Signals) -> None:
         broker = psutil.Process(int(parent.stdout.readline()))
         assert broker.is_running()
         parent.send_signal(how)
-        parent.wait(20)
+        try:
+            parent.wait(60)
+        finally:
+            parent.kill()
         psutil.wait_procs([broker], timeout=60)
         assert not broker.is_running() or broker.status() == psutil.STATUS_ZOMBIE
