@@ -25,8 +25,9 @@ demo: $(VENV)/offline.stamp ## Recognise the products of two sample streams, wit
 	$(BIN)/cope-live score build/demo/events.jsonl samples/streams/*.truth.jsonl
 	@cat samples/next-steps.txt
 
+# Two test processes, one thread of PyTorch each: more threads than cores wait for each other.
 test: $(VENV)/dev.stamp ## Run all tests
-	$(BIN)/python -m pytest --numprocesses 2 tests/unit tests/integration
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 tests/unit tests/integration
 	$(BIN)/python -m pytest tests/e2e
 
 lint: $(VENV)/dev.stamp ## Style, types and import contracts

@@ -6,7 +6,7 @@ shapes: B items or pictures, R regions, T frames, K regions of a frame, D the em
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -175,7 +175,6 @@ class CopeModel(nn.Module):
         self.text_share = nn.ParameterDict({name: nn.Parameter(torch.tensor(0.5)) for name in weighed})
         self.no_picture = nn.Parameter(torch.randn(dim) * 0.02)
         self.no_text = nn.Parameter(torch.zeros(dim))
-        self.register_load_state_dict_pre_hook(_video_share)  # type: ignore[no-untyped-call]
 
     def embed(self, views: Views, domain: Domain) -> Embedded:
         """All that is known of items of one domain, as vectors of the shared space.
@@ -279,10 +278,3 @@ class CopeModel(nn.Module):
                 tokens, there = torch.cat([tokens, shown[0]], dim=1), torch.cat([there, shown[1]], dim=1)
             return functional.normalize(seen + named + self.fusion(tokens, there, named), dim=-1)
         return functional.normalize(seen + self.text_share[domain] * named, dim=-1)
-
-
-def _video_share(_model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Models made before videos had a weight of their own for words used that of live clips."""
-    live = state.get(f"{prefix}text_share.live")
-    if live is not None:
-        state.setdefault(f"{prefix}text_share.video", live)

@@ -37,7 +37,7 @@ class Record:
             "config": asdict(config),
             "seed": config.seed,
             "started": [*self._starts(), datetime.now(UTC).isoformat(timespec="seconds")],
-            "command": sys.argv,
+            "command": ["python", "-m", "cope.train", *sys.argv[1:]],
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
             "processes": processes,
             "versions": _versions(),

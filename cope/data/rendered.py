@@ -80,7 +80,7 @@ class RenderedSource:
         Raises:
             UserError: The list or the backgrounds are missing or broken, or no object is on this side.
         """
-        self.name = f"{folder} ({split}, rendered)"
+        self.name = f"{folder.name} ({split}, rendered)"
         self.counts = Counts()
         self._folder, self._split, self._seed = folder, split, seed
         objects = _read_objects(folder, split, self.counts)

@@ -163,15 +163,6 @@ def test_words_guide_attention_only_where_that_is_switched_on():
         assert torch.allclose(told, untold, atol=1e-4) != guided
 
 
-def test_weights_of_models_without_a_share_for_videos_are_taken():
-    model = built()
-    state = model.state_dict()
-    state.pop("text_share.video")
-    state["text_share.live"] = torch.tensor(0.25)
-    model.load_state_dict(state)
-    assert model.text_share["video"] == model.text_share["live"] == 0.25
-
-
 def test_halves_of_one_model_start_on_the_same_axes():
     config = replace(PLAIN, vision="one/model", text="one/model", regions=0)
     model = CopeModel(config, (), WIDTH, WIDTH)
