@@ -38,6 +38,7 @@ from cope.scoring import FEATURES, Calibration, MatchFeatures, match_features, w
 
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
 SHOWING_S, GAP_S = 10, 4
+LEAST_PRODUCTS = 24  # a catalogue of 10, and others that are shown and not in it
 CANDIDATES = 12  # per window, as many as recognition looks at closely
 CATALOGUES = 36  # that each stream is read against: what is said differs in each, and is the noisiest of the features
 CHATTER = ("thank you for watching", "free shipping today", "so many hearts", "how are you all", "last chance")
@@ -268,6 +269,11 @@ def calibrate(
     rng = np.random.default_rng(seed)
     products = read_products(data, split)
     products += siblings(rng, products, len(products) // 4)
+    if len(products) < LEAST_PRODUCTS:
+        raise UserError(
+            f"{data}: {len(products)} products on the {split} side of the split, and calibration needs "
+            f"{LEAST_PRODUCTS}; add objects to objects.jsonl"
+        )
     photos = read_backgrounds(data, split)
     pages = encoder.encode_pages([PageInput(p.name, [render_page(rng, p.cutout) for _ in range(2)]) for p in products])
     order = [int(i) for i in rng.permutation(len(products))[:showings]]
@@ -296,7 +302,8 @@ def main() -> None:
         calibration, found = calibrate(encoder, args.data, args.split, args.showings, args.seed)
         artefact.update(args.model, calibration=calibration)
     except UserError as error:
-        sys.exit(f"cope.calibrate: {error}")
+        print(f"cope.calibrate: {error}", file=sys.stderr)
+        sys.exit(2)
     print("  ".join(f"{k} {v:.3f}" for k, v in found.items()))
     print("weights", calibration.weights, "bias", calibration.bias)
 

@@ -4,7 +4,8 @@ Two stages: where in a frame something is shown (the region finder), and what it
 start from closed forms, which are already better than the frozen towers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -21,9 +22,10 @@ from cope.data.texts import Texts, kept
 from cope.distributed import rank
 from cope.finder import take_finder
 from cope.losses import finder_loss
-from cope.modeling import CopeModel, RegionFinder
+from cope.modeling import CopeModel, Domain, RegionFinder
 from cope.objective import Objective
 from cope.trainer import Group, Stage, Trainer
+from cope.validation import directions
 from cope.views import NOBODY, Views
 
 # Clips in which the host talks of something else, and in which what is said names nothing.
@@ -32,14 +34,19 @@ SCENES_AT_ONCE = 16
 FINDER_RATE = 2e-3
 
 
-def train_rendered(trainer: Trainer, config: TrainConfig, data: Path, cache: Path) -> CopeModel:
-    """Trains a model on rendered products.
+def train_rendered(
+    trainer: Trainer, config: TrainConfig, data: Path, cache: Path
+) -> tuple[CopeModel, dict[str, float]]:
+    """Trains a model on rendered products; returns it with its figures on rendered products of the other side.
 
     Args:
         trainer: Runs the stages.
         config: Of the run.
         data: Folder of objects and backgrounds.
         cache: Folder where features are kept. Runs that differ in nothing that is rendered may share it.
+
+    Returns:
+        The model, and R@1 of single crops and page pictures, see `crops_evaluation`.
 
     Raises:
         UserError: The data are not there, or the configuration is not for frozen towers.
@@ -54,7 +61,9 @@ def train_rendered(trainer: Trainer, config: TrainConfig, data: Path, cache: Pat
     def report(done: int, of: int) -> None:
         trainer.log.say(f"rendering  {done} of {of} parts")
 
-    products, features = rendered(Work.of(config, data), cache, report)
+    work = Work.of(config, data)
+    _, unseen = rendered(replace(work, split="val", scenes=0), cache, report)
+    products, features = rendered(work, cache, report)
     trainer.log.say(f"reading what is said about {len(products)} products")
     texts = kept(products, read, config, cache)
 
@@ -68,8 +77,31 @@ def train_rendered(trainer: Trainer, config: TrainConfig, data: Path, cache: Pat
     if config.start == "discriminant":
         start_projection(model, features)
     start_text(model, texts)
-    trainer.run(representation_stage(model, features, texts, config))
-    return model
+    stage = representation_stage(model, features, texts, config)
+    figures = trainer.run(replace(stage, evaluate=crops_evaluation(model, unseen)))
+    return model, figures
+
+
+def crops_evaluation(model: CopeModel, unseen: Features) -> Callable[[nn.Module], dict[str, float]]:
+    """The evaluation during training: each crop is searched among those of another domain, without words.
+
+    It compares the checkpoints of a run. `cope.evaluate` measures a model on whole clips and what is said in them.
+    """
+    crops: dict[Domain, tuple[Tensor, Tensor]] = {
+        "page": (torch.from_numpy(unseen.page), torch.from_numpy(unseen.page_product)),
+        "video": (torch.from_numpy(unseen.video), torch.from_numpy(unseen.video_product)),
+        "live": (torch.from_numpy(unseen.live), torch.from_numpy(unseen.live_product)),
+    }
+
+    def evaluate(_module: nn.Module) -> dict[str, float]:
+        device = model.no_text.device
+        sides: dict[Domain, tuple[Tensor, Tensor]] = {}
+        for domain, (descriptors, product) in crops.items():
+            shown = product != NOBODY
+            sides[domain] = (model.visual(descriptors[shown].float().to(device), domain), product[shown])
+        return directions(sides)
+
+    return evaluate
 
 
 class FinderObjective(nn.Module):
@@ -153,8 +185,9 @@ def start_projection(model: CopeModel, features: Features, shrinkage: float = 0.
     with torch.no_grad():
         model.visual.mean.copy_(mean)
         model.visual.scale.copy_(scale)
-        # Unit mean length, so that the learned correction starts on an equal footing.
-        model.visual.axes.weight.copy_(weight / (x @ weight.T).norm(dim=1).mean())
+        # Unit mean length, so that the learned correction starts on an equal footing. A few crops span fewer axes.
+        model.visual.axes.weight.zero_()
+        model.visual.axes.weight[: len(weight)].copy_(weight / (x @ weight.T).norm(dim=1).mean())
 
 
 def start_text(model: CopeModel, texts: Texts) -> None:

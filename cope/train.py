@@ -76,7 +76,7 @@ def train(
         if world() > 1:
             raise UserError("frozen towers on a folder of objects train in one process, in minutes; leave torchrun out")
         # Frozen towers see each rendered product once; what they see is kept in OUT/cache.
-        model, figures = fit.train_rendered(trainer, config, Path(data), cache or out / "cache"), {}
+        model, figures = fit.train_rendered(trainer, config, Path(data), cache or out / "cache")
     else:
         _check(config)
         module = PixelObjective(config, len(source))

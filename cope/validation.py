@@ -3,7 +3,7 @@
 They compare the checkpoints of a run. `cope.evaluate` measures a model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -70,12 +70,21 @@ def figures_on(source: Source, config: TrainConfig) -> Callable[[nn.Module], dic
                 products[domain].append(one.product.cpu())
         sides = {domain: (torch.cat(vectors[domain]), torch.cat(products[domain])) for domain in DOMAINS}
         sides = {domain: (v[p >= 0], p[p >= 0]) for domain, (v, p) in sides.items()}
-        found = {
-            f"{a[0].upper()}->{b[0].upper()} R@1": ranks(*sides[a], *sides[b]).figures().r1
-            for a in DOMAINS
-            for b in DOMAINS
-            if a != b
-        }
-        return {"mean R@1": sum(found.values()) / len(found), **found}
+        return directions(sides)
 
     return evaluate
+
+
+def directions(sides: Mapping[Domain, tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Mean R@1 over the six directions, and each of them.
+
+    Args:
+        sides: By domain, vectors (N, D), L2-normalised, and the product of each, (N,).
+    """
+    found = {
+        f"{a[0].upper()}->{b[0].upper()} R@1": ranks(*sides[a], *sides[b]).figures().r1
+        for a in DOMAINS
+        for b in DOMAINS
+        if a != b
+    }
+    return {"mean R@1": sum(found.values()) / len(found), **found}

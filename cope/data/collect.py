@@ -128,7 +128,8 @@ def main() -> None:
     try:
         print(f"{collect(Path(sys.argv[1]))} objects in {sys.argv[1]}")
     except UserError as error:
-        sys.exit(f"cope.data.collect: {error}")
+        print(f"cope.data.collect: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
