@@ -111,8 +111,8 @@ def variants(model: str) -> Iterator[dict[str, Encoder]]:
             found[f"torch {precision}"] = Encoder(folder, device="cpu")
         if find_spec("onnx") is not None:
             encoder = Encoder(Path(kept) / "float32", device="cpu")
-            tower = OnnxTower(encoder._vision, encoder.config.crop_pixels, Path(kept))
-            encoder._vision = encoder._finder = tower
+            tower = OnnxTower(encoder.vision, encoder.config.crop_pixels, Path(kept))
+            encoder.vision = encoder.finder = tower
             found["onnx float32"] = encoder
         else:
             print("the package onnx is not installed, so ONNX is left out")
@@ -122,18 +122,18 @@ def variants(model: str) -> Iterator[dict[str, Encoder]]:
 def parts(encoder: Encoder) -> dict[str, Any]:
     """The calls to the towers of which a frame consists."""
     config = encoder.config
-    small = encoder._tensor([fit_area(example_frame(), config.frame_pixels, encoder._finder.stride)])
+    small = encoder._tensor([fit_area(example_frame(), config.frame_pixels, encoder.finder.stride)])
     crops = torch.rand(config.regions, 3, config.crop_pixels, config.crop_pixels) * 255
 
     @torch.inference_mode()
     def maps(_call: int) -> None:
-        with encoder._computing():
-            encoder._finder.maps(small)
+        with encoder.computing():
+            encoder.finder.maps(small)
 
     @torch.inference_mode()
     def describe(_call: int) -> None:
-        with encoder._computing():
-            encoder._vision.describe(crops)
+        with encoder.computing():
+            encoder.vision.describe(crops)
 
     return {"maps": maps, "crops": describe}
 
@@ -144,9 +144,9 @@ def same_alone(encoder: Encoder) -> bool:
     config = encoder.config
     generator = torch.Generator().manual_seed(1)
     crops = torch.rand(config.regions, 3, config.crop_pixels, config.crop_pixels, generator=generator) * 255
-    with encoder._computing():
-        together = encoder._vision.describe(crops)
-        return all(torch.equal(encoder._vision.describe(crops[i : i + 1])[0], row) for i, row in enumerate(together))
+    with encoder.computing():
+        together = encoder.vision.describe(crops)
+        return all(torch.equal(encoder.vision.describe(crops[i : i + 1])[0], row) for i, row in enumerate(together))
 
 
 def agreement(encoder: Encoder, full: Encoder) -> float:
@@ -173,7 +173,7 @@ def measure(model: str, repeats: int) -> list[dict[str, Any]]:
                 "times_faster": speeds[0].frame_ms / speeds[i].frame_ms,
                 "least_cosine": agreement(encoder, full),
                 "same_alone": same_alone(encoder),
-                "onnx_bytes": getattr(encoder._vision, "size_bytes", 0),
+                "onnx_bytes": getattr(encoder.vision, "size_bytes", 0),
             }
             for i, (name, encoder) in enumerate(encoders.items())
         ]

@@ -93,7 +93,19 @@ class PageOutput:
 
 
 class Encoder:
-    """Encodes frames, windows of a stream, and product pages. Safe to share between threads."""
+    """Encodes frames, windows of a stream, and product pages. Safe to share between threads.
+
+    Attributes:
+        version: Name and content hash, as in "cope-mini@3fa1c2d4".
+        calibration: Of the scores.
+        config: What the model is built of.
+        dim: D.
+        precision: Of the towers on a CPU.
+        device: Where they are.
+        model: What was learned on top of the towers.
+        vision: The tower that describes.
+        finder: The tower whose maps the region finder reads; None where frames are taken as a whole.
+    """
 
     def __init__(self, path_or_name: str | Path = "cope-mini", device: str = "auto", threads: int = 0) -> None:
         """Loads an artefact and its vision tower.
@@ -108,22 +120,23 @@ class Encoder:
         """
         if threads:
             torch.set_num_threads(threads)
-        self._device = choose(device)
+        self.device = choose(device)
         loaded = artefacts.load(path_or_name)
         self._loaded = loaded
+        self.precision = loaded.precision
         self.version: str = loaded.version
         self.calibration: Calibration = loaded.calibration
         self.config = loaded.config
         self.dim: int = loaded.config.dim
-        self._model = loaded.model().to(self._device)
+        self.model = loaded.model().to(self.device)
         vision = self._tower("vision")
-        self._vision = cast(VisionTower, vision)
-        if self._vision.descriptor_width != len(self._model.visual.mean):
+        self.vision = cast(VisionTower, vision)
+        if self.vision.descriptor_width != len(self.model.visual.mean):
             raise UserError(f"the model {loaded.folder} is of another vision tower than {self.config.vision}")
         finder = finder_tower(self.config, vision)
-        self._finder = cast("VisionTower | None", finder if finder is None else finder.to(self._device))
+        self.finder = cast("VisionTower | None", finder if finder is None else finder.to(self.device))
         # Frames of a window see one another in the tower, so they go through it once more for each window.
-        self._together = self._vision.cross_frame and not self.config.regions
+        self._together = self.vision.cross_frame and not self.config.regions
         self._lock = threading.Lock()
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
 
@@ -137,18 +150,18 @@ class Encoder:
             tower.load_tuned(loaded.tower(kind))
             tower.merge()
             tower.requires_grad_(False)
-        if loaded.precision == "int8" and self._device.type == "cpu":
+        if self.precision == "int8" and self.device.type == "cpu":
             _quantise(tower)
-        return tower.to(self._device)
+        return tower.to(self.device)
 
     @cached_property
-    def _text(self) -> TextTower:
+    def text(self) -> TextTower:
         """Loaded with the first text: half of the memory, and capture-only work never needs it."""
         return cast(TextTower, self._tower("text"))
 
-    def _computing(self) -> torch.autocast:
+    def computing(self) -> torch.autocast:
         """What the towers run under."""
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._loaded.precision == "bfloat16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     @torch.inference_mode()
     def encode_frames(self, images: Sequence[Pixels]) -> list[FrameFeatures]:
@@ -161,14 +174,14 @@ class Encoder:
 
     def _frame(self, image: Pixels) -> FrameFeatures:
         config = self.config
-        if self._finder is None:
+        if self.finder is None:
             crop = square_crop(image, WHOLE[0], config.crop_pixels, 0.0)
             picture = crop if self._together else None
             return FrameFeatures(self._project([crop], "live"), np.ones(1, np.float32), WHOLE, picture)
-        small = fit_area(image, config.frame_pixels, self._finder.stride)
-        with self._computing():
-            maps = self._finder.maps(self._tensor([small]))
-        logits, boxes = self._model.finder([level.float() for level in maps])
+        small = fit_area(image, config.frame_pixels, self.finder.stride)
+        with self.computing():
+            maps = self.finder.maps(self._tensor([small]))
+        logits, boxes = self.model.finder([level.float() for level in maps])
         kept, salience = best_regions(
             boxes[0].reshape(-1, 4).cpu().numpy(),
             logits[0].sigmoid().reshape(-1).cpu().numpy(),
@@ -195,9 +208,9 @@ class Encoder:
             return PageOutput(vectors, np.zeros(self.dim, np.float16))
         picture = shown = None
         if len(vectors):
-            each = torch.from_numpy(vectors).float().to(self._device)
+            each = torch.from_numpy(vectors).float().to(self.device)
             picture = nn.functional.normalize(each.mean(dim=0, keepdim=True), dim=-1)
-            shown = (each.unsqueeze(0), torch.ones(1, len(each), dtype=torch.bool, device=self._device))
+            shown = (each.unsqueeze(0), torch.ones(1, len(each), dtype=torch.bool, device=self.device))
         return PageOutput(vectors, self._fuse(picture, words, "page", shown))
 
     def _fuse(
@@ -207,12 +220,12 @@ class Encoder:
         domain: Domain,
         shown: tuple[Tensor, Tensor] | None = None,
     ) -> Half:
-        none = torch.zeros(1, self.dim, device=self._device)
-        fused = self._model.fuse(
+        none = torch.zeros(1, self.dim, device=self.device)
+        fused = self.model.fuse(
             none if picture is None else picture,
-            torch.tensor([picture is not None], device=self._device),
+            torch.tensor([picture is not None], device=self.device),
             none if words is None else words,
-            torch.tensor([words is not None], device=self._device),
+            torch.tensor([words is not None], device=self.device),
             domain,
             shown,
         )
@@ -241,20 +254,20 @@ class Encoder:
             regions = torch.from_numpy(np.concatenate([f.regions for f in frames])).float()
         salience = torch.from_numpy(np.concatenate([f.salience for f in frames])).float()
         index = torch.repeat_interleave(torch.arange(len(frames)), torch.tensor([len(f.regions) for f in frames]))
-        return self._model.pool(
-            regions.unsqueeze(0).to(self._device),
-            salience.unsqueeze(0).to(self._device),
-            index.unsqueeze(0).to(self._device),
-            torch.zeros(1, self.dim, device=self._device) if words is None else words,
-            torch.tensor([words is not None], device=self._device),
+        return self.model.pool(
+            regions.unsqueeze(0).to(self.device),
+            salience.unsqueeze(0).to(self.device),
+            index.unsqueeze(0).to(self.device),
+            torch.zeros(1, self.dim, device=self.device) if words is None else words,
+            torch.tensor([words is not None], device=self.device),
         )
 
     def _project(self, crops: Sequence[Pixels], domain: Domain, frames: int = 1) -> Half:
         if not crops:
             return np.zeros((0, self.dim), np.float16)
-        with self._computing():
-            descriptors = self._vision.describe(self._tensor(crops), frames)
-        return _half(self._model.visual(descriptors.float(), domain))
+        with self.computing():
+            descriptors = self.vision.describe(self._tensor(crops), frames)
+        return _half(self.model.visual(descriptors.float(), domain))
 
     def _words(self, weighted: Sequence[tuple[str, float]]) -> Tensor | None:
         """The weighted mean of the texts' vectors, projected: (1, D); None if there is no text."""
@@ -263,7 +276,7 @@ class Encoder:
             return None
         total = torch.stack([self._text_vector(text) * weight for text, weight in texts]).sum(dim=0)
         mean = total / sum(weight for _, weight in texts)
-        return cast(Tensor, self._model.text(mean.unsqueeze(0)))
+        return cast(Tensor, self.model.text(mean.unsqueeze(0)))
 
     def _text_vector(self, text: str) -> Tensor:
         with self._lock:
@@ -271,8 +284,8 @@ class Encoder:
             if found is not None:
                 self._texts.move_to_end(text)
                 return found
-            with self._computing():
-                vector = self._text.encode(text, self.config.text_tokens)
+            with self.computing():
+                vector = self.text.encode(text, self.config.text_tokens)
             self._texts[text] = vector
             if len(self._texts) > TEXT_CACHE:
                 self._texts.popitem(last=False)
@@ -280,7 +293,7 @@ class Encoder:
 
     def _tensor(self, images: Sequence[Pixels]) -> Tensor:
         """Pictures of one size -> (B, 3, H, W) float32 in [0, 255]."""
-        stacked = torch.from_numpy(np.stack(images)).to(self._device)
+        stacked = torch.from_numpy(np.stack(images)).to(self.device)
         return stacked.permute(0, 3, 1, 2).float()
 
 

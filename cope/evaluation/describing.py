@@ -44,12 +44,12 @@ class Describer:
     def __init__(self, encoder: Encoder) -> None:
         """Takes them; the text tower is opened with this, if it was not yet."""
         self.config = encoder.config
-        self.model = encoder._model
-        self.device = encoder._device
-        self._vision, self._finder, self._text_tower = encoder._vision, encoder._finder, encoder._text
-        self._computing = encoder._computing
+        self.model = encoder.model
+        self.device = encoder.device
+        self._vision, self._finder, self._text_tower = encoder.vision, encoder.finder, encoder.text
+        self._computing = encoder.computing
         # Where nothing of the towers was tuned, all models on them share what they see.
-        self._version = encoder.version if encoder.config.tuning != "frozen" else encoder._loaded.precision
+        self._version = encoder.version if encoder.config.tuning != "frozen" else encoder.precision
         self._texts: dict[str, Tensor] = {}
         self.descriptor_width = self._vision.descriptor_width  # F
         self.text_width = self._text_tower.width  # W
