@@ -32,7 +32,8 @@ from cope.data.synthetic import (
 )
 from cope.encoder import Encoder, FrameFeatures, PageInput, PageOutput, WindowInput
 from cope.errors import UserError
-from cope.evaluate import expected_calibration_error
+from cope.evaluation.calibration import expected_calibration_error
+from cope.evaluation.trust import probabilities
 from cope.keywords import page_terms, query_terms, text_score
 from cope.scoring import FEATURES, Calibration, MatchFeatures, match_features, with_rivals
 
@@ -243,13 +244,12 @@ def fit(found: Sequence[Sample], steps: int = 400) -> Calibration:
 
 def figures(calibration: Calibration, found: Sequence[Sample]) -> dict[str, float]:
     """How well the probabilities of candidates hold on these windows."""
-    probabilities: list[float] = []
+    stated: list[float] = []
     right: list[bool] = []
     for sample in found:
-        odds = np.exp([calibration.logit(candidate) for candidate in sample.candidates])
-        probabilities += (odds / (1.0 + odds.sum())).tolist()
+        stated += probabilities(calibration, sample.candidates)
         right += [position == sample.shown for position in range(len(sample.candidates))]
-    p: NDArray[np.float64] = np.array(probabilities)
+    p: NDArray[np.float64] = np.array(stated)
     y = np.array(right)
     sure = p >= 0.9
     return {

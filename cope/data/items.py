@@ -3,9 +3,9 @@
 `open_source` opens one; `Source` says what it can be asked.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,36 @@ class Counts:
     def __str__(self) -> str:
         """One line: "12 missing pictures, 3 rows with too few columns"."""
         return ", ".join(f"{times} {kind}" for kind, times in self.as_dict().items()) or "nothing skipped"
+
+
+class ItemsOnDemand(Sequence[Item]):
+    """Items that are read as they are asked for."""
+
+    def __init__(self, read: Callable[[int], Item], count: int) -> None:
+        """Reads nothing.
+
+        Args:
+            read: Gives an item by its place, 0 to count - 1.
+            count: Of the items.
+        """
+        self._read, self._count = read, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item]: ...
+
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(self._count))]
+        at = index + self._count if index < 0 else index
+        if not 0 <= at < self._count:
+            raise IndexError(index)
+        return self._read(at)
 
 
 class Source(Protocol):

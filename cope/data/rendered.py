@@ -13,13 +13,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
 from cope.data.cutouts import Cutout, thing
 from cope.data.files import Folder
-from cope.data.items import Counts, Item, Picture, Pixels
+from cope.data.items import Counts, Item, ItemsOnDemand, Picture, Pixels
 from cope.data.objects import Product, Split, read_backgrounds, read_cutout, siblings, split_of
 from cope.data.scenes import LANDSCAPE, MIN_SIDE_PX, PORTRAIT, overlay, relative
 from cope.data.speech import Talk, transcript
@@ -111,7 +110,7 @@ class RenderedSource:
         """The items of a product in a domain, imagined as they are asked for."""
         if not 0 <= number < len(self):
             raise IndexError(f"{self.name} has {len(self)} products, not a product {number}")
-        return _Imagined(self, number, domain, self._each)
+        return ItemsOnDemand(functools.partial(self.item, number, domain), self._each)
 
     def item(self, number: int, domain: Domain, at: int) -> Item:
         """One of the product's items."""
@@ -191,28 +190,6 @@ class RenderedSource:
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
         self._cutout = functools.lru_cache(_KEPT)(self._read_cutout)
-
-
-class _Imagined(Sequence[Item]):
-    def __init__(self, source: RenderedSource, number: int, domain: Domain, count: int) -> None:
-        self._source, self._number, self._domain, self._count = source, number, domain, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Item]: ...
-
-    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(self._count))]
-        at = index + self._count if index < 0 else index
-        if not 0 <= at < self._count:
-            raise IndexError(index)
-        return self._source.item(self._number, self._domain, at)
 
 
 class _Clip:

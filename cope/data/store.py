@@ -6,12 +6,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from cope.data.decoding import MISSING, UNREADABLE, decode
 from cope.data.files import Folder, PictureFiles, cache_folder
 from cope.data.indexing import FORMAT, Fact, build
-from cope.data.items import Counts, Item, Picture, Pixels
+from cope.data.items import Counts, Item, ItemsOnDemand, Picture, Pixels
 from cope.data.objects import Split
 from cope.errors import UserError
 from cope.modeling import DOMAINS, Domain
@@ -60,7 +60,8 @@ class StoredSource:
         """The items of a product in a domain."""
         first, *counts = self._product("first, page, video, live", number)
         place = DOMAINS.index(domain)
-        return _Items(self, number, domain, first + sum(counts[:place]), counts[place])
+        start = first + sum(counts[:place])
+        return ItemsOnDemand(lambda at: self.item(number, domain, start + at), counts[place])
 
     def read(self, item: Item, side: int = 0) -> list[Picture]:
         """Reads the item's pictures; `Source.read`."""
@@ -110,30 +111,6 @@ class StoredSource:
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
         self._open = threading.local()
-
-
-class _Items(Sequence[Item]):
-    """Items that are read as they are asked for."""
-
-    def __init__(self, source: StoredSource, number: int, domain: Domain, first: int, count: int) -> None:
-        self._source, self._number, self._domain, self._first, self._count = source, number, domain, first, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Item]: ...
-
-    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(self._count))]
-        at = index + self._count if index < 0 else index
-        if not 0 <= at < self._count:
-            raise IndexError(index)
-        return self._source.item(self._number, self._domain, self._first + at)
 
 
 def open_store(
