@@ -56,7 +56,7 @@ class EfficientNetLite(Tower):
 
     def _walk(self, pixels: Tensor) -> list[Tensor]:
         x = (pixels - 127.0) / 128.0  # as the weights were trained
-        x = functional.relu6(self.stem(x.to(memory_format=torch.channels_last)))
+        x = functional.relu6(self.stem(x.to(memory_format=torch.channels_last)), inplace=True)
         taps = []
         for i, block in enumerate(self.blocks):
             x = block(x)
@@ -71,7 +71,7 @@ class EfficientNetLite(Tower):
     def describe(self, pixels: Tensor, frames: int = 1) -> Tensor:
         """(B, 1456): averages over the maps at strides 4, 8, 16 and 32 (after the head)."""
         taps = self._walk(pixels)
-        last = functional.relu6(self.head(taps[3]))
+        last = functional.relu6(self.head(taps[3]), inplace=True)
         return torch.cat([tap.mean(dim=(2, 3)) for tap in (*taps[:3], last)], dim=1)
 
 
@@ -79,8 +79,20 @@ def _fold(block: Any) -> None:
     """Folds a block's batch norms into its convolutions: the same function with a third fewer operators to call."""
     if hasattr(block, "_expand_conv"):
         block._expand_conv, block._bn0 = _Pointwise(fuse_conv_bn_eval(block._expand_conv, block._bn0)), nn.Identity()
-    block._depthwise_conv, block._bn1 = fuse_conv_bn_eval(block._depthwise_conv, block._bn1), nn.Identity()
+    block._depthwise_conv, block._bn1 = (
+        _padding_itself(fuse_conv_bn_eval(block._depthwise_conv, block._bn1)),
+        nn.Identity(),
+    )
     block._project_conv, block._bn2 = _Pointwise(fuse_conv_bn_eval(block._project_conv, block._bn2)), nn.Identity()
+    block._swish.inplace = True  # on what a convolution has just made: nobody else holds it
+
+
+def _padding_itself(conv: Any) -> Any:
+    """Lets a convolution of stride 1 pad its own input, where a layer before it made a larger copy: the same bits."""
+    pad = conv.static_padding
+    if isinstance(pad, nn.ZeroPad2d) and pad.padding[0] == pad.padding[1] and pad.padding[2] == pad.padding[3]:
+        conv.padding, conv.static_padding = (pad.padding[2], pad.padding[0]), nn.Identity()
+    return conv
 
 
 class _Pointwise(nn.Module):
