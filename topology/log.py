@@ -35,6 +35,10 @@ R = TypeVar("R", bound=Record | ProductDetected)
 T = TypeVar("T")
 
 REQUEST_TIMEOUT_MS = 30_000  # a send is given up, and tried anew, after it; a broker restart takes up to 10 s
+# How long a read of a whole partition looks past its end. Tansu can tell an end one too low after two producers have
+# written to a partition at once, until the next record: state that is read back would lack its newest record. A broker
+# on the same machine answers in a few ms; longer would slow the start of a worker, which reads partition by partition.
+PAST_MS = 100
 POLL_MS = 200  # how long a read waits for records: bounds how late a stop is noticed
 LARGEST_RECORD_BYTES = max(spec.max_message_bytes for spec in TOPICS.values())
 LINGER_MS = 5  # a batch waits so long for company; above, it would show in the latency of live events
@@ -84,8 +88,12 @@ async def read_partition(settings: Settings, topic: str, partition: int, kind: t
     away in between, reading goes on where it was.
     """
     ends = await end_offsets(settings, topic)
-    async for record in read_range(settings, topic, partition, kind, 0, ends.get(partition, 0)):
-        yield record
+    end = ends.get(partition, 0)
+    # Of a partition that has anything, it looks once past the end that it was told: see `PAST_MS`.
+    async for message in read_raw(settings, topic, partition, 0, end, past=end > 0):
+        record = _decode(message, topic, kind)
+        if record is not None:
+            yield record
 
 
 async def read_range(
@@ -98,8 +106,10 @@ async def read_range(
             yield record
 
 
-async def read_raw(settings: Settings, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Any]:
-    """Yields aiokafka's `ConsumerRecord`s of a partition with start <= offset < end."""
+async def read_raw(
+    settings: Settings, topic: str, partition: int, start: int, end: int, past: bool = False
+) -> AsyncIterator[Any]:
+    """Yields aiokafka's `ConsumerRecord`s of a partition with start <= offset < end; with `past`, what follows too."""
     target = TopicPartition(full_name(settings, topic), partition)
     position = start
 
@@ -114,13 +124,16 @@ async def read_raw(settings: Settings, topic: str, partition: int, start: int, e
             raise
         return consumer
 
-    while position < end:
+    while position < end or past:
         consumer = await _retrying(connect, f"read {topic}")
         try:
-            while position < end:
-                batches = await consumer.getmany(target, timeout_ms=POLL_MS)
-                for message in batches.get(target, ()):
-                    if message.offset >= end:
+            while position < end or past:
+                batches = await consumer.getmany(target, timeout_ms=POLL_MS if position < end else PAST_MS)
+                found = batches.get(target, ())
+                if position >= end and not found:
+                    return
+                for message in found:
+                    if message.offset >= end and not past:
                         return
                     position = message.offset + 1
                     yield message
