@@ -1,4 +1,4 @@
-"""Brokers for tests: Tansu, embedded, and Apache Kafka where KAFKA_HOME names a distribution."""
+"""Brokers for tests (Tansu, embedded, and Apache Kafka where KAFKA_HOME names a distribution), and clips of streams."""
 
 import asyncio
 import itertools
@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import av
 import pytest
 
 from topology.embedded import EmbeddedBroker
@@ -131,3 +132,19 @@ def until() -> Callable[..., Awaitable[None]]:
             await asyncio.sleep(0.05)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def first_seconds() -> Callable[[Path, Path, float], Path]:
+    """Copies the first seconds of a stream, packets as they are: (source, target, seconds) -> target."""
+
+    def copy(source: Path, target: Path, seconds: float) -> Path:
+        with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+            copies = {stream.index: writer.add_stream_from_template(stream) for stream in reader.streams}
+            for packet in reader.demux():
+                if packet.dts is not None and packet.pts * packet.time_base < seconds:
+                    packet.stream = copies[packet.stream.index]
+                    writer.mux(packet)
+        return target
+
+    return copy

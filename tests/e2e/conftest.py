@@ -1,10 +1,9 @@
 """The whole flow on a clip of a sample stream."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import pytest
 from flow_processes import CATALOG, SAMPLES, Processes, read_events, run_cli
 
@@ -12,17 +11,9 @@ CLIP_S = 36  # two or three products; long enough to kill each role in its middl
 
 
 @pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first seconds of a sample stream, packets copied as they are."""
-    source = min((SAMPLES / "streams").glob("*.mp4"))
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    with av.open(source) as reader, av.open(path, "w") as writer:
-        copies = {stream.index: writer.add_stream_from_template(stream) for stream in reader.streams}
-        for packet in reader.demux():
-            if packet.dts is not None and packet.pts * packet.time_base < CLIP_S:
-                packet.stream = copies[packet.stream.index]
-                writer.mux(packet)
-    return path
+def clip(tmp_path_factory: pytest.TempPathFactory, first_seconds: Callable[[Path, Path, float], Path]) -> Path:
+    """The first seconds of a sample stream."""
+    return first_seconds(min((SAMPLES / "streams").glob("*.mp4")), tmp_path_factory.mktemp("clip") / "clip.mp4", CLIP_S)
 
 
 @pytest.fixture(scope="session")

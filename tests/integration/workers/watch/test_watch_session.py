@@ -7,7 +7,6 @@ import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import av
 import pytest
 
 from topology.errors import UserError
@@ -20,16 +19,9 @@ CLIP_S = 14
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first seconds of a sample stream, packets copied as they are."""
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    with av.open(str(STREAM)) as reader, av.open(str(path), "w") as writer:
-        copies = {stream.index: writer.add_stream_from_template(stream) for stream in reader.streams}
-        for packet in reader.demux():
-            if packet.dts is not None and packet.pts * packet.time_base < CLIP_S:
-                packet.stream = copies[packet.stream.index]
-                writer.mux(packet)
-    return path
+def clip(tmp_path_factory: pytest.TempPathFactory, first_seconds: Callable[[Path, Path, float], Path]) -> Path:
+    """The first seconds of a sample stream."""
+    return first_seconds(STREAM, tmp_path_factory.mktemp("clip") / "clip.mp4", CLIP_S)
 
 
 @pytest.fixture(scope="module")
