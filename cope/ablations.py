@@ -77,7 +77,7 @@ ABLATIONS: dict[str, Ablation] = {
     "whole-frame": Ablation("whole frame in place of regions", _model(regions=0)),
     "raw-text": Ablation("raw ASR text in place of keywords", _run(live_text="raw")),
     "no-live-text": Ablation("no text in the live domain (the paper's choice)", _run(live_text="none")),
-    "no-guidance": Ablation("words do not guide the attention over regions", _model(guided=False)),
+    "guidance": Ablation("words guide the attention over regions", _model(guided=True)),
     "integration-transformer": Ablation(
         "integration transformer in place of attention (the paper's)", _model(temporal="transformer")
     ),

@@ -35,6 +35,8 @@ class ModelConfig:
         region_overlap: Regions that overlap a better one by more than this IoU are dropped.
         hidden: Width of the region finder.
         text_tokens: Longest text that is read.
+        keywords: How keywords become one text vector: the `mean` of each one's, by weight (a catalogue's keywords
+            recur, so their vectors are kept), or `joined` into one text, as training on files has it.
         temporal: How the regions of a clip's frames become one vector. `attention`: over frame x region, by salience,
             persistence and words; `transformer`: the paper's multi-frame integration transformer over frames.
         temporal_layers: Of that transformer.
@@ -59,9 +61,10 @@ class ModelConfig:
     region_overlap: float = 0.55
     hidden: int = 64
     text_tokens: int = 64
+    keywords: Literal["mean", "joined"] = "mean"
     temporal: Literal["attention", "transformer"] = "attention"
     temporal_layers: int = 1
-    guided: bool = True
+    guided: bool = False
     fusion: Literal["sum", "transformer", "none"] = "sum"
     fusion_layers: int = 1
     domain_projections: bool = True
@@ -170,8 +173,8 @@ _PAPER = TrainConfig(
         crop_pixels=224,
         regions=0,
         text_tokens=32,
+        keywords="joined",
         temporal="transformer",
-        guided=False,
         fusion="transformer",
         tuning="full",
     ),
@@ -197,6 +200,7 @@ _BASE = TrainConfig(
         text="google/siglip2-base-patch16-256",
         dim=512,
         crop_pixels=256,
+        keywords="joined",
         tuning="lora",
     ),
     steps=20_000,

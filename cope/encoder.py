@@ -22,6 +22,7 @@ from cope import artefact as artefacts
 from cope.backbones import TextTower, VisionTower, finder_tower, text_tower, vision_tower
 from cope.device import choose
 from cope.errors import UserError
+from cope.keywords import readings, told
 from cope.modeling import Domain
 from cope.pictures import fit_area, page_crop, square_crop
 from cope.regions import best_regions
@@ -53,6 +54,14 @@ class FrameFeatures:
     salience: NDArray[np.float32]
     boxes: NDArray[np.float32]
     picture: Pixels | None = None
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Words as the model takes them: (1, D), and how surely they name something, in [0, 1]."""
+
+    vector: Tensor
+    told: float
 
 
 @dataclass(frozen=True)
@@ -203,7 +212,7 @@ class Encoder:
             [self._project([page_crop(i, config.crop_pixels, config.crop_margin)], "page") for i in usable]
             or [np.zeros((0, self.dim), np.float16)]
         )
-        words = self._words([(page.title, 1.0), (page.text, 0.3)])
+        words = self._words([(page.title, 1.0), (page.text, 0.3)], told=1.0)
         if not len(vectors) and words is None:
             return PageOutput(vectors, np.zeros(self.dim, np.float16))
         picture = shown = None
@@ -216,7 +225,7 @@ class Encoder:
     def _fuse(
         self,
         picture: Tensor | None,
-        words: Tensor | None,
+        words: _Words | None,
         domain: Domain,
         shown: tuple[Tensor, Tensor] | None = None,
     ) -> Half:
@@ -224,8 +233,8 @@ class Encoder:
         fused = self.model.fuse(
             none if picture is None else picture,
             torch.tensor([picture is not None], device=self.device),
-            none if words is None else words,
-            torch.tensor([words is not None], device=self.device),
+            none if words is None else words.vector,
+            torch.tensor([0.0 if words is None else words.told], device=self.device),
             domain,
             shown,
         )
@@ -237,13 +246,13 @@ class Encoder:
         """Encodes windows of a stream: (B, D) float16, L2-normalised; a zero row where there is nothing."""
         out = np.zeros((len(windows), self.dim), np.float16)
         for i, window in enumerate(windows):
-            words = self._words(window.keywords)
+            words = self._words(readings(window.keywords, self.config.keywords), told(window.keywords))
             picture = self._pool([f for f in window.frames if len(f.regions)], words)
             if picture is not None or words is not None:
                 out[i] = self._fuse(picture, words, "live")
         return out
 
-    def _pool(self, frames: Sequence[FrameFeatures], words: Tensor | None) -> Tensor | None:
+    def _pool(self, frames: Sequence[FrameFeatures], words: _Words | None) -> Tensor | None:
         """(1, D); None if there are no frames."""
         if not frames:
             return None
@@ -258,8 +267,8 @@ class Encoder:
             regions.unsqueeze(0).to(self.device),
             salience.unsqueeze(0).to(self.device),
             index.unsqueeze(0).to(self.device),
-            torch.zeros(1, self.dim, device=self.device) if words is None else words,
-            torch.tensor([words is not None], device=self.device),
+            torch.zeros(1, self.dim, device=self.device) if words is None else words.vector,
+            torch.tensor([0.0 if words is None else words.told], device=self.device),
         )
 
     def _project(self, crops: Sequence[Pixels], domain: Domain, frames: int = 1) -> Half:
@@ -269,14 +278,14 @@ class Encoder:
             descriptors = self.vision.describe(self._tensor(crops), frames)
         return _half(self.model.visual(descriptors.float(), domain))
 
-    def _words(self, weighted: Sequence[tuple[str, float]]) -> Tensor | None:
-        """The weighted mean of the texts' vectors, projected: (1, D); None if there is no text."""
+    def _words(self, weighted: Sequence[tuple[str, float]], told: float) -> _Words | None:
+        """The weighted mean of the texts' vectors, projected; None if there is no text."""
         texts = [(text.strip(), weight) for text, weight in weighted if text.strip() and weight > 0]
         if not texts:
             return None
         total = torch.stack([self._text_vector(text) * weight for text, weight in texts]).sum(dim=0)
         mean = total / sum(weight for _, weight in texts)
-        return cast(Tensor, self.model.text(mean.unsqueeze(0)))
+        return _Words(self.model.text(mean.unsqueeze(0)), told)
 
     def _text_vector(self, text: str) -> Tensor:
         with self._lock:

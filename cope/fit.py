@@ -192,7 +192,7 @@ def start_projection(model: CopeModel, features: Features, shrinkage: float = 0.
 
 def start_text(model: CopeModel, texts: Texts) -> None:
     """Starts the text projection as the principal axes of the centred text vectors."""
-    x = torch.cat([texts.titles[texts.named], texts.spoken[texts.heard]])
+    x = torch.cat([texts.titles[texts.named], texts.spoken[texts.told > 0]])
     mean = x.mean(dim=0)
     _, _, axes = torch.linalg.svd(x - mean, full_matrices=False)
     with torch.no_grad():
@@ -237,7 +237,8 @@ class Sampler:
             salience=torch.ones(rows.shape),
             frame=torch.zeros_like(rows),
             words=self.texts.titles[ids],
-            told=self.texts.named[ids] & torch.from_numpy(rng.random(len(ids)) < 0.9),
+            told=(self.texts.named[ids] & torch.from_numpy(rng.random(len(ids)) < 0.9)).float(),
+            naming=torch.ones(len(ids), dtype=torch.bool),
             product=ids,
             right=torch.ones(rows.shape, dtype=torch.bool),
         )
@@ -279,29 +280,31 @@ class Sampler:
         salience[..., 0][gone] = rng.uniform(0.02, 0.3, int(gone.sum()))
         right[..., 0][gone] = False
         number = np.broadcast_to(np.arange(frames)[None, :, None], shape).reshape(len(products), -1)
-        words, told = self._speech(rng, torch.from_numpy(products))
+        words, told, naming = self._speech(rng, torch.from_numpy(products))
         return Views(
             descriptors=crops[torch.from_numpy(rows.reshape(len(products), -1))].float(),
             salience=torch.from_numpy(salience.reshape(len(products), -1)).float(),
             frame=torch.from_numpy(number.copy()),
             words=words,
             told=told,
+            naming=naming,
             product=torch.from_numpy(products),
             right=torch.from_numpy(right.reshape(len(products), -1)),
         )
 
-    def _speech(self, rng: np.random.Generator, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _speech(self, rng: np.random.Generator, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What is said with each clip: mostly the product's name, now and then another's, or nothing that counts."""
         texts = self.texts
         which = torch.from_numpy(rng.integers(texts.spoken.shape[1], size=len(ids)))
-        words, told = texts.spoken[ids, which], texts.heard[ids, which]
+        words, told = texts.spoken[ids, which], texts.told[ids, which]
         kind = torch.from_numpy(rng.random(len(ids)))
         misled, chatting = kind < MISLED, (kind >= MISLED) & (kind < MISLED + CHATTING)
         talk = torch.from_numpy(rng.integers(len(texts.chat), size=len(ids)))
         words = torch.where(misled.unsqueeze(1), words.roll(1, dims=0), words)
         words = torch.where(chatting.unsqueeze(1), texts.chat[talk], words)
-        told = torch.where(chatting, texts.chat_heard[talk], torch.where(misled, told.roll(1), told))
-        return words, told & torch.from_numpy(rng.random(len(ids)) < self.config.words)
+        told = torch.where(chatting, texts.chat_told[talk], torch.where(misled, told.roll(1), told))
+        told = told * torch.from_numpy(rng.random(len(ids)) < self.config.words)
+        return words, told, ~(misled | chatting)
 
 
 class RenderedObjective(nn.Module):

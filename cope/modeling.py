@@ -186,7 +186,7 @@ class CopeModel(nn.Module):
         b, r = views.frame.shape
         regions = self.visual(views.descriptors.flatten(0, 1), domain).view(b, r, -1)
         # What is not told may hold anything, NaN too. Ones, since zeros may have no direction, and so no gradient.
-        words = self.text(torch.where(views.told.unsqueeze(1), views.words, 1.0))
+        words = self.text(torch.where((views.told > 0).unsqueeze(1), views.words, 1.0))
         real = views.frame >= 0
         shown: tuple[Tensor, Tensor] | None = None
         if domain == "page":
@@ -213,7 +213,7 @@ class CopeModel(nn.Module):
             salience: (B, R) in [0, 1].
             frame: (B, R) int64, the frame of each region; -1 for padding.
             words: (B, D).
-            told: (B,) bool, whether there are words.
+            told: (B,) in [0, 1], how surely the words name something; 0 where there are none.
 
         Returns:
             (B, D), L2-normalised; of no meaning in rows without regions.
@@ -242,7 +242,7 @@ class CopeModel(nn.Module):
         logits = self.attention[0] * salience.clamp_min(1e-3).log() + self.attention[1] * persistence
         if self.config.guided:
             named = (regions @ functional.normalize(self.looks_like(words), dim=-1).unsqueeze(2)).squeeze(2)
-            logits = logits + self.attention[2] * torch.where(told.unsqueeze(1), named, torch.zeros_like(named))
+            logits = logits + self.attention[2] * told.unsqueeze(1) * named
         return logits
 
     def fuse(
@@ -260,7 +260,7 @@ class CopeModel(nn.Module):
             picture: (B, D).
             pictured: (B,) bool, whether there is a picture.
             words: (B, D).
-            told: (B,) bool, whether there are words.
+            told: (B,) in [0, 1], how surely the words name something; 0 where there are none. They count as much.
             domain: Its own weight of words beside pictures.
             shown: The single pictures of pages, (B, N, D), and which of them are there, (B, N) bool. The fusion
                 encoder looks at each.
@@ -269,9 +269,9 @@ class CopeModel(nn.Module):
             (B, D), L2-normalised.
         """
         seen = torch.where(pictured.unsqueeze(1), picture, functional.normalize(self.no_picture, dim=-1))
-        named = torch.where(told.unsqueeze(1), words, self.no_text)
+        named = torch.lerp(self.no_text.expand_as(words), words, told.unsqueeze(1))
         if self.config.fusion == "none":
-            return torch.where((told & ~pictured).unsqueeze(1), named, seen)
+            return torch.where(((told > 0) & ~pictured).unsqueeze(1), words, seen)
         if self.fusion is not None:
             tokens, there = seen.unsqueeze(1), torch.ones_like(pictured).unsqueeze(1)
             if shown is not None:

@@ -163,12 +163,13 @@ class Objective(nn.Module):
         Only rows of this process: texts need no large batch.
         """
         page = views["page"]
-        written = page.told & (page.product >= 0)
+        written = (page.told > 0) & (page.product >= 0)
         names = torch.where(written, same_text(page.words), NOBODY)
         scale, smoothing = self.scale(), self.config.label_smoothing
         domains: tuple[Domain, ...] = ("live", "video")
         spoken = torch.cat([found[domain].words for domain in domains])
-        heard = torch.cat([torch.where(views[d].told & (views[d].product >= 0), names, NOBODY) for d in domains])
+        naming = {d: (views[d].told > 0) & views[d].naming & (views[d].product >= 0) for d in domains}
+        heard = torch.cat([torch.where(naming[d], names, NOBODY) for d in domains])
         loss = info_nce(
             found["page"].words[written], names[written], spoken[heard >= 0], heard[heard >= 0], scale, smoothing
         )

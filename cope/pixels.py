@@ -20,6 +20,7 @@ from cope.device import autocast
 from cope.distributed import rank, world
 from cope.errors import UserError
 from cope.finder import take_finder
+from cope.keywords import SURE
 from cope.losses import pair_iou
 from cope.masked_language import MaskedTower, masked_language_loss
 from cope.modeling import CopeModel, Domain
@@ -139,6 +140,7 @@ class PixelObjective(nn.Module):
             frame=frame,
             words=words,
             told=items.told,
+            naming=items.told >= SURE,
             product=items.product,
             right=right & (frame >= 0),
         )

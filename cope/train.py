@@ -103,6 +103,8 @@ def _check(config: TrainConfig) -> None:
             f"finder_steps={config.finder_steps}: a region finder learns from a folder of objects with frozen towers; "
             f"set finder_steps=0, and finder_from=cope-mini or model.regions=0"
         )
+    if config.model.keywords != "joined" and config.live_text == "keywords":
+        raise UserError("the loader of files reads a clip's keywords as one text; set model.keywords=joined")
     if config.start == "discriminant":
         raise UserError("start=discriminant needs a folder of objects and frozen towers; set start=random")
 

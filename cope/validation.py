@@ -44,8 +44,7 @@ class _Unseen(Dataset[dict[Domain, ItemBatch]]):
 
     def _items(self, numbers: Sequence[int], domain: Domain) -> ItemBatch:
         items = [next(iter(self._source.items(number, domain)), None) for number in numbers]
-        say: Callable[[str], str] = str.strip if domain == "page" else self._text.said
-        words = ["" if item is None else say(item.text) for item in items]
+        words = [self._text.read(item) for item in items]
         return item_batch(self._source, self._config, domain, items, words, self._tokenize, Counts())
 
 

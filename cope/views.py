@@ -16,8 +16,10 @@ class Views:
         descriptors: (B, R, F) from the vision tower.
         salience: (B, R) in [0, 1], how surely something is shown there; 1 for a page's pictures.
         frame: (B, R) int64, the frame of each region; -1 for padding. A page's pictures count as frames.
-        words: (B, W) text vectors; anything where `told` is false.
-        told: (B,) bool, whether there are words.
+        words: (B, W) text vectors; anything where `told` is 0.
+        told: (B,) in [0, 1], how surely the words name something: 1 for a title, the best weight of keywords
+            (`cope.keywords.told`), 0 where there are no words.
+        naming: (B,) bool, whether the words are taken to name this product; training learns words from these.
         product: (B,) int64, or `NOBODY`.
         right: (B, R) bool, the regions that are known to show the product; all false where nobody knows.
     """
@@ -27,6 +29,7 @@ class Views:
     frame: Tensor
     words: Tensor
     told: Tensor
+    naming: Tensor
     product: Tensor
     right: Tensor
 

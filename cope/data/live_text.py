@@ -7,12 +7,13 @@ from functools import cached_property
 import numpy as np
 
 from cope.config import TrainConfig
-from cope.data.items import Source
-from cope.keywords import Vocabulary
+from cope.data.items import Item, Source
+from cope.keywords import Vocabulary, readings
 
 # Products whose titles are the vocabulary beside those of the batch: about a large room's shopping bag. Fewer, and no
 # word is rare; more cost every loader process 10 kB and a tenth of a millisecond each.
 BACKGROUND = 1_000
+NOTHING = ("", 0.0)
 # A clip's transcript can be long, and its time grows with it: this is a minute of talk, more than any tower reads.
 _LONGEST_SPEECH = 1_000
 
@@ -45,14 +46,20 @@ class LiveText:
             for number in added:
                 self._vocabulary.remove(self._source.product_id(number))
 
-    def said(self, speech: str) -> str:
-        """What is read of a transcript; "" for nothing. Keywords are joined by commas, the surest first."""
+    def read(self, item: Item | None) -> tuple[str, float]:
+        """What is read with an item: a page's title, or what is `said`; `NOTHING` of an item that is missing."""
+        if item is None:
+            return NOTHING
+        return (item.text.strip(), 1.0) if item.domain == "page" else self.said(item.text)
+
+    def said(self, speech: str) -> tuple[str, float]:
+        """What is read of a transcript, keywords as one text; and how surely it names something, in [0, 1]."""
         speech = speech[:_LONGEST_SPEECH].strip()
         if not speech or self._how == "none":
-            return ""
+            return NOTHING
         if self._how == "raw":
-            return speech
-        return ", ".join(word for word, _ in self._vocabulary.extract(speech))
+            return speech, 1.0
+        return next(iter(readings(self._vocabulary.extract(speech), "joined")), NOTHING)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cope.config import TrainConfig
 from cope.data.items import Counts, Item, Source
-from cope.data.live_text import LiveText
+from cope.data.live_text import NOTHING, LiveText
 from cope.data.sampling import Sampler, category_sizes, long_tail, spread
 from cope.data.transforms import canvas_side, enough, frame_picture, light, page_picture, window
 from cope.errors import UserError
@@ -54,7 +54,7 @@ class ItemBatch:
         frame_there: (B, T) bool, whether there is a picture.
         tokens: (B, L) int64, padded with 0.
         mask: (B, L) bool, false at padding.
-        told: (B,) bool, whether there are words.
+        told: (B,) float32 in [0, 1], how surely the words name something; 0 where there are none.
         product: (B,) int64 number in the source; `NOBODY` for an item that is missing.
     """
 
@@ -163,12 +163,10 @@ class Loader(Dataset[Batch]):
         items = self._source.items(number, domain)
         return (items[int(rng.integers(len(items)))] if items else None), rng
 
-    def _words(self, item: Item | None, rng: np.random.Generator) -> str:
-        if item is None:
-            return ""
-        if item.domain == "page":
-            return item.text.strip()
-        return self._text.said(item.text) if rng.random() < self._config.words else ""
+    def _words(self, item: Item | None, rng: np.random.Generator) -> tuple[str, float]:
+        if item is not None and item.domain != "page" and rng.random() >= self._config.words:
+            return NOTHING
+        return self._text.read(item)
 
 
 def item_batch(
@@ -176,7 +174,7 @@ def item_batch(
     config: TrainConfig,
     domain: Domain,
     items: Sequence[Item | None],
-    words: Sequence[str],
+    words: Sequence[tuple[str, float]],
     tokenize: Tokenize,
     counts: Counts,
     rngs: Sequence[np.random.Generator] | None = None,
@@ -188,7 +186,7 @@ def item_batch(
         config: For sizes.
         domain: Theirs.
         items: B; None for those that a product does not have.
-        words: B, what is read with each; "" for nothing.
+        words: B, what is read with each, "" for nothing; and how surely it names something.
         tokenize: Of the text tower.
         counts: Gets what could not be read.
         rngs: B, for jitter and augmentation; None for the middle of everything, as in an evaluation.
@@ -225,7 +223,7 @@ def item_batch(
         for problem in itertools.chain.from_iterable((pool.map if pool else map)(fill, range(len(items)))):
             counts.add(problem)
     some: list[bool] = np.asarray(there.any(axis=1)).tolist()
-    read = [tokenize(text, model.text_tokens) if text and ok else [] for text, ok in zip(words, some, strict=True)]
+    read = [tokenize(text, model.text_tokens) if text and ok else [] for (text, _), ok in zip(words, some, strict=True)]
     lengths = torch.tensor([len(one) for one in read])
     tokens = torch.zeros(len(items), max([1, *map(len, read)]), dtype=torch.int64)
     for row, one in enumerate(read):
@@ -238,7 +236,7 @@ def item_batch(
         frame_there=torch.from_numpy(there),
         tokens=tokens,
         mask=torch.arange(tokens.shape[1]) < lengths.unsqueeze(1),
-        told=lengths > 0,
+        told=torch.tensor([sure for _, sure in words]) * (lengths > 0),
         product=torch.tensor(numbers, dtype=torch.int64),
     )
 

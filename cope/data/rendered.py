@@ -156,7 +156,7 @@ class RenderedSource:
             return ""
         name = self._objects[number].name
         names = self._names if talk == "other" else [name] if name else []
-        return transcript(rng, names, talk)
+        return transcript(rng, names, talk, self._split)
 
     def _others(self, item: Item, at: int) -> list[Cutout]:
         """Things beside the product in a live clip: another product now and then, and made-up clutter."""

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from cope.config import TrainConfig
 from cope.data.objects import Product
-from cope.data.speech import transcript
-from cope.keywords import Vocabulary
+from cope.data.speech import CHAT, NAMING, transcript
+from cope.keywords import Vocabulary, readings, told
 from cope.towers import TextTower
 
 # Names as shops write them, so that a page's text is not word for word what is said.
 TITLES = ("{name}, new arrival", "original {name}", "{name} for the home", "classic {name} gift", "{name}")
 TRANSCRIPTS = 3  # of each product; more bring little, the tower reads each once
-CHATS = 60
+CHATS = 300
 TEXTS_AT_ONCE = 64
 
 
@@ -31,17 +31,17 @@ class Texts:
         titles: (P, W) one page text per product.
         named: (P,) bool; made-up things have no name, and their pages no text.
         spoken: (P, M, W) the keywords of M transcripts in which a host names it, or these as they stand.
-        heard: (P, M) bool, whether anything is left of them.
+        told: (P, M) in [0, 1], how surely they name something; 0 where nothing is left of them.
         chat: (C, W) the same of transcripts that name nothing.
-        chat_heard: (C,) bool.
+        chat_told: (C,) likewise.
     """
 
     titles: Tensor
     named: Tensor
     spoken: Tensor
-    heard: Tensor
+    told: Tensor
     chat: Tensor
-    chat_heard: Tensor
+    chat_told: Tensor
 
 
 @torch.inference_mode()
@@ -54,7 +54,9 @@ def written(products: Sequence[Product], tower: TextTower, config: TrainConfig) 
         vocabulary.add(product.id, title)
 
     def said(talk: str) -> list[tuple[str, float]]:
-        return [(talk, 1.0)] if config.live_text == "raw" else vocabulary.extract(talk, "en")
+        if config.live_text == "raw":
+            return [(talk, 1.0)]
+        return readings(vocabulary.extract(talk, "en"), config.model.keywords)
 
     spoken = [
         said(transcript(rng, [product.name])) if product.name else []
@@ -76,9 +78,9 @@ def written(products: Sequence[Product], tower: TextTower, config: TrainConfig) 
         titles=torch.stack([mean([(title, 1.0)] if title else []) for title in titles]),
         named=torch.tensor([bool(title) for title in titles]),
         spoken=torch.stack([mean(talk) for talk in spoken]).view(*shape, -1),
-        heard=torch.tensor([bool(talk) for talk in spoken]).view(shape),
+        told=torch.tensor([told(talk) for talk in spoken]).view(shape),
         chat=torch.stack([mean(talk) for talk in chat]),
-        chat_heard=torch.tensor([bool(talk) for talk in chat]),
+        chat_told=torch.tensor([told(talk) for talk in chat]),
     )
 
 
@@ -97,7 +99,9 @@ def _encoded(tower: TextTower, texts: Sequence[str], max_tokens: int) -> dict[st
 def kept(products: Sequence[Product], tower: TextTower, config: TrainConfig, cache: Path) -> Texts:
     """The same as `written`, from the cache where it is there."""
     m = config.model
-    what = [m.text, m.text_tokens, config.seed, config.live_text == "raw", [[p.id, p.name] for p in products]]
+    lines = [CHAT["train"], NAMING["train"]]
+    how = [m.text, m.text_tokens, m.keywords, config.live_text == "raw"]
+    what = [how, config.seed, lines, [[p.id, p.name] for p in products]]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     file = cache / f"texts-{key}.pt"
     if not file.is_file():

@@ -21,6 +21,7 @@ from cope.errors import UserError
 from cope.evaluation.describing import Describer
 from cope.evaluation.sets import KEYWORDS, EvaluationSet, Words
 from cope.evaluation.speech import Speech, said
+from cope.keywords import SURE
 from cope.modeling import DOMAINS, Domain
 from cope.regions import overlap
 from cope.views import NOBODY, Views
@@ -34,6 +35,8 @@ PAGE_PICTURES = 8
 # A region shows the product if it covers its true box with this IoU at least.
 RIGHT_IOU = 0.5
 
+# Of what is kept; another number where code that makes it changes.
+_VERSION = 2
 _SPEECH = "speech.pt"
 _ARRAYS = ("descriptors", "salience", "frame", "right")
 
@@ -96,7 +99,7 @@ def evaluation_set(
     rows = _rows(source, sampling)
     if not rows.numbers or not any(rows.items.values()):
         raise UserError(f"{source.name}: no products to evaluate; name another --split or data set")
-    what = json.dumps([source.fingerprint, describer.key, asdict(sampling)])
+    what = json.dumps([_VERSION, source.fingerprint, describer.key, asdict(sampling)])
     folder = cache / f"views-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     if not (folder / "about.json").is_file():
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
@@ -277,9 +280,11 @@ def _assembled(source: Source, rows: _Rows, folder: Path) -> EvaluationSet:
     for domain in DOMAINS:
         arrays = {name: _kept(folder / f"{domain}-{name}.npy") for name in _ARRAYS}
         words = speech[domain].words[KEYWORDS]
-        empty = ~(arrays["frame"] >= 0).any(dim=1) & ~words.told
+        empty = ~(arrays["frame"] >= 0).any(dim=1) & (words.told == 0)
         product = torch.where(empty, NOBODY, rows.product[domain])
-        views[domain] = Views(words=words.vectors, told=words.told, product=product, **arrays)
+        views[domain] = Views(
+            words=words.vectors, told=words.told, naming=words.told >= SURE, product=product, **arrays
+        )
     return EvaluationSet(
         name=source.name,
         fingerprint=source.fingerprint,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cope.backbones import VisionTower, fingerprint
 from cope.encoder import WHOLE, Encoder
+from cope.keywords import readings
 from cope.pictures import fit_area, page_crop, square_crop
 from cope.regions import best_regions
 
@@ -59,7 +60,8 @@ class Describer:
         """A hash of all that the outcome depends on: trainings on the same frozen towers and finder share it."""
         config = self.config
         looks = [config.vision, config.text, config.finder, config.frame_pixels, config.crop_pixels]
-        looks += [config.crop_margin, config.regions, config.region_overlap, config.text_tokens, self._version]
+        looks += [config.crop_margin, config.regions, config.region_overlap, config.text_tokens, config.keywords]
+        looks += [self._version]
         looks += [fingerprint(config.vision), fingerprint(config.text)]
         digest = hashlib.sha256(json.dumps(looks).encode())
         for name, weight in self.model.finder.state_dict().items():
@@ -105,9 +107,9 @@ class Describer:
         return self._describe([page_crop(one, config.crop_pixels, config.crop_margin) for one in images], 1)
 
     @torch.inference_mode()
-    def words(self, weighted: Sequence[tuple[str, float]]) -> Tensor | None:
-        """The weighted mean of the texts' vectors, (W,) float32 on the CPU; None if there is no text."""
-        texts = [(text.strip(), weight) for text, weight in weighted if text.strip() and weight > 0]
+    def words(self, keywords: Sequence[tuple[str, float]]) -> Tensor | None:
+        """Keywords as one vector, (W,) float32 on the CPU; None if there are none."""
+        texts = readings(keywords, self.config.keywords)
         if not texts:
             return None
         total = torch.stack([self._text(text) * weight for text, weight in texts]).sum(dim=0)

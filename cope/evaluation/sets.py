@@ -30,8 +30,8 @@ class Words:
     """What is said with each of B items, through the text tower.
 
     Attributes:
-        vectors: (B, W); anything where `told` is false.
-        told: (B,) bool.
+        vectors: (B, W); anything where `told` is 0.
+        told: (B,) in [0, 1], see `cope.views.Views`.
     """
 
     vectors: Tensor

@@ -65,7 +65,7 @@ def embedded(model: CopeModel, data: EvaluationSet, device: torch.device) -> Spa
             seen.append(model.embed(block.without_words(), domain).visual.float().cpu())
             both.append(model.embed(block, domain).fused.float().cpu())
         vision[domain] = _side(torch.cat(seen), views, pictured(views))
-        fused[domain] = _side(torch.cat(both), views, pictured(views) | views.told)
+        fused[domain] = _side(torch.cat(both), views, pictured(views) | (views.told > 0))
     return Space(vision, fused)
 
 
@@ -86,7 +86,7 @@ def frozen(data: EvaluationSet, standard: Standard = "all") -> Space:
     pictures = {domain: _mean_descriptors(data.views[domain]) for domain in DOMAINS}
     texts = {domain: data.views[domain].words.float() for domain in DOMAINS}
     seen = {domain: pictured(data.views[domain]) for domain in DOMAINS}
-    told = {domain: data.views[domain].told for domain in DOMAINS}
+    told = {domain: data.views[domain].told > 0 for domain in DOMAINS}
     groups: dict[Standard, list[tuple[Domain, ...]]] = {
         "raw": [],
         "all": [DOMAINS],

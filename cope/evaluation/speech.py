@@ -11,7 +11,7 @@ from cope.data.items import Item
 from cope.data.speech import transcript
 from cope.evaluation.describing import Describer
 from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, RAW, Words
-from cope.keywords import Vocabulary, page_terms, query_terms, text_score
+from cope.keywords import Vocabulary, page_terms, query_terms, text_score, told
 from cope.modeling import DOMAINS, Domain
 
 # Unrelated chatter for data whose speech is Chinese; for all other there is `cope.data.speech`.
@@ -100,14 +100,14 @@ def _vectors(
     report: Callable[[str, int, int], None] | None = None,
 ) -> Words:
     vectors = torch.zeros(len(weighted), describer.text_width)
-    told = torch.zeros(len(weighted), dtype=torch.bool)
+    surety = torch.zeros(len(weighted))
     for row, one in enumerate(weighted):
         vector = describer.words(one)
         if vector is not None:
-            vectors[row], told[row] = vector, True
+            vectors[row], surety[row] = vector, told(one)
         if report is not None:
             report(what, row + 1, len(weighted))
-    return Words(vectors, told)
+    return Words(vectors, surety)
 
 
 def _exchanged(
@@ -126,7 +126,7 @@ def _exchanged(
 
 def _chat(rng: np.random.Generator, chinese: bool) -> str:
     if not chinese:
-        return transcript(rng, [], "chat")
+        return transcript(rng, [], "chat", "test")
     some = rng.choice(len(_CHINESE_CHAT), int(rng.integers(1, 4)), replace=False)
     return "。".join(_CHINESE_CHAT[int(i)] for i in some)
 

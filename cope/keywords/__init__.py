@@ -11,7 +11,8 @@ A page is encoded alone, without knowing how rare its words are in the catalogue
 side: "Apple Juice" and "Carrot Juice" carry `juice` alike, and it is the keyword `juice` that weighs little.
 """
 
+from cope.keywords.readings import SURE, readings, told
 from cope.keywords.terms import page_terms, query_terms, term_id, text_score
 from cope.keywords.vocabulary import Vocabulary
 
-__all__ = ["Vocabulary", "page_terms", "query_terms", "term_id", "text_score"]
+__all__ = ["SURE", "Vocabulary", "page_terms", "query_terms", "readings", "term_id", "text_score", "told"]

@@ -101,8 +101,8 @@ def test_keywords_turn_attention_to_what_looks_like_them(tiny):
     regions = torch.eye(12)[:2].unsqueeze(0)
     arguments = (regions, torch.tensor([[0.5, 0.5]]), torch.zeros(1, 2, dtype=torch.long), torch.eye(12)[1:2])
     with torch.no_grad():
-        deaf = model.pool(*arguments, torch.tensor([False]))[0]
-        guided = model.pool(*arguments, torch.tensor([True]))[0]
+        deaf = model.pool(*arguments, torch.tensor([0.0]))[0]
+        guided = model.pool(*arguments, torch.tensor([1.0]))[0]
     assert deaf[0] == pytest.approx(float(deaf[1]))
     assert guided[1] > 10 * guided[0]
 
@@ -113,7 +113,7 @@ def test_what_stays_outweighs_what_is_seen_once(tiny):
         model.attention.copy_(torch.tensor([0.0, 6.0, 0.0]))
         regions = torch.eye(12)[[0, 1, 0, 2, 0, 3]].unsqueeze(0)  # thing 0 in all three frames
         frame = torch.tensor([[0, 0, 1, 1, 2, 2]])
-        pooled = model.pool(regions, torch.full((1, 6), 0.5), frame, torch.zeros(1, 12), torch.tensor([False]))[0]
+        pooled = model.pool(regions, torch.full((1, 6), 0.5), frame, torch.zeros(1, 12), torch.tensor([0.0]))[0]
     assert pooled[0] > 0.99
 
 

@@ -37,7 +37,8 @@ def views(items=4, frames=3, each=2, seed=1):
         salience=torch.rand(items, frames * each, generator=generator),
         frame=frame,
         words=torch.randn(items, WORDS, generator=generator),
-        told=torch.tensor([True, False, True, False]),
+        told=torch.tensor([1.0, 0.0, 0.4, 0.0]),
+        naming=torch.tensor([True, False, True, False]),
         product=torch.arange(items),
         right=torch.zeros(items, frames * each, dtype=torch.bool),
     )
@@ -107,7 +108,7 @@ def test_placeholders_stand_in_for_what_is_missing(switch, domain):
 def test_what_is_padded_may_hold_anything():
     model = built().eval()
     clean, dirty = views(), views()
-    dirty.words[~dirty.told] = float("nan")
+    dirty.words[dirty.told == 0] = float("nan")
     with torch.no_grad():
         assert torch.equal(model.embed(clean, "live").fused, model.embed(dirty, "live").fused)
 

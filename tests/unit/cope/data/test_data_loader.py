@@ -48,7 +48,7 @@ def test_a_batch_holds_an_item_of_each_domain_of_different_products(rope, config
     assert len(set(batch.page.product.tolist())) == 4
     assert batch.page.told.all()
     assert all(text.startswith("velvet ") for text in said(batch.page))
-    assert torch.equal(batch.page.told, batch.page.mask.any(dim=1))
+    assert torch.equal(batch.page.told, batch.page.mask.any(dim=1).float())
     assert batch.weight.tolist() == [1.0] * 4
     assert not batch.counts
 
@@ -97,7 +97,7 @@ def test_a_lost_picture_leaves_the_others_and_a_lost_item_is_missing(rope, confi
     for batch in run:
         odd = [int(source.product_id(i)[1:]) % 2 == 1 for i in batch.live.product.tolist()]
         assert (batch.page.product == NOBODY).tolist() == odd
-        assert (~batch.page.told).tolist() == odd
+        assert (batch.page.told == 0).tolist() == odd
         assert batch.live.frame_there.tolist() == [[False, False, True]] * 4
         assert not batch.live.pixels[:, 0].any()
     missing = sum(int((batch.page.product == NOBODY).sum()) for batch in run)
@@ -139,7 +139,7 @@ def test_keywords_raw_text_or_nothing(tmp_path, config):
 
 def test_a_share_of_clips_is_silent(rope, config):
     told = [take(10, open_source(str(rope)), replace(config, words=words)) for words in (0.0, 0.5, 1.0)]
-    shares = [torch.cat([batch.live.told for batch in run]).float().mean().item() for run in told]
+    shares = [torch.cat([batch.live.told > 0 for batch in run]).float().mean().item() for run in told]
     assert shares[0] == 0
     assert 0.2 < shares[1] < 0.8
     assert shares[2] == 1
@@ -154,7 +154,7 @@ def test_the_vocabulary_of_a_large_source_knows_the_products_of_the_batch(rope, 
     heard = f"look at this velvet{word} today"
     before = text.said(heard)
     with text.among([number, 0]):
-        assert f"velvet {word}" in text.said(heard)  # in the catalogue's spelling
+        assert f"velvet {word}" in text.said(heard)[0]  # in the catalogue's spelling
     assert f"velvet {word}" not in before
     assert text.said(heard) == before
 
@@ -187,7 +187,7 @@ def test_an_evaluation_sees_the_middle_of_everything(rope, config):
     made = [item_batch(source, config, "live", items, ["a", "b", ""], tokenize, Counts()) for _ in range(2)]
     assert torch.equal(made[0].pixels, made[1].pixels)
     assert made[0].product.tolist() == [0, NOBODY, 2]
-    assert made[0].told.tolist() == [True, False, False]
+    assert made[0].told.tolist() == [1, 0, 0]
 
 
 def test_too_little_shared_memory_is_said_before_it_is_a_bus_error(rope, config, monkeypatch):
