@@ -271,7 +271,7 @@ class CopeModel(nn.Module):
         seen = torch.where(pictured.unsqueeze(1), picture, functional.normalize(self.no_picture, dim=-1))
         named = torch.lerp(self.no_text.expand_as(words), words, told.unsqueeze(1))
         if self.config.fusion == "none":
-            return torch.where(((told > 0) & ~pictured).unsqueeze(1), words, seen)
+            return torch.where(((told > 0) & ~pictured).unsqueeze(1), functional.normalize(named, dim=-1), seen)
         if self.fusion is not None:
             tokens, there = seen.unsqueeze(1), torch.ones_like(pictured).unsqueeze(1)
             if shown is not None:

@@ -121,7 +121,7 @@ def test_padding_takes_no_attention(tiny):
     model = tiny.model.eval()
     regions = torch.nn.functional.normalize(torch.randn(1, 3, 12), dim=2)
     salience, frame = torch.rand(1, 3), torch.tensor([[0, 1, 1]])
-    rest = (torch.zeros(1, 12), torch.tensor([False]))
+    rest = (torch.zeros(1, 12), torch.tensor([0.0]))
     with torch.no_grad():
         plain = model.pool(regions, salience, frame, *rest)
         padded = model.pool(

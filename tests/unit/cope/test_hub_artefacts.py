@@ -212,7 +212,7 @@ def test_the_frames_of_an_x_clip_window_see_one_another(made, pictures):
     frames = encoder.encode_frames(pictures)
     pixels = torch.from_numpy(np.stack([f.picture for f in frames])).permute(0, 3, 1, 2).float()
     model = artefact.load(folder).model()
-    yes, no = torch.tensor([True]), torch.tensor([False])
+    yes, no = torch.tensor([True]), torch.tensor([0.0])
     with torch.no_grad():
         regions = model.visual(see.describe(pixels, frames=3), "live")[None]
         none = torch.zeros(1, DIM)

@@ -12,13 +12,13 @@ PLAIN = ModelConfig(dim=DIM, regions=2, hidden=8)
 SWITCHES = {
     "default": {},
     "transformer over frames": {"temporal": "transformer", "temporal_layers": 2},
-    "unguided": {"guided": False},
-    "unguided transformer": {"guided": False, "temporal": "transformer"},
+    "guided": {"guided": True},
+    "guided transformer": {"guided": True, "temporal": "transformer"},
     "fusion encoder": {"fusion": "transformer", "fusion_layers": 2},
     "no fusion": {"fusion": "none"},
     "one projection": {"domain_projections": False},
     "whole frames": {"regions": 0},
-    "the paper": {"regions": 0, "temporal": "transformer", "fusion": "transformer", "guided": False},
+    "the paper": {"regions": 0, "temporal": "transformer", "fusion": "transformer"},
 }
 
 
@@ -37,7 +37,7 @@ def views(items=4, frames=3, each=2, seed=1):
         salience=torch.rand(items, frames * each, generator=generator),
         frame=frame,
         words=torch.randn(items, WORDS, generator=generator),
-        told=torch.tensor([1.0, 0.0, 0.4, 0.0]),
+        told=torch.tensor([1.0, 0.0, 1.0, 0.0]),
         naming=torch.tensor([True, False, True, False]),
         product=torch.arange(items),
         right=torch.zeros(items, frames * each, dtype=torch.bool),
@@ -85,6 +85,21 @@ def test_an_item_does_not_depend_on_those_beside_it(switch):
             beside = model.embed(padded, domain)
             assert torch.allclose(alone.visual[0], beside.visual[0], atol=1e-5)
             assert torch.allclose(alone.fused[0], beside.fused[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("switch", ["default", "fusion encoder", "guided"])
+def test_words_count_as_much_as_they_are_surely_told(switch):
+    model = built(**SWITCHES[switch]).eval()
+    with torch.no_grad():
+        for weight in model.looks_like.parameters():
+            weight.normal_()
+        model.attention[2] = 2.0
+        silent, *heard = (
+            model.embed(replace(views(), told=torch.full((4,), told)), "live").fused[0] for told in (0.0, 1e-4, 0.5, 1.0)
+        )
+    near = [float(silent @ vector) for vector in heard]
+    assert near[0] == pytest.approx(1.0, abs=1e-4)
+    assert near[0] > near[1] > near[2]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

@@ -39,7 +39,7 @@ def items(regions: bool, frames: int = T, seed: int = 0) -> ItemBatch:
         frame_there=there,
         tokens=tokens * mask,
         mask=mask,
-        told=mask.any(dim=1),
+        told=mask.any(dim=1).float(),
         product=torch.tensor([0, 1, 2, NOBODY]),
     )
 

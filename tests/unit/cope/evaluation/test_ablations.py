@@ -27,7 +27,7 @@ OPTIONS = Options(
 @pytest.fixture
 def base(tiny, monkeypatch):
     monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
-    return TrainConfig(model=tiny.config)
+    return TrainConfig(model=replace(tiny.config, guided=False))
 
 
 class Learner:
