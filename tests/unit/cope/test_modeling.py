@@ -95,7 +95,8 @@ def test_words_count_as_much_as_they_are_surely_told(switch):
             weight.normal_()
         model.attention[2] = 2.0
         silent, *heard = (
-            model.embed(replace(views(), told=torch.full((4,), told)), "live").fused[0] for told in (0.0, 1e-4, 0.5, 1.0)
+            model.embed(replace(views(), told=torch.full((4,), sure)), "live").fused[0]
+            for sure in (0.0, 1e-4, 0.5, 1.0)
         )
     near = [float(silent @ vector) for vector in heard]
     assert near[0] == pytest.approx(1.0, abs=1e-4)

@@ -184,7 +184,10 @@ def test_rebalancing_draws_rare_categories_more_often_and_resumes(rope, config):
 def test_an_evaluation_sees_the_middle_of_everything(rope, config):
     source = open_source(str(rope))
     items = [source.items(0, "live")[0], None, source.items(2, "live")[1]]
-    made = [item_batch(source, config, "live", items, [("a", 1.0), ("b", 1.0), ("", 0.0)], tokenize, Counts()) for _ in range(2)]
+    made = [
+        item_batch(source, config, "live", items, [("a", 1.0), ("b", 1.0), ("", 0.0)], tokenize, Counts())
+        for _ in range(2)
+    ]
     assert torch.equal(made[0].pixels, made[1].pixels)
     assert made[0].product.tolist() == [0, NOBODY, 2]
     assert made[0].told.tolist() == [1, 0, 0]
