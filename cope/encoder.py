@@ -27,7 +27,7 @@ from cope.modeling import Domain
 from cope.pictures import fit_area, page_crop, square_crop
 from cope.regions import best_regions
 from cope.scoring import Calibration
-from cope.towers import Tower
+from cope.towers import Tower, mean_text
 
 Pixels = NDArray[np.uint8]
 Half = NDArray[np.float16]
@@ -212,7 +212,7 @@ class Encoder:
             [self._project([page_crop(i, config.crop_pixels, config.crop_margin)], "page") for i in usable]
             or [np.zeros((0, self.dim), np.float16)]
         )
-        words = self._words([(page.title, 1.0), (page.text, 0.3)], told=1.0)
+        words = self._words(readings([(page.title, 1.0), (page.text, 0.3)], "mean"), told=1.0)
         if not len(vectors) and words is None:
             return PageOutput(vectors, np.zeros(self.dim, np.float16))
         picture = shown = None
@@ -278,14 +278,11 @@ class Encoder:
             descriptors = self.vision.describe(self._tensor(crops), frames)
         return _half(self.model.visual(descriptors.float(), domain))
 
-    def _words(self, weighted: Sequence[tuple[str, float]], told: float) -> _Words | None:
+    def _words(self, texts: Sequence[tuple[str, float]], told: float) -> _Words | None:
         """The weighted mean of the texts' vectors, projected; None if there is no text."""
-        texts = [(text.strip(), weight) for text, weight in weighted if text.strip() and weight > 0]
         if not texts:
             return None
-        total = torch.stack([self._text_vector(text) * weight for text, weight in texts]).sum(dim=0)
-        mean = total / sum(weight for _, weight in texts)
-        return _Words(self.model.text(mean.unsqueeze(0)), told)
+        return _Words(self.model.text(mean_text(texts, self._text_vector).unsqueeze(0)), told)
 
     def _text_vector(self, text: str) -> Tensor:
         with self._lock:

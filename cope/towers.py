@@ -3,10 +3,11 @@
 A tower turns pictures or texts into vectors. `cope.backbones` opens one by its name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, Protocol, cast
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -119,6 +120,12 @@ class TextTower(Tunable, Protocol):
     def token_states(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """(B, L, W'): the last state of each token, for masked-language training."""
         ...
+
+
+def mean_text(texts: Sequence[tuple[str, float]], vector_of: Callable[[str], Tensor]) -> Tensor:
+    """Weighted texts as one: the mean of their vectors, (W,), by weight. There must be one that weighs something."""
+    total = torch.stack([vector_of(text) * weight for text, weight in texts]).sum(dim=0)
+    return total / sum(weight for _, weight in texts)
 
 
 class Tower(nn.Module):

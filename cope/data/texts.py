@@ -14,7 +14,7 @@ from cope.config import TrainConfig
 from cope.data.objects import Product
 from cope.data.speech import CHAT, NAMING, transcript
 from cope.keywords import Vocabulary, readings, told
-from cope.towers import TextTower
+from cope.towers import TextTower, mean_text
 
 # Names as shops write them, so that a page's text is not word for word what is said.
 TITLES = ("{name}, new arrival", "original {name}", "{name} for the home", "classic {name} gift", "{name}")
@@ -68,10 +68,7 @@ def written(products: Sequence[Product], tower: TextTower, config: TrainConfig) 
     vectors = _encoded(tower, sorted({text for text, _ in everything if text}, key=len), config.model.text_tokens)
 
     def mean(talk: Sequence[tuple[str, float]]) -> Tensor:
-        if not talk:
-            return torch.zeros(tower.width)
-        total = torch.stack([vectors[text] * weight for text, weight in talk]).sum(dim=0)
-        return total / sum(weight for _, weight in talk)
+        return mean_text(talk, vectors.__getitem__) if talk else torch.zeros(tower.width)
 
     shape = (len(products), TRANSCRIPTS)
     return Texts(

@@ -15,6 +15,7 @@ from cope.encoder import WHOLE, Encoder
 from cope.keywords import readings
 from cope.pictures import fit_area, page_crop, square_crop
 from cope.regions import best_regions
+from cope.towers import mean_text
 
 Pixels = NDArray[np.uint8]
 
@@ -110,10 +111,7 @@ class Describer:
     def words(self, keywords: Sequence[tuple[str, float]]) -> Tensor | None:
         """Keywords as one vector, (W,) float32 on the CPU; None if there are none."""
         texts = readings(keywords, self.config.keywords)
-        if not texts:
-            return None
-        total = torch.stack([self._text(text) * weight for text, weight in texts]).sum(dim=0)
-        return total / sum(weight for _, weight in texts)
+        return mean_text(texts, self._text) if texts else None
 
     def _text(self, text: str) -> Tensor:
         """Kept for ever: an evaluation set has some ten thousand texts of 1.5 kB each."""
