@@ -11,9 +11,10 @@ from torch import Tensor
 
 from cope.evaluation.few_shot import few_shot
 from cope.evaluation.ranking import Ranks, Retrieval, ranks, room_ranks
-from cope.evaluation.sets import NAMED, EvaluationSet
+from cope.evaluation.sets import CHAT, CHAT_NAMELESS, CHAT_NAMING, NAMED, EvaluationSet
 from cope.evaluation.space import Side
 from cope.evaluation.tail import PARTS, category_parts
+from cope.keywords import SURE
 from cope.modeling import Domain
 
 LETTERS: dict[Domain, str] = {"page": "P", "video": "V", "live": "L"}
@@ -126,20 +127,29 @@ def difference(a: Ranks, b: Ranks, products: Tensor, among: Tensor) -> Differenc
 def speech_figures(variants: Mapping[str, Ranks], data: EvaluationSet, domain: Domain = "live") -> Figures:
     """What words do for a clip: each variant of what is said, on clips whose speech names the product and on the rest.
 
+    Chatter is counted whole and by whether it says a name of the catalogue by chance, as "the cat walked over my
+    keyboard" does where a cat is sold: then it speaks of another product, and more than pictures has to tell.
+
     Args:
         variants: Ranks of the same direction by variant; "none" is what all are compared with.
         data: Says which clips' speech names their product.
         domain: Of the queries.
     """
     naming, products = data.naming[domain], data.products(domain)
-    groups = {"named": naming >= NAMED, "unnamed": naming == 0, "all": torch.ones_like(naming, dtype=torch.bool)}
+    everywhere = torch.ones_like(naming, dtype=torch.bool)
+    groups = {"named": naming >= NAMED, "unnamed": naming == 0, "all": everywhere}
+    readings = {variant: (one, everywhere) for variant, one in variants.items()}
+    if CHAT in variants:
+        by_chance = data.words[domain][CHAT].told >= SURE
+        readings |= {CHAT_NAMELESS: (variants[CHAT], ~by_chance), CHAT_NAMING: (variants[CHAT], by_chance)}
     out: Figures = {}
-    for group, among in groups.items():
+    for group, clips in groups.items():
         rows: Figures = {}
-        for variant, one in variants.items():
+        for reading, (one, heard) in readings.items():
+            among = clips & heard
             figures = plain(one.figures(among))
             if figures["queries"]:
-                rows[variant] = figures | {"over_none": asdict(difference(one, variants["none"], products, among))}
+                rows[reading] = figures | {"over_none": asdict(difference(one, variants["none"], products, among))}
         if rows:
             out[group] = rows
     return out

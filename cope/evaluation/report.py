@@ -19,6 +19,8 @@ _VARIANTS = {
     "keywords": "keywords, as in service",
     "raw": "raw transcript",
     "unrelated": "unrelated chatter",
+    "unrelated_nameless": "- in which no name of the catalogue is heard",
+    "unrelated_naming": "- in which one is heard by chance",
     "misled": "keywords of another product",
 }
 _STANDARDS = {

@@ -22,6 +22,7 @@ NAMED = 0.2
 KEYWORDS = "keywords"  # a clip's speech as `cope.keywords` reads it, as in service
 RAW = "raw"  # its transcript as it stands
 CHAT = "unrelated"  # the keywords of unrelated chatter in place of its own speech
+CHAT_NAMELESS, CHAT_NAMING = "unrelated_nameless", "unrelated_naming"  # the same, without and with a catalogue's name
 MISLED = "misled"  # the keywords of another product's clip
 
 

@@ -1,6 +1,7 @@
 """From pictures and strings to the report, on the tiny model and products that are plain colours."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import cv2
@@ -19,6 +20,8 @@ from cope.errors import UserError
 from cope.evaluate import Options, evaluate
 from cope.evaluation.collecting import Sampling, evaluation_set
 from cope.evaluation.describing import Describer
+from cope.evaluation.measures import speech_figures
+from cope.evaluation.ranking import Ranks
 from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, NAMED, RAW
 from cope.evaluation.space import embedded, frozen
 from cope.evaluation.suite import Protocol
@@ -115,6 +118,23 @@ def test_speech_is_read_in_all_variants(describer, tmp_path):
     assert data.saying("none").views["page"].told.view(6, 3)[:, :2].all()
 
 
+def test_chatter_is_counted_apart_where_it_says_a_name_of_the_catalogue(describer, tmp_path):
+    data, _ = read(describer, Shop(), tmp_path)
+    told = torch.tensor([1.0] * 6 + [0.1] * 12)
+    chat = replace(data.words["live"][CHAT], told=told)
+    data = replace(data, words={"live": {CHAT: chat}})
+    first = torch.ones(18, dtype=torch.int64)
+    found, lost = (Ranks(torch.arange(18), one, torch.zeros(18)) for one in (first, first + (told > 0.5)))
+    figures = speech_figures({"none": found, CHAT: lost}, data)["all"]
+    over_none = {name: (one["over_none"]["mean"], one["queries"]) for name, one in figures.items()}
+    assert over_none == {
+        "none": (0.0, 18),
+        "unrelated": (pytest.approx(-1 / 3), 18),
+        "unrelated_nameless": (0.0, 12),
+        "unrelated_naming": (-1.0, 6),
+    }
+
+
 def test_a_part_of_the_data_keeps_its_numbers_from_zero(describer, tmp_path):
     data, about = read(describer, Shop(), tmp_path, products=3, items=2)
     assert len(data) == about["products"] == len(data.product_ids) == len(data.categories) == 3
@@ -180,7 +200,8 @@ def test_the_report_holds_all_figures_and_pictures(folder, tmp_path, monkeypatch
     means = {kind: figures["retrieval"][kind]["mean"]["r1"] for kind in figures["retrieval"]}
     assert set(gain) == {"raw", "all", "domain"}
     assert gain["all"]["fused"] == pytest.approx(means["fused"] - means["frozen_fused"])
-    assert set(figures["speech"]["named"]) == {"none", "keywords", "raw", "unrelated", "misled"}
+    said = {"none", "keywords", "raw", "unrelated", "misled"}
+    assert set(figures["speech"]["named"]) - {"unrelated_nameless", "unrelated_naming"} == said
     assert figures["speech"]["named"]["keywords"]["queries"] == 12
     assert set(figures["few_shot"]["P→L"]) == {"1", "2"}  # three items do not make four shots
     assert figures["rooms"]["L→P"]["queries"] == 18
