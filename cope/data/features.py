@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from multiprocessing import get_context
@@ -19,11 +20,15 @@ import torch
 from numpy.typing import NDArray
 
 from cope.backbones import VisionTower, vision_tower
+from cope.checkpoint import full_disk, write_whole
 from cope.config import ModelConfig, TrainConfig
 from cope.data.cutouts import Pixels
-from cope.data.objects import Product, Split, read_backgrounds, read_products, siblings, things
+from cope.data.items import Counts
+from cope.data.listing import fingerprint, read_products
+from cope.data.objects import Product, Split, read_backgrounds, siblings, things
 from cope.data.scenes import elsewhere, jittered, relative, scene, video_frame
 from cope.data.synthetic import render_page
+from cope.errors import UserError
 from cope.pictures import fit_area, page_crop, square_crop
 from cope.views import NOBODY
 
@@ -103,42 +108,58 @@ class Work:
         m = self.model
         looks = [m.vision, m.finder, m.frame_pixels, m.crop_pixels, m.crop_margin, m.regions > 0, m.tuning]
         rest = {k: v for k, v in asdict(self).items() if k not in ("model", "data")}
-        text = json.dumps([looks, rest, [p.id for p in products]], sort_keys=True)
+        text = json.dumps([looks, rest, [p.id for p in products], fingerprint(self.data)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def products_of(data: Path, split: Split, seed: int) -> list[Product]:
+def products_of(data: Path, split: Split, seed: int, counts: Counts | None = None) -> list[Product]:
     """The products of one side of the split: objects, recoloured siblings and made-up things."""
-    products = read_products(data, split)
+    products = read_products(data, split, counts)
     rng = np.random.default_rng(seed)
     count = len(products)
     return products + siblings(rng, products, count // 3) + things(rng, count // 6)
 
 
-def rendered(work: Work, cache: Path, report: Callable[[int, int], None]) -> tuple[list[Product], Features]:
+def rendered(
+    work: Work, cache: Path, report: Callable[[int, int], None], counts: Counts | None = None
+) -> tuple[list[Product], Features]:
     """Products and what the towers see of them, from the cache where it is there.
 
     Args:
         work: What to render.
         cache: Folder; files in it are named by their content's key.
         report: Called with the shards done and all.
+        counts: Of rows and pictures that are left out.
+
+    Raises:
+        UserError: The disk is full, or a process died.
     """
-    products = products_of(work.data, work.split, work.seed)
+    products = products_of(work.data, work.split, work.seed, counts)
     file = cache / f"{work.split}-{work.key(products)}.pt"
     if not file.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        parts: list[Features | None] = [None] * SHARDS
-        processes = min(SHARDS, os.cpu_count() or 1)
+        whole = _joined(_rendered(work, report))
+        with full_disk(file):
+            cache.mkdir(parents=True, exist_ok=True)
+            write_whole(file, lambda out: torch.save({f.name: getattr(whole, f.name) for f in fields(whole)}, out))
+    return products, Features(**torch.load(file, weights_only=False))
+
+
+def _rendered(work: Work, report: Callable[[int, int], None]) -> list[Features]:
+    """All shards in order, by a process for each core that this one may use."""
+    processes = min(SHARDS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    parts: dict[int, Features] = {}
+    try:
         with ProcessPoolExecutor(processes, get_context("spawn"), partial(_start, work)) as pool:
             waiting = {pool.submit(_shard, number): number for number in range(SHARDS)}
             for done, future in enumerate(as_completed(waiting), 1):
                 parts[waiting[future]] = future.result()
                 report(done, SHARDS)
-        whole = _joined([part for part in parts if part is not None])
-        unfinished = file.with_suffix(".tmp")
-        torch.save({f.name: getattr(whole, f.name) for f in fields(whole)}, unfinished)
-        unfinished.replace(file)
-    return products, Features(**torch.load(file, weights_only=False))
+    except (BrokenProcessPool, MemoryError):
+        raise UserError(
+            f"one of {processes} rendering processes died, most often for lack of memory; free some memory, or give "
+            f"the command fewer cores (taskset -c 0: one process), and start it again"
+        ) from None
+    return [parts[number] for number in range(SHARDS)]
 
 
 def _joined(parts: Sequence[Features]) -> Features:

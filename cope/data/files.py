@@ -2,11 +2,13 @@
 
 import codecs
 import hashlib
+import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 import fsspec  # type: ignore[import-untyped]
 
@@ -25,6 +27,9 @@ _LARGEST_PICTURE_BYTES = 64 << 20
 _HTTP_TIMEOUT_S = 20.0
 
 NOT_UTF8 = "rows with bytes that are not UTF-8"
+CUT_OFF = "rows with half a character (a lone surrogate)"
+# `json` joins the halves of whole characters, so what is left of them stands alone.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Folder:
@@ -136,7 +141,8 @@ class PictureFiles:
 
     A folder may hold a mirror of pictures on the web in `images/HOST/PATH`, as `wget --force-directories
     --directory-prefix images --input-file URLS` makes it. Where that folder is there, http(s) addresses are looked
-    up in it alone, so a training run never waits for somebody's server.
+    up in it alone, so a training run never waits for somebody's server. An address may be escaped where the file's
+    name is not: `wget` writes `a%20b.jpg` to `a b.jpg`.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -144,20 +150,24 @@ class PictureFiles:
         self._mirrored = "images" in folder.names
         self._local = folder.local is not None
 
-    def place(self, image: str) -> str:
-        """Where a picture lies: a local path, or an fsspec URL."""
+    def places(self, image: str) -> list[str]:
+        """Where a picture may lie, the likeliest first: local paths, or fsspec URLs. Empty if it can be nowhere."""
         if self._mirrored and image.lower().startswith(("http://", "https://")):
-            parts = urlsplit(image)
-            query = f"?{parts.query}" if parts.query else ""
-            return f"{self._root}/images/{parts.netloc}{parts.path}{query}"
+            try:
+                parts = urlsplit(image)
+            except ValueError:  # such as http://[
+                return []
+            names = dict.fromkeys((_as_written(parts), _as_wget_names_it(parts)))
+            # No address leads out of the mirror.
+            return [f"{self._root}/images/{name}" for name in names if ".." not in name.split("/")]
         if "://" in image or (self._local and image.startswith("/")):
-            return image
-        return f"{self._root}/{image}"
+            return [image]
+        return [f"{self._root}/{image}"]
 
     def is_far(self, image: str) -> bool:
         """Whether reading it means waiting for another machine."""
-        place = self.place(image)
-        return "://" in place and not place.startswith(("file://", "local://", "memory://"))
+        near = ("file://", "local://", "memory://")
+        return any("://" in place and not place.startswith(near) for place in self.places(image))
 
     def read(self, image: str) -> bytes | None:
         """The file's bytes; None if there is no such file.
@@ -165,20 +175,31 @@ class PictureFiles:
         Raises:
             OSError: It cannot be read now, or is larger than 64 MB.
         """
-        place = self.place(image)
         try:
-            if "://" not in place:
-                with open(place, "rb") as file:
-                    return _bounded(file)
-            fs, path = _filesystem(place)
-            with fs.open(path, "rb") as file:
-                return _bounded(file)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
+            found = (_content(place) for place in self.places(image))
+            return next((data for data in found if data is not None), None)
         except OSError:
             raise
         except Exception as error:  # fsspec's backends each have errors of their own, as have broken addresses
             raise OSError(_first_line(error)) from error
+
+
+def json_row(line: str, counts: Counts) -> dict[str, Any] | None:
+    """A line of JSON that is an object; None if it is not.
+
+    Half a character, as is left where a text was cut in UTF-16 (`"\\ud83d"`), becomes U+FFFD and the row is counted:
+    no database and no file name can hold it.
+    """
+    try:
+        row = json.loads(line)
+        if isinstance(row, dict) and "\\ud" in line.lower():
+            whole, cut = _SURROGATE.subn("\ufffd", json.dumps(row, ensure_ascii=False))
+            if cut:
+                counts.add(CUT_OFF)
+                row = json.loads(whole)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def cache_folder(folder: Folder) -> Path:
@@ -193,6 +214,35 @@ def cache_folder(folder: Folder) -> Path:
         if os.access(place, os.W_OK):
             return place
     raise UserError(f"{home}: cannot be written, nor can {folder.url}; set XDG_CACHE_HOME to a folder that can")
+
+
+def _as_written(address: SplitResult) -> str:
+    query = f"?{address.query}" if address.query else ""
+    return f"{address.netloc}{address.path}{query}"
+
+
+def _as_wget_names_it(address: SplitResult) -> str:
+    """`HOST/PATH?QUERY`, unescaped but for slashes that part no folders. Bytes that are not UTF-8 stay as they are."""
+    path = "/".join(_unescaped(part) for part in address.path.split("/"))
+    query = f"?{_unescaped(address.query)}" if address.query else ""
+    return f"{address.netloc.rpartition('@')[2].lower()}{path}{query}"
+
+
+def _unescaped(part: str) -> str:
+    return os.fsdecode(unquote_to_bytes(part).replace(b"/", b"%2F"))
+
+
+def _content(place: str) -> bytes | None:
+    """The bytes of a local file or of one behind a URL; None if there is none."""
+    try:
+        if "://" not in place:
+            with open(place, "rb") as file:
+                return _bounded(file)
+        fs, path = _filesystem(place)
+        with fs.open(path, "rb") as file:
+            return _bounded(file)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
 
 
 def _bounded(file: IO[bytes]) -> bytes:

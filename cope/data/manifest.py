@@ -20,11 +20,10 @@ Other fields are left alone. The file is `manifest.jsonl`, or several `manifest-
 other name is given in full in place of the folder's.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from cope.data.files import Folder
+from cope.data.files import Folder, json_row
 from cope.data.indexing import About, Fact, Image, Owner, Text
 from cope.data.items import Counts, RelativeBox
 from cope.data.objects import Split
@@ -57,14 +56,11 @@ def facts(folder: Folder, counts: Counts) -> Iterator[Fact]:
     """Yields what the manifest says, row by row."""
     lines = (line for name in _files(folder) for line in folder.lines(name, counts))
     for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            yield from _item(number, row, counts)
-        else:
+        row = json_row(line, counts)
+        if row is None:
             counts.add(NOT_JSON)
+        else:
+            yield from _item(number, row, counts)
 
 
 def _files(folder: Folder) -> list[str]:

@@ -7,7 +7,6 @@ makes such a folder; anyone's own products go into one just as well.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,38 +50,12 @@ def split_of(group: str) -> Split:
     return _SPLITS[int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) % len(_SPLITS)]
 
 
-def read_products(folder: Path, split: Split) -> list[Product]:
-    """The products of one side of the split, in the order of the file. Unreadable pictures are left out.
-
-    Raises:
-        UserError: The folder or its list is missing or broken.
-    """
-    listing = folder / "objects.jsonl"
-    try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        raise UserError(
-            f"{folder}: no training data here (objects.jsonl); make it with: python -m cope.data.collect {folder}"
-        ) from None
-    products = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            group, name, ident, image = str(row["group"]), str(row["name"]), str(row["id"]), str(row["image"])
-        except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{listing}:{number}: not an object with id, group, name and image; mend the line"
-            ) from None
-        if split_of(group) == split:
-            cutout = read_cutout(folder / image, ident)
-            if cutout is not None:
-                products.append(Product(ident, group, name, cutout))
-    return products
-
-
 def read_cutout(path: Path, ident: str) -> Cutout | None:
     """The cut-out of an image file; None if it cannot be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    try:
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # more pixels than it reads
+        return None
     if image is None or image.dtype != np.uint8 or image.ndim != 3:
         return None
     order = cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB

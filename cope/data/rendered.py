@@ -9,7 +9,7 @@ same pixels. To keep them as files:
 
 import argparse
 import functools
-import json
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,15 @@ import numpy as np
 from cope.data.cutouts import Cutout, thing
 from cope.data.files import Folder
 from cope.data.items import Counts, Item, ItemsOnDemand, Picture, Pixels
+from cope.data.listing import (
+    LIST,
+    NO_PICTURE,
+    Listed,
+    fingerprint,
+    local_folder,
+    nothing_usable,
+    read_objects,
+)
 from cope.data.objects import Product, Split, read_backgrounds, read_cutout, siblings, split_of
 from cope.data.scenes import LANDSCAPE, MIN_SIDE_PX, PORTRAIT, overlay, relative
 from cope.data.speech import Talk, transcript
@@ -33,8 +42,9 @@ from cope.data.synthetic import (
 from cope.errors import UserError
 from cope.modeling import DOMAINS, Domain
 
-# Items of a product and domain. Training never runs out of new ones; a measurement wants few, the same for all.
-_TRAIN_ITEMS, _TEST_ITEMS = 64, 4
+# Items of a product and domain. Training never runs out of new ones; a measurement wants few, the same for all, but
+# more than the 8 shots of few-shot classification.
+_TRAIN_ITEMS, _TEST_ITEMS = 64, 10
 # Frames of a clip; a step takes some of them.
 CLIP_FRAMES = 8
 # As for cope-mini (`cope.data.features`): so many of the objects have a recoloured sibling, and so many made-up
@@ -48,13 +58,9 @@ _TITLES = ("{name}", "{name}, new", "{name} for every day", "the original {name}
 
 
 @dataclass(frozen=True)
-class _Object:
+class _Object(Listed):
     """A product before its picture is read. `kind` says how it is made of the object."""
 
-    id: str
-    group: str
-    name: str
-    image: str
     kind: str = "object"
 
 
@@ -62,6 +68,7 @@ class RenderedSource:
     """A `Source` of rendered products.
 
     Attributes:
+        folder: Of objects and backgrounds.
         sizes: Items by domain.
         concurrency: Items that are worth reading at once in one process: rendering is work, not waiting.
     """
@@ -77,23 +84,24 @@ class RenderedSource:
             seed: Of all that is random.
 
         Raises:
-            UserError: The list or the backgrounds are missing or broken, or no object is on this side.
+            UserError: The list or the backgrounds are missing or broken, or no object of use is on this side.
         """
         self.name = f"{folder.name} ({split}, rendered)"
         self.counts = Counts()
-        self._folder, self._split, self._seed = folder, split, seed
-        objects = _read_objects(folder, split, self.counts)
-        if not objects:
-            raise UserError(f"{folder}: no objects on the {split} side of the split; add some to objects.jsonl")
+        self.folder, self._split, self._seed = folder, split, seed
+        listed = read_objects(folder, self.counts)
+        objects = [_Object(one.id, one.group, one.name, one.image) for one in listed if split_of(one.group) == split]
         self._objects = [*objects, *_more(objects, seed)]
         self._names = [one.name for one in objects if one.name]
         each = _TRAIN_ITEMS if split == "train" else _TEST_ITEMS
         self._each = each
         self.sizes: Mapping[Domain, int] = {domain: each * len(self._objects) for domain in DOMAINS}
-        photos = sorted(file.name for file in (folder / "backgrounds").glob("*.*"))
-        self.fingerprint = Folder(str(folder)).fingerprint(["objects.jsonl"], str(seed), *photos)
+        self.fingerprint = hashlib.sha256(f"{fingerprint(folder)} {seed}".encode()).hexdigest()
         self._photos: list[Pixels] = read_backgrounds(folder, split)
         self._cutout = functools.lru_cache(_KEPT)(self._read_cutout)
+        if all(self._cutout(number) is None for number in range(len(objects))):
+            self.counts.add(NO_PICTURE, len(objects))
+            raise nothing_usable(folder, split, self.counts)
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -130,7 +138,7 @@ class RenderedSource:
         """Renders the item's pictures, with the box of what of the product is visible; `Source.read`."""
         cutout = self._cutout(item.product)
         if cutout is None:
-            return [Picture(None, problem="broken pictures of objects")] * len(item.images)
+            return [Picture(None, problem=NO_PICTURE)] * len(item.images)
         at = int(item.id.rpartition("/")[2])
         if item.domain == "page":
             rng = self._rng(item.product, item.domain, at, 1)
@@ -174,7 +182,7 @@ class RenderedSource:
         one = self._objects[number]
         if one.kind == "thing":
             return thing(self._rng(number, "page", 0, 1_001), one.id)
-        cutout = read_cutout(self._folder / one.image, one.id)
+        cutout = read_cutout(self.folder / one.image, one.id)
         if cutout is None or one.kind == "object":
             return cutout
         origin = Product(one.id, one.group, one.name, cutout)
@@ -243,7 +251,7 @@ class _Clip:
 
 def is_here(folder: Folder) -> bool:
     """Whether the folder holds a list of objects."""
-    return "objects.jsonl" in folder.names and not folder.file
+    return LIST in folder.names and not folder.file
 
 
 def open_folder(folder: Folder, split: Split) -> RenderedSource:
@@ -252,23 +260,7 @@ def open_folder(folder: Folder, split: Split) -> RenderedSource:
     Raises:
         UserError: It is not on this machine, or lacks something.
     """
-    if folder.local is None:
-        raise UserError(f"{folder.url}: objects are rendered from a local folder; copy it to this machine")
-    return RenderedSource(folder.local, split)
-
-
-def _read_objects(folder: Path, split: Split, counts: Counts) -> list[_Object]:
-    objects = []
-    for line in Folder(str(folder)).lines("objects.jsonl", counts):
-        try:
-            row = json.loads(line)
-            one = _Object(str(row["id"]), str(row["group"]), str(row["name"]), str(row["image"]))
-        except (ValueError, KeyError, TypeError):
-            counts.add("rows that are not objects with id, group, name and image")
-            continue
-        if split_of(one.group) == split:
-            objects.append(one)
-    return objects
+    return RenderedSource(local_folder(folder), split)
 
 
 def _more(objects: Sequence[_Object], seed: int) -> list[_Object]:
@@ -284,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from cope.data.writing import write  # it is made of what stands above
 
     parser = argparse.ArgumentParser(prog="python -m cope.data.rendered", description=main.__doc__)
-    parser.add_argument("objects", type=Path, help="folder of objects, as cope.data.collect makes it")
+    parser.add_argument("objects", help="folder of objects, as cope.data.collect makes it")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--format", choices=("rope", "manifest"), default="rope", help="default: rope")
     parser.add_argument("--products", type=int, default=1000, help="default: 1000")
@@ -295,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
-        source = RenderedSource(options.objects, options.split, options.seed)
+        source = RenderedSource(local_folder(Folder(options.objects)), options.split, options.seed)
         each: dict[Domain, int] = {"page": options.pages, "video": options.clips, "live": options.clips}
         write(source, options.out, options.format, options.products, each, options.frames)
     except UserError as error:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cope.checkpoint import full_disk, write_whole
 from cope.config import TrainConfig
 from cope.data.objects import Product
 from cope.data.speech import CHAT, NAMING, transcript
@@ -94,7 +95,11 @@ def _encoded(tower: TextTower, texts: Sequence[str], max_tokens: int) -> dict[st
 
 
 def kept(products: Sequence[Product], tower: TextTower, config: TrainConfig, cache: Path) -> Texts:
-    """The same as `written`, from the cache where it is there."""
+    """The same as `written`, from the cache where it is there.
+
+    Raises:
+        UserError: The disk is full.
+    """
     m = config.model
     lines = [CHAT["train"], NAMING["train"]]
     how = [m.text, m.text_tokens, m.keywords, config.live_text == "raw"]
@@ -102,8 +107,8 @@ def kept(products: Sequence[Product], tower: TextTower, config: TrainConfig, cac
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     file = cache / f"texts-{key}.pt"
     if not file.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".tmp")
-        torch.save(vars(written(products, tower, config)), unfinished)
-        unfinished.replace(file)
+        texts = vars(written(products, tower, config))
+        with full_disk(file):
+            cache.mkdir(parents=True, exist_ok=True)
+            write_whole(file, lambda out: torch.save(texts, out))
     return Texts(**torch.load(file))

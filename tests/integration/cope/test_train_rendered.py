@@ -9,6 +9,7 @@ import pytest
 
 from cope.calibrate import main as calibrate
 from cope.data.cutouts import thing
+from cope.data.listing import NO_PICTURE, NOT_OBJECTS
 from cope.data.objects import split_of
 from cope.encoder import Encoder, PageInput
 from cope.train import main as train
@@ -43,13 +44,14 @@ def objects(tmp_path_factory):
             image = f"objects/{group}.png"
             cv2.imwrite(str(folder / image), cv2.cvtColor(thing(rng).rgba, cv2.COLOR_RGBA2BGRA))
             rows.append({"id": group, "group": group, "name": f"gadget {group}", "image": image})
-    (folder / "objects.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows += [{**row, "id": f"{row['id']} again", "image": "lost.png"} for row in rows[:2]]
+    (folder / "objects.jsonl").write_text("{}\n" + "".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
 def command(objects, out):
     settings = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
-    return ["--preset", "cope-mini", "--data", str(objects), "--out", str(out), "--device", "cpu", *settings]
+    return ["--preset", "cope-mini", "--data", objects.as_uri(), "--out", str(out), "--device", "cpu", *settings]
 
 
 def test_a_folder_of_objects_becomes_a_model_that_workers_load(objects, tmp_path, monkeypatch, capsys):
@@ -57,9 +59,11 @@ def test_a_folder_of_objects_becomes_a_model_that_workers_load(objects, tmp_path
     assert train(command(objects, out)) == 0
     record = json.loads((out / "training.json").read_text())
     assert 0 < record["figures"]["mean R@1"] <= 1
+    assert record["skipped"] == {NO_PICTURE: 2, NOT_OBJECTS: 1}
+    assert f"2 {NO_PICTURE}, 1 {NOT_OBJECTS}" in "".join(capsys.readouterr())
     uncalibrated = Encoder(out)
 
-    monkeypatch.setattr("sys.argv", ["cope.calibrate", str(out), "--data", str(objects), "--showings", "6"])
+    monkeypatch.setattr("sys.argv", ["cope.calibrate", str(out), "--data", objects.as_uri(), "--showings", "6"])
     calibrate()
     encoder = Encoder(out)
     assert encoder.version != uncalibrated.version

@@ -3,6 +3,7 @@ import json
 import pytest
 from data_sets import picture
 
+from cope.data.files import CUT_OFF
 from cope.data.indexing import DUPLICATES, NO_IMAGES, SECOND_PRODUCT, SECOND_SPLIT
 from cope.data.items import open_source
 from cope.data.manifest import BAD_BOXES, FEW_FIELDS, NO_DOMAIN, NO_SPLIT, NOT_JSON
@@ -143,3 +144,21 @@ def test_one_domain_alone_is_no_data_set(tmp_path, keep):
 def test_an_empty_manifest_has_no_usable_product(tmp_path):
     with pytest.raises(UserError, match="without a usable product"):
         open_source(str(write(tmp_path, [])))
+
+
+def test_half_a_character_is_replaced_and_counted(tmp_path):
+    common = r'"product_id": "p\udc00", "text": "cut \ud83d", "category": "c\ud83d", "room": "r\ud83d"'
+    extra = [
+        rf'{{{common}, "domain": "page", "id": "page\ud83d", "images": ["x\ud83d.jpg"], "split": "train"}}',
+        rf'{{{common}, "domain": "live", "id": "live\ud83d", "images": ["x.jpg"]}}',
+        r'{"product_id": "q", "domain": "page", "id": "q", "images": ["q.jpg"], "text": "\ud83d\ude00 \\ud83d"}',
+    ]
+    source = open_source(str(write(tmp_path, rows(), extra=extra)))
+    assert source.counts[CUT_OFF] == 2
+    number = next(i for i in range(len(source)) if source.product_id(i) == "p\ufffd")
+    [page], [live] = (source.items(number, domain) for domain in ("page", "live"))
+    assert (page.id, page.text, page.images, page.room) == ("page\ufffd", "cut \ufffd", ("x\ufffd.jpg",), "r\ufffd")
+    assert (live.id, source.category(number)) == ("live\ufffd", "c\ufffd")
+    sides = [open_source(str(tmp_path), split) for split in ("train", "val", "test")]
+    texts = {one.text for side in sides for one in by_id(side, "page").values()}
+    assert "\U0001f600 \\ud83d" in texts

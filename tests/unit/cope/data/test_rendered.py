@@ -8,9 +8,11 @@ import torch
 from data_sets import tokenize
 
 from cope.data.items import open_source
+from cope.data.listing import NO_PICTURE, NOT_OBJECTS
 from cope.data.loader import batches
 from cope.data.rendered import RenderedSource, main
 from cope.errors import UserError
+from cope.evaluation.collecting import RENDERED_ITEMS, Sampling, _rows
 from cope.modeling import DOMAINS
 
 
@@ -83,7 +85,12 @@ def test_hosts_name_products_or_something_else_or_nothing(objects):
 
 def test_training_has_many_items_and_a_measurement_few(objects):
     assert len(open_source(str(objects)).items(0, "live")) > 20
-    assert len(open_source(str(objects), "test").items(0, "live")) < 10
+    test = open_source(str(objects), "test")
+    assert 8 < len(test.items(0, "live")) < 20  # 8 shots
+    rows = _rows(test, Sampling())
+    assert {len(items) for items in rows.items.values()} == {RENDERED_ITEMS * len(test)}
+    rows = _rows(test, Sampling(items=9))
+    assert {len(items) for items in rows.items.values()} == {9 * len(test)}
 
 
 def test_a_rendered_source_feeds_the_loader_in_processes(objects, config):
@@ -104,8 +111,8 @@ def test_objects_that_cannot_be_read_are_counted(objects, config):
         file.write("{}\n[]\nno json\n")
     source = open_source(str(objects))
     next(batches(source, replace(config, batch_products=30), tokenize))
-    assert source.counts["rows that are not objects with id, group, name and image"] == 3
-    assert source.counts["broken pictures of objects"] > 0
+    assert source.counts[NOT_OBJECTS] == 3
+    assert source.counts[NO_PICTURE] > 0
 
 
 def test_no_objects_on_a_side_and_no_photographs_are_named(objects):

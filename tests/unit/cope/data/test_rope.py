@@ -2,7 +2,7 @@ import fsspec
 import pytest
 from data_sets import picture, rope_files, write_rope
 
-from cope.data.files import NOT_UTF8
+from cope.data.files import NOT_UTF8, Folder, PictureFiles
 from cope.data.indexing import DUPLICATES, NO_IMAGES, NO_PRODUCT, SECOND_PRODUCT, SECOND_TEXT
 from cope.data.items import open_source
 from cope.data.rope import CATEGORIES, FEW_COLUMNS, FILES, IMAGES, NO_NUMBER, PAIRS, TEXTS
@@ -195,3 +195,40 @@ def test_pictures_on_the_web_come_from_the_mirror_beside_the_data(tmp_path):
     assert problems.pop("p0", "") == ""
     assert set(problems.values()) == {"missing pictures"}
     assert source.concurrency == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("http://img.example/a%20b/x.jpg", "img.example/a b/x.jpg"),
+        ("http://img.example/a%20b/x.jpg", "img.example/a%20b/x.jpg"),
+        ("http://user@IMG.example/%E4%B8%AD%E6%96%87.jpg", "img.example/中文.jpg"),
+        ("http://img.example/中文.jpg", "img.example/中文.jpg"),
+        ("http://img.example/gbk%D6%D0.jpg", "img.example/gbk\udcd6\udcd0.jpg"),
+        ("http://img.example/x.jpg?a=1", "img.example/x.jpg?a=1"),
+        ("http://img.example/x.jpg?a=%20b/c#there", "img.example/x.jpg?a= b%2Fc"),
+        ("http://img.example/s%2Ft.jpg", "img.example/s%2Ft.jpg"),
+    ],
+)
+def test_the_mirror_is_read_as_wget_writes_it(tmp_path, address, name):
+    place = tmp_path / "images" / name
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"picture")
+    files = PictureFiles(Folder(str(tmp_path)))
+    assert files.read(address) == b"picture"
+    assert files.read(address.replace("example", "example.org")) is None
+    assert not files.is_far(address)
+
+
+@pytest.mark.parametrize("path", ["../../secret", "%2e%2e/%2E%2E/secret", "..%2f..%2fsecret", "x?/../../../secret"])
+def test_no_address_leads_out_of_the_mirror(tmp_path, path):
+    (tmp_path / "images" / "img.example" / "x?").mkdir(parents=True)
+    (tmp_path / "secret").write_bytes(b"secret")
+    assert PictureFiles(Folder(str(tmp_path))).read(f"http://img.example/{path}") is None
+
+
+def test_an_address_that_is_none_is_a_missing_picture(tmp_path):
+    (tmp_path / "images").mkdir()
+    files = PictureFiles(Folder(str(tmp_path)))
+    assert files.read("http://[") is None
+    assert not files.is_far("http://[")
