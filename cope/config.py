@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cope.errors import UserError
+from cope.ranges import RANGES
 
 FORMAT_VERSION = 1  # of the artefact folder; a reader refuses any other
+
+LiveText = Literal["keywords", "raw", "none"]
+Modalities = Literal["both", "vision", "text"]
 
 T = TypeVar("T")
 
@@ -82,8 +86,6 @@ class TrainConfig:
         steps: Optimiser steps of the representation.
         finder_steps: Optimiser steps of the region finder, on rendered scenes. 0: take it from `finder_from`.
         finder_from: Artefact, by name or folder, whose region finder is taken over.
-        start: Where the visual projection starts: `discriminant` axes of the frozen features in closed form
-            (needs frozen towers and rendered products), or `random`.
         batch_products: Products in a batch and process. More are harder negatives.
         accumulate: Batches whose gradients are added up before a step.
         learning_rate: Peak of all that sits on the towers, after warm-up; then cosine to zero.
@@ -100,6 +102,10 @@ class TrainConfig:
         temperature: Of InfoNCE at its start.
         learn_temperature: Whether it is learned.
         label_smoothing: Of InfoNCE.
+        region_contrast: Weight of InfoNCE between single regions of clips and pages; 0 leaves it out.
+        pair_agreement: Weight of judging each region and page alone, one product or two; 0 leaves it out.
+        naming: Weight of words alone, said against written; 0 leaves it out. Much more than 0.5 bends the visual space
+            after the words.
         classification: Weight of the additive-margin softmax over products; 0 leaves it out.
         classes_sampled: Classes that a step compares with at most, positives among them.
         margin: CosFace m.
@@ -127,7 +133,6 @@ class TrainConfig:
     steps: int = 400
     finder_steps: int = 500
     finder_from: str = ""
-    start: Literal["discriminant", "random"] = "discriminant"
     batch_products: int = 256
     accumulate: int = 1
     learning_rate: float = 3e-4
@@ -143,14 +148,17 @@ class TrainConfig:
     temperature: float = 0.07
     learn_temperature: bool = True
     label_smoothing: float = 0.05
+    region_contrast: float = 1.0
+    pair_agreement: float = 1.0
+    naming: float = 0.5
     classification: float = 0.0
     classes_sampled: int = 4096
     margin: float = 0.4
     margin_scale: float = 64.0
     masked_language: float = 0.0
     words: float = 0.5
-    live_text: Literal["keywords", "raw", "none"] = "keywords"
-    modalities: Literal["both", "vision", "text"] = "both"
+    live_text: LiveText = "keywords"
+    modalities: Modalities = "both"
     clip_frames: int = 3
     clip_regions: int = 3
     balance: float = 0.0
@@ -180,12 +188,14 @@ _PAPER = TrainConfig(
     ),
     steps=100_000,
     finder_steps=0,
-    start="random",
     batch_products=128,
     learning_rate=5e-3,
     temperature=0.05,
     learn_temperature=False,
     label_smoothing=0.1,
+    region_contrast=0.0,
+    pair_agreement=0.0,
+    naming=0.0,
     classification=1.0,
     live_text="none",
     clip_frames=8,
@@ -206,7 +216,6 @@ _BASE = TrainConfig(
     steps=20_000,
     finder_steps=0,
     finder_from="cope-mini",
-    start="random",
     batch_products=64,
     classification=1.0,
     gradient_checkpointing=True,
@@ -239,7 +248,7 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str, base: T | None 
         base: What fields that are not named keep; None for the defaults.
 
     Raises:
-        UserError: An unknown name, or a value of another type than the field's.
+        UserError: An unknown name, or a value of another type than the field's or out of its range.
     """
     assert is_dataclass(kind)  # noqa: S101 - for the type checker
     known = {f.name: f for f in fields(kind)}
@@ -248,6 +257,8 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str, base: T | None 
         if name not in known:
             raise UserError(f"{where}: unknown field {name!r}; known are {', '.join(known)}")
         out[name] = _checked(known[name].type, value, f"{where}: {name}", out.get(name))
+        if name in RANGES and out[name] not in RANGES[name]:
+            raise UserError(f"{where}: {name} must be {RANGES[name]}, not {value!r}")
     return kind(**out)
 
 

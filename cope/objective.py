@@ -1,11 +1,13 @@
 """What COPE minimises: losses between the page, the video and the live clip of the products of a batch.
 
 Of the paper: symmetric InfoNCE over the pairs of domains, on what is seen and on what is seen and said together, and
-classification of products. Beyond it: single regions against pages (recognition compares those), a loss that gives
-the cosine an absolute meaning (refusing unknown products needs it), and words alone against words and looks.
+classification of products. Beyond it, each left out at a weight of 0: single regions against pages (recognition
+compares those), a loss that gives the cosine an absolute meaning (refusing unknown products needs it), and words alone
+against words, or against looks where they guide the attention.
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +27,7 @@ PAIRS: tuple[tuple[Domain, Domain, float], ...] = (
     ("page", "video", 1.0),
     ("video", "live", 0.5),
 )
-# Words alone: enough for the text projection to learn, too little to bend the visual space after them.
-WORDS_WEIGHT = 0.5
+# Words against looks: enough for the map between them to learn, too little to bend the text space after it.
 LOOKS_WEIGHT = 0.2
 # Texts whose vectors are as close as this are one text: the products differ, their names do not.
 SAME_TEXT = 0.999
@@ -54,7 +55,7 @@ class Objective(nn.Module):
         self.products: SampledProductSoftmax | None = None
         if config.classification > 0:
             self.products = SampledProductSoftmax(
-                classes, config.model.dim, config.classes_sampled, config.margin, config.margin_scale
+                classes, config.model.dim, config.classes_sampled, config.margin, config.margin_scale, seed=config.seed
             )
 
     def forward(self, page: Views, video: Views, live: Views, weight: Tensor | None = None) -> dict[str, Tensor]:
@@ -126,12 +127,16 @@ class Objective(nn.Module):
         ]
 
     def shaped(self, views: Views, domain: Domain) -> Views:
-        """Takes away what this run is not to see: a modality, or what is said in clips."""
+        """Takes away what this run is not to see: a modality, or what is said in clips.
+
+        An item of which nothing is left shows no product: its vector is the same for all such items.
+        """
         if self.config.modalities == "vision" or (domain != "page" and self.config.live_text == "none"):
-            return views.without_words()
+            views = views.without_words()
         if self.config.modalities == "text":
-            return views.without_pictures()
-        return views
+            views = views.without_pictures()
+        left = (views.told > 0) | (views.frame >= 0).any(dim=1)
+        return replace(views, product=torch.where(left, views.product, NOBODY))
 
     def _regions(
         self,
@@ -141,43 +146,51 @@ class Objective(nn.Module):
         ids: Tensor,
         weight: Tensor | None,
     ) -> dict[str, Tensor]:
-        scale, smoothing = self.scale(), self.config.label_smoothing
+        config, scale = self.config, self.scale()
         losses = {}
         domains: tuple[Domain, ...] = ("live", "video")
         for domain in domains:
+            if not config.region_contrast and (domain != "live" or not config.pair_agreement):
+                continue
             one = views[domain]
             regions, product = gather(found[domain].regions), gather(one.product)
             frame, right = gather(one.frame), gather(one.right)
-            losses[f"regions page-{domain}"] = region_loss(
-                regions, frame, right, product, page, ids, scale, smoothing, weight, weight
-            )
-            if domain == "live" and bool(right.any()):
+            if config.region_contrast:
+                loss = region_loss(
+                    regions, frame, right, product, page, ids, scale, config.label_smoothing, weight, weight
+                )
+                losses[f"regions page-{domain}"] = config.region_contrast * loss
+            if domain == "live" and config.pair_agreement and bool(right.any()):
                 real = frame >= 0
                 whose = torch.where(right, product.unsqueeze(1), NOBODY)[real]
-                losses["pairs"] = pairwise_sigmoid(regions[real], whose, page, ids, self.pair[0].exp(), self.pair[1])
+                loss = pairwise_sigmoid(regions[real], whose, page, ids, self.pair[0].exp(), self.pair[1])
+                losses["pairs"] = config.pair_agreement * loss
         return losses
 
     def _words(self, views: dict[Domain, Views], found: dict[Domain, Embedded]) -> dict[str, Tensor]:
-        """What is said against what is written, and against how the named thing looks.
-
-        Only rows of this process: texts need no large batch.
-        """
+        """What is said against what is written, and against how the named thing looks."""
+        config, scale = self.config, self.scale()
+        guided = config.model.guided and config.modalities == "both"
+        if not config.naming and not guided:
+            return {}
         page = views["page"]
-        written = (page.told > 0) & (page.product >= 0)
-        names = torch.where(written, same_text(page.words), NOBODY)
-        scale, smoothing = self.scale(), self.config.label_smoothing
+        written = gather((page.told > 0) & (page.product >= 0))
+        names = torch.where(written, same_text(gather(page.words.detach())), NOBODY)
         domains: tuple[Domain, ...] = ("live", "video")
-        spoken = torch.cat([found[domain].words for domain in domains])
-        naming = {d: (views[d].told > 0) & views[d].naming & (views[d].product >= 0) for d in domains}
+        naming = {d: gather((views[d].told > 0) & views[d].naming & (views[d].product >= 0)) for d in domains}
         heard = torch.cat([torch.where(naming[d], names, NOBODY) for d in domains])
-        loss = info_nce(
-            found["page"].words[written], names[written], spoken[heard >= 0], heard[heard >= 0], scale, smoothing
-        )
-        losses = {"words": WORDS_WEIGHT * loss}
-        if self.config.model.guided and self.config.modalities == "both":
-            look = functional.normalize(self.model.looks_like(spoken[heard >= 0]), dim=-1)
+        spoken = torch.cat([gather(found[d].words) for d in domains])[heard >= 0]
+        heard = heard[heard >= 0]
+        losses = {}
+        if config.naming:
+            titles = gather(found["page"].words)[written]
+            loss = info_nce(titles, names[written], spoken, heard, scale, config.label_smoothing)
+            losses["words"] = config.naming * loss
+        if guided:
+            look = functional.normalize(self.model.looks_like(spoken), dim=-1)
             # The pages do not move towards their names: siblings share a name and must stay apart.
-            loss = info_nce(look, heard[heard >= 0], found["page"].visual.detach(), names, scale, smoothing)
+            pages = gather(found["page"].visual.detach())
+            loss = info_nce(look, heard, pages, names, scale, config.label_smoothing)
             losses["looks"] = LOOKS_WEIGHT * loss
         return losses
 

@@ -20,6 +20,7 @@ from cope.device import autocast
 from cope.distributed import rank, world
 from cope.errors import UserError
 from cope.finder import take_finder
+from cope.hub.vision import CrossFrameVision
 from cope.keywords import SURE
 from cope.losses import pair_iou
 from cope.masked_language import MaskedTower, masked_language_loss
@@ -118,13 +119,12 @@ class PixelObjective(nn.Module):
         number = torch.arange(t, device=self.device).expand(b, t)
         if domain == "page" or not self.config.model.regions:
             # Each picture is one region.
-            frames = t if domain != "page" and self.towers[0].cross_frame else 1
             crops, regions = items.pixels.flatten(0, 1).float(), 1
             salience = torch.ones(b, t, device=self.device)
             right = there if domain == "page" else torch.zeros_like(there)
             frame = torch.where(there, number, -1)
         else:
-            frames, regions = 1, self.config.clip_regions
+            regions = self.config.clip_regions
             pixels, content = items.pixels.flatten(0, 1), items.content.flatten(0, 1)
             boxes, sure = self._found(pixels, content)  # (B * T, K, 4), (B * T, K)
             config = self.config.model
@@ -133,7 +133,11 @@ class PixelObjective(nn.Module):
             right = ((pair_iou(boxes, truth) >= RIGHT_IOU) & (sure >= 0)).view(b, t * regions)
             frame = torch.where((sure >= 0).view(b, t, regions) & there.unsqueeze(2), number.unsqueeze(2), -1)
             frame, salience = frame.view(b, t * regions), sure.clamp_min(0).view(b, t * regions)
-        descriptors = self.towers[0].describe(crops, frames).float()
+        see = self.towers[0]
+        if isinstance(see, CrossFrameVision) and domain != "page" and not self.config.model.regions:
+            descriptors = see.describe_clips(crops.view(b, t, *crops.shape[1:]), there)
+        else:
+            descriptors = see.describe(crops).float()
         return Views(
             descriptors=descriptors.view(b, t * regions, -1),
             salience=salience,

@@ -12,6 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 from cope.hub.tower import HubTower
 
+# Logit of a frame that is not there. Near 0 it would be heard; below -65,504 float16 makes it infinite, and a clip
+# without frames NaN.
+UNHEARD = -1e4
+
 
 class HubVision(HubTower):
     """The half that sees. Pictures of another size than the model was trained at are resized."""
@@ -97,25 +101,39 @@ class CrossFrameVision(HubVision):
 
     cross_frame = True
 
-    def _walk(self, x: Tensor, frames: int) -> tuple[Tensor, Tensor | None]:
-        """The model's own forward, with the number of frames as an argument.
+    def describe_clips(self, pixels: Tensor, there: Tensor) -> Tensor:
+        """As `describe`, for clips of unlike length: each is described as if it had its own frames alone.
+
+        Args:
+            pixels: (B, T, 3, H, W).
+            there: (B, T) bool, the frames of each clip; the others may hold any picture.
+
+        Returns:
+            (B, T, descriptor_width); of no meaning where there is no frame.
+        """
+        _, pooled = self._walk(self._prepared(pixels.flatten(0, 1)), there.shape[1], there)
+        return pooled.float().view(*there.shape, -1)
+
+    def _walk(self, x: Tensor, frames: int, there: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The model's own forward, with the number of frames as an argument, and which of them there are.
 
         `transformers` keeps that number in each layer. Set there it would be shared by the threads of a worker,
         and a layer that is recomputed in the backward pass would see the number of the batch after it.
         """
+        mask = None if there is None else torch.where(there, 0.0, UNHEARD)[:, None, None]  # (B, 1, 1, T), added
         tokens = self.model.pre_layernorm(self.model.embeddings(x))
         for layer in self.model.encoder.layers:
             if self.model.encoder.gradient_checkpointing and self.training:
-                tokens = checkpoint(_cross_frame, layer, tokens, frames, use_reentrant=False)
+                tokens = checkpoint(_cross_frame, layer, tokens, frames, mask, use_reentrant=False)
             else:
-                tokens = _cross_frame(layer, tokens, frames)
+                tokens = _cross_frame(layer, tokens, frames, mask)
         return tokens, self.model.post_layernorm(tokens[:, 0])
 
 
-def _cross_frame(layer: Any, tokens: Tensor, frames: int) -> Tensor:
+def _cross_frame(layer: Any, tokens: Tensor, frames: int, mask: Tensor | None) -> Tensor:
     """One layer (`CrossFramelAttentionBlock`): (B, N, C) -> (B, N, C)."""
     message = layer.message_fc(tokens[:, 0]).view(-1, frames, tokens.shape[-1])
-    message = message + layer.drop_path(layer.message_attn(layer.message_ln(message))[0])
+    message = message + layer.drop_path(layer.message_attn(layer.message_ln(message), mask)[0])
     x = torch.cat([tokens, message.view(len(tokens), 1, -1)], dim=1)
     x = (x + layer.self_attn(layer.layer_norm1(x))[0])[:, :-1]
     out: Tensor = x + layer.mlp(layer.layer_norm2(x))

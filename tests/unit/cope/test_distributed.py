@@ -4,6 +4,8 @@ import os
 
 import pytest
 import torch
+from tiny_views import batch as views
+from tiny_views import objective
 from torch import distributed, multiprocessing, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -15,6 +17,7 @@ from cope.product_softmax import SampledProductSoftmax
 from cope.views import NOBODY
 
 RANKS, ROWS, REGIONS, STEPS = 2, 6, 3, 3
+VIEWS = 4  # products of a rank in a step of the whole objective
 
 
 class Net(nn.Module):
@@ -98,6 +101,32 @@ def train(net, module, own, seeds):
     }
 
 
+OBJECTIVES = {  # one of all losses, where classes are all compared with, and those of baselines and of the paper
+    "all": {"model_guided": True},
+    "text": {"modalities": "text", "classification": 0.0},
+    "vision": {"modalities": "vision"},
+    "the paper's": {"region_contrast": 0.0, "pair_agreement": 0.0, "naming": 0.0, "live_text": "none"},
+}
+
+
+def learn(own, wrap=lambda module: module):
+    """One step of the whole objective, by its name in `OBJECTIVES`: losses, gradients and classes."""
+    weight = torch.linspace(0.5, 2.0, RANKS * VIEWS, dtype=torch.float64)
+    results = {}
+    for name, changes in OBJECTIVES.items():
+        made = objective(**changes)
+        module = wrap(made)
+        losses = module(*(one.rows(own) for one in views(RANKS * VIEWS)), weight[own])
+        sum(losses.values()).backward()
+        made.after_step(0.5)
+        results[name] = {
+            "losses": {name: loss.item() for name, loss in losses.items()},
+            "gradients": {name: p.grad for name, p in made.named_parameters() if p.grad is not None},
+            "classes": None if made.products is None else made.products.weight,
+        }
+    return results
+
+
 def run_rank(number, port, folder):
     """What rank `number` comes to, saved in `folder`. The process ends here.
 
@@ -111,7 +140,9 @@ def run_rank(number, port, folder):
     net = Net()
     module = DistributedDataParallel(net, find_unused_parameters=True)
     result = train(net, module, lambda rows: rows[own], [0] * STEPS)
+    mine = torch.arange(number * VIEWS, (number + 1) * VIEWS)
     result |= {
+        "objective": learn(mine, lambda module: DistributedDataParallel(module, find_unused_parameters=True)),
         "place": (rank(), world()),
         "bools": gather(torch.tensor([number == 0, True])),
         "average": average(torch.tensor([float(number), 3.0])),
@@ -138,6 +169,11 @@ def alone():
     halves = masked_language_of_halves(net)
     net.forward = lambda batch, seed: {**Net.forward(net, batch, seed), "words": halves(batch)}
     return train(net, net, lambda rows: rows, [0] * STEPS)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return learn(torch.arange(RANKS * VIEWS))
 
 
 def masked_language_of_halves(net):
@@ -171,6 +207,25 @@ def test_all_ranks_hold_the_classes_of_one_process(ranks, alone):
     for first, second, expected in zip(ranks[0]["classes"], ranks[1]["classes"], alone["classes"], strict=True):
         assert torch.equal(first, second)
         torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_two_ranks_learn_from_two_halves_what_one_process_learns_from_the_whole(ranks, whole, name):
+    expected = whole[name]
+    for result in (one["objective"][name] for one in ranks):
+        assert result["losses"] == pytest.approx(expected["losses"], rel=1e-9)
+        for parameter, gradient in expected["gradients"].items():
+            torch.testing.assert_close(result["gradients"][parameter], gradient, rtol=1e-6, atol=1e-9, msg=parameter)
+        if expected["classes"] is not None:
+            torch.testing.assert_close(result["classes"], expected["classes"])
+
+
+def test_the_halves_differ_in_what_is_said(whole):
+    # Else the test above would not see a loss that keeps to its own rows.
+    assert whole["all"]["losses"].keys() >= {"words", "looks", "pairs", "regions page-live", "classification"}
+    page, _, live = views(RANKS * VIEWS)
+    assert torch.equal(page.words[-1], page.words[1])  # one name on both ranks
+    assert [(live.told[own] > 0).sum() for own in (slice(VIEWS), slice(VIEWS, None))] == [VIEWS, VIEWS - 1]
 
 
 def test_ranks_know_their_place_and_each_other(ranks):

@@ -271,6 +271,74 @@ def test_overlap_of_boxes():
     assert pair_iou(torch.from_numpy(a[0]), torch.from_numpy(a[1])).item() == pytest.approx(0.5)
 
 
+def area(box):
+    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
+
+
+def iou(a, b):
+    inner = area([max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])])
+    return inner / (area(a) + area(b) - inner)
+
+
+def owner(x, y, w, h, truth, core):
+    """The smallest box in whose core the centre of a cell lies, or None."""
+    owners = []
+    for box in truth:
+        reach_x = max((box[2] - box[0]) * core / 2, 0.75 / w)
+        reach_y = max((box[3] - box[1]) * core / 2, 0.75 / h)
+        if abs(x - (box[0] + box[2]) / 2) <= reach_x and abs(y - (box[1] + box[3]) / 2) <= reach_y:
+            owners.append(box)
+    return min(owners, key=area) if owners else None
+
+
+def finder_one_by_one(logits, boxes, truths, core):
+    salience, fit, count = 0.0, 0.0, 0
+    for picture, truth in enumerate(truths):
+        h, w = logits[picture].shape
+        for row in range(h):
+            for column in range(w):
+                box = owner((column + 0.5) / w, (row + 0.5) / h, w, h, truth, core)
+                quality = 0.0 if box is None else iou(boxes[picture, row, column], box)
+                if box is not None:
+                    count += 1
+                    fit -= math.log(max(quality, 0.01))
+                p = 1 / (1 + math.exp(-logits[picture, row, column]))
+                entropy = -quality * math.log(p) - (1 - quality) * math.log(1 - p)
+                salience += (quality - p) ** 2 * entropy
+    return salience / max(count, 1), fit / max(count, 1), count
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("core", [0.4, 0.9])
+def test_the_finder_loss_equals_the_loop(seed, core):
+    rng = np.random.default_rng(seed)
+    h, w = 6, 9
+    low = rng.uniform(0, 0.5, (3, h, w, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0.1, 0.5, (3, h, w, 2))], axis=3)
+    logits = rng.normal(size=(3, h, w)) * 2
+    truths = [  # one within another, one smaller than a cell beside one at the edge, and nothing
+        np.array([[0.1, 0.1, 0.9, 0.9], [0.35, 0.4, 0.65, 0.7]]),
+        np.array([[0.52, 0.31, 0.55, 0.34], [0.7, 0.0, 1.0, 0.2]]),
+        np.zeros((0, 4)),
+    ]
+    salience, fit, count = finder_one_by_one(logits, boxes, truths, core)
+    assert count > 8
+    found = finder_loss(*tensors(logits, boxes), tensors(*truths), core)
+    # The grid is float32.
+    assert [loss.item() for loss in found] == pytest.approx([salience, fit], rel=1e-6)
+
+
+def test_the_finder_loss_teaches_salience_without_moving_boxes():
+    rng = np.random.default_rng(0)
+    boxes = torch.tensor([0.2, 0.2, 0.8, 0.7]).expand(1, 4, 4, 4).double().requires_grad_()
+    logits = torch.from_numpy(rng.normal(size=(1, 4, 4))).requires_grad_()
+    salience, fit = finder_loss(logits, boxes, [torch.tensor([[0.25, 0.25, 0.75, 0.75]], dtype=torch.float64)])
+    on_boxes, on_logits = torch.autograd.grad(salience, (boxes, logits), allow_unused=True)
+    assert on_boxes is None
+    assert on_logits.abs().min() > 0
+    assert torch.autograd.grad(fit, boxes)[0].abs().sum() > 0
+
+
 def test_the_finder_loss_is_smallest_for_the_right_boxes():
     truth = torch.tensor([[0.25, 0.25, 0.75, 0.75]])
     right = truth.expand(1, 8, 8, 4).clone()

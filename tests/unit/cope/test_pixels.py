@@ -125,6 +125,22 @@ def test_frames_of_a_clip_see_one_another_only_in_their_clip(hub: dict[str, Path
     assert not moved[[0, 2]].any()
 
 
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_frames_that_are_missing_tell_the_others_nothing(hub: dict[str, Path], precision: str) -> None:
+    module = PixelObjective(replace(config(hub), precision=precision), 3).eval()
+    clips = items(False, frames=4)
+    clips.frame_there[1, 2:] = False  # a short clip; of clip 0 a frame within is missing
+    other = replace(clips, pixels=torch.where(clips.frame_there[..., None, None, None], clips.pixels, 0))
+    found, blackened = (module.views({"live": one})["live"].descriptors for one in (clips, other))
+    assert torch.isfinite(found).all()
+    for clip, there in enumerate(clips.frame_there[:-1]):
+        assert torch.equal(found[clip, there], blackened[clip, there])
+        if precision == "float32":  # as in service, which has only frames that are there
+            with torch.no_grad():
+                alone = module.towers[0].describe(clips.pixels[clip, there].float(), int(there.sum()))
+            torch.testing.assert_close(found[clip, there], alone, rtol=1e-4, atol=1e-5)
+
+
 @pytest.fixture
 def with_regions(hub: dict[str, Path], tiny: Any, folder: Path) -> TrainConfig:
     return config(
