@@ -1,6 +1,7 @@
 """The artefact: the folder in which a trained model travels from `cope.train` to the workers.
 
-    config.json         format version, name, model configuration, precision, fingerprints of the towers, content hash
+    config.json         format version, name, model configuration, precision, what it hears and sees, fingerprints of
+                        the towers, content hash
     model.safetensors   what was learned, float16: the model's own weights, and what of the towers was tuned
                         (`towers.vision.…`, `towers.text.…`); frozen towers are not in it
     vision/ text/       for hub towers tuned in full: their configuration, tokenizer and processor, so that
@@ -10,13 +11,18 @@
 
 The content hash covers all but the model card. Its first digits are part of the version that every vector and event
 carries, so vectors of two models are never mixed up.
+
+A file is written beside its place and renamed over the old one. Two cannot change at one moment, so a new calibration
+is first written as `calibration.json.next`, then `config.json` with its hash, then it gets its name. Whatever ends the
+process, the hash is that of the calibration before or of the one after, and both are there.
 """
 
+import filecmp
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,17 +33,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cope.backbones import TextTower, VisionTower, fingerprint
-from cope.config import FORMAT_VERSION, ModelConfig, from_dict
+from cope.checkpoint import write_whole
+from cope.config import FORMAT_VERSION, LiveText, Modalities, ModelConfig, from_dict
 from cope.errors import UserError
 from cope.hub import HubTower
 from cope.identity import VERSION_DIGITS, read_config
 from cope.identity import locate as locate
 from cope.modeling import CopeModel
-from cope.scoring import Calibration
+from cope.scoring import UNCALIBRATED, Calibration
 
 Precision = Literal["float32", "bfloat16", "int8"]
 Kind = Literal["vision", "text"]
 KINDS: tuple[Kind, ...] = ("vision", "text")
+WEIGHTS, CALIBRATION, NEXT_CALIBRATION = "model.safetensors", "calibration.json", "calibration.json.next"
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,8 @@ class Artefact:
         digest: SHA-256 of the content, hexadecimal.
         folder: Where it lies.
         precision: In which the towers compute on a CPU.
+        live_text: What of speech it was trained to hear, see `cope.config.TrainConfig`.
+        modalities: What it was trained on, likewise.
     """
 
     name: str
@@ -61,6 +71,8 @@ class Artefact:
     digest: str
     folder: Path
     precision: Precision = "float32"
+    live_text: LiveText = "keywords"
+    modalities: Modalities = "both"
 
     @property
     def version(self) -> str:
@@ -89,7 +101,7 @@ class Artefact:
         heads = {k: v for k, v in self.weights.items() if not k.startswith("towers.")}
         try:
             channels = [heads[f"finder.laterals.{i}.weight"].shape[1] for i in range(_laterals(heads))]
-            widths = [heads[f"{part}.mean"].shape[0] for part in ("visual", "text")]
+            widths = [heads[f"{part}.axes.weight"].shape[1] for part in ("visual", "text")]
             model = CopeModel(self.config, channels, *widths)
             model.load_state_dict(heads)
         except (RuntimeError, KeyError) as error:
@@ -105,9 +117,11 @@ def save(
     name: str,
     config: ModelConfig,
     weights: dict[str, Tensor],
-    calibration: Calibration,
+    calibration: Calibration | None,
     precision: Precision = "float32",
     towers: tuple[VisionTower, TextTower] | None = None,
+    live_text: LiveText = "keywords",
+    modalities: Modalities = "both",
 ) -> str:
     """Writes an artefact (but for its model card) and returns its content hash.
 
@@ -116,15 +130,18 @@ def save(
         name: Of the model.
         config: What it is built of.
         weights: Of `CopeModel`, or all of another artefact.
-        calibration: Of its scores.
+        calibration: Of its scores; None keeps that of the folder if these weights lie there already.
         precision: In which the towers are to compute on a CPU.
         towers: Vision and text; what of them was tuned is saved with the weights. Not needed if nothing was, or if
             `weights` hold it and the folder is that of the other artefact.
+        live_text: What of speech it was trained to hear, see `cope.config.TrainConfig`.
+        modalities: What it was trained on, likewise.
 
     Raises:
         UserError: The folder cannot be written.
     """
     weights = dict(weights)
+    before = _there(folder) if calibration is None else None
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for kind, tower in zip(KINDS, towers or (), strict=False):
@@ -133,15 +150,22 @@ def save(
             if _carried(config, kind) and isinstance(tower, HubTower):
                 shutil.rmtree(folder / kind, ignore_errors=True)  # of another tower, perhaps
                 tower.save_files(folder / kind)
-        save_file({k: _half(v) for k, v in weights.items()}, str(folder / "model.safetensors.part"))
-        path = (folder / "model.safetensors.part").rename(folder / "model.safetensors")
-        path.chmod(0o644)  # safetensors writes for its owner only; workers run as another user
+        part = folder / f"{WEIGHTS}.part"
+        save_file({k: _half(v) for k, v in weights.items()}, str(part))
+        part.chmod(0o644)  # safetensors writes for its owner only; workers run as another user
+        if before is not None:
+            same = (before.config, before.live_text, before.modalities) == (config, live_text, modalities)
+            if same and filecmp.cmp(folder / WEIGHTS, part, shallow=False):
+                calibration = before.calibration
+        part.rename(folder / WEIGHTS)
         named = _named(config)
         content: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "name": name,
             "model": asdict(config),
             "precision": precision,
+            "live_text": live_text,
+            "modalities": modalities,
             "towers": {kind: fingerprint(n) for kind, n in named.items() if not _carried(config, kind)},
             "files": sorted(
                 str(p.relative_to(folder))
@@ -151,7 +175,7 @@ def save(
                 if p.is_file()
             ),
         }
-        return _seal(folder, content, calibration)
+        return _seal(folder, content, calibration or UNCALIBRATED)
 
 
 def update(path_or_name: str | Path, calibration: Calibration | None = None, precision: Precision | None = None) -> str:
@@ -162,8 +186,9 @@ def update(path_or_name: str | Path, calibration: Calibration | None = None, pre
     """
     loaded = load(path_or_name)
     content = read_config(loaded.folder)
-    content["precision"] = precision or loaded.precision
     with _writing(loaded.folder):
+        sealed_calibration(loaded.folder, content).replace(loaded.folder / CALIBRATION)  # ends a change cut short
+        content["precision"] = precision or loaded.precision
         return _seal(loaded.folder, content, calibration or loaded.calibration)
 
 
@@ -175,8 +200,7 @@ def load(path_or_name: str | Path) -> Artefact:
     """
     folder = locate(path_or_name)
     content = read_config(folder, "name", "model", "towers")
-    if "sha256" not in content or _digest(folder, content) != content["sha256"]:
-        raise UserError(f"the model {folder} is damaged: its content does not match its hash; copy it again")
+    calibration = sealed_calibration(folder, content)
     config = from_dict(ModelConfig, content["model"], str(folder / "config.json"))
     named = _named(config)
     for kind, made_on in content["towers"].items():
@@ -185,22 +209,42 @@ def load(path_or_name: str | Path) -> Artefact:
                 f"the model {folder} was made on other weights of the {kind} tower {named[kind]}, or they are not "
                 f"there; install the versions named in constraints.txt, or put the tower's folder back"
             )
-    precision = content.get("precision", "float32")
-    if precision not in get_args(Precision):
-        raise UserError(f"{folder / 'config.json'}: precision must be one of {', '.join(get_args(Precision))}")
+    # What an older artefact does not say was not to be chosen then.
+    precision = _one_of(Precision, folder, content, "precision", "float32")
+    live_text = _one_of(LiveText, folder, content, "live_text", "keywords")
+    modalities = _one_of(Modalities, folder, content, "modalities", "both")
     try:
-        weights = load_file(str(folder / "model.safetensors"))
+        weights = load_file(str(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read {folder / 'model.safetensors'}: {error}; copy the model again") from None
+        raise UserError(f"cannot read {folder / WEIGHTS}: {error}; copy the model again") from None
     return Artefact(
         name=str(content["name"]),
         config=config,
         weights={k: v.float() if v.is_floating_point() else v for k, v in weights.items()},
-        calibration=Calibration.load(folder / "calibration.json"),
+        calibration=Calibration.load(calibration),
         digest=str(content["sha256"]),
         folder=folder,
         precision=precision,
+        live_text=live_text,
+        modalities=modalities,
     )
+
+
+def sealed_calibration(folder: Path, content: dict[str, Any]) -> Path:
+    """The calibration that the content hash is of: the file of that name, or the next one if a change was cut short.
+
+    Args:
+        folder: The artefact's.
+        content: Of its `config.json`.
+
+    Raises:
+        UserError: A file is missing, or the hash is of neither.
+    """
+    there = [name for name in (CALIBRATION, NEXT_CALIBRATION) if (folder / name).is_file()]
+    for name in there or [CALIBRATION]:
+        if _digest(folder, content, name) == content.get("sha256"):
+            return folder / name
+    raise UserError(f"the model {folder} is damaged: its content does not match its hash; copy it again")
 
 
 def verify(path_or_name: str | Path) -> Artefact:
@@ -251,18 +295,39 @@ def _writing(folder: Path) -> Iterator[None]:
         raise UserError(f"cannot write the model to {folder} ({reason}); free space or name another folder") from None
 
 
+def _there(folder: Path) -> Artefact | None:
+    """The whole artefact that lies in a folder, if any."""
+    with suppress(UserError):
+        if (folder / "config.json").is_file():
+            return load(folder)
+    return None
+
+
+def _one_of(kind: Any, folder: Path, content: dict[str, Any], name: str, default: str) -> Any:
+    value = content.get(name, default)
+    if value not in get_args(kind):
+        raise UserError(f"{folder / 'config.json'}: {name} must be one of {', '.join(get_args(kind))}")
+    return value
+
+
 def _seal(folder: Path, content: dict[str, Any], calibration: Calibration) -> str:
-    calibration.save(folder / "calibration.json")
-    content["sha256"] = _digest(folder, content)
-    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    """Writes calibration and configuration in the order that the module's docstring says; returns the content hash."""
+    _write(folder / NEXT_CALIBRATION, asdict(calibration))
+    content["sha256"] = _digest(folder, content, NEXT_CALIBRATION)
+    _write(folder / "config.json", content)
+    (folder / NEXT_CALIBRATION).replace(folder / CALIBRATION)
     return str(content["sha256"])
 
 
-def _digest(folder: Path, content: dict[str, Any]) -> str:
+def _write(path: Path, content: dict[str, Any]) -> None:
+    write_whole(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
+
+
+def _digest(folder: Path, content: dict[str, Any], calibration: str = CALIBRATION) -> str:
     digest = hashlib.sha256()
     described = {k: v for k, v in content.items() if k != "sha256"}
     digest.update(json.dumps(described, sort_keys=True).encode())
-    for name in ("model.safetensors", "calibration.json", *content.get("files", ())):
+    for name in (WEIGHTS, calibration, *content.get("files", ())):
         path = folder / name
         if not path.is_file():
             raise UserError(f"the model {folder} has no {name}; copy the whole folder")

@@ -19,6 +19,7 @@ import torch
 
 from cope.config import TrainConfig
 from cope.errors import UserError
+from cope.interruptions import out_of_memory
 
 # Fields that change no weight, or only by rounding: a run may go on with other values of them.
 FREE = ("workers", "save_every", "evaluate_every", "gradient_checkpointing")
@@ -94,6 +95,8 @@ class Checkpoints:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
             found = state.pop("identity")
         except (RuntimeError, OSError, ValueError, EOFError, KeyError, AttributeError) as error:
+            if out_of_memory(error):
+                raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{path} is damaged ({reason}); remove it to start this stage anew") from None
         ours = self._identity

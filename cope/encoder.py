@@ -110,6 +110,8 @@ class Encoder:
         config: What the model is built of.
         dim: D.
         precision: Of the towers on a CPU.
+        live_text: What of speech the model was trained to hear; at `none` windows leave their keywords out.
+        modalities: What it was trained on; the other is left out of windows and pages.
         device: Where they are.
         model: What was learned on top of the towers.
         vision: The tower that describes.
@@ -133,14 +135,15 @@ class Encoder:
         loaded = artefacts.load(path_or_name)
         self._loaded = loaded
         self.precision = loaded.precision
+        self.live_text, self.modalities = loaded.live_text, loaded.modalities
         self.version: str = loaded.version
         self.calibration: Calibration = loaded.calibration
         self.config = loaded.config
         self.dim: int = loaded.config.dim
         self.model = loaded.model().to(self.device)
-        vision = self._tower("vision")
+        vision = self.tower("vision")
         self.vision = cast(VisionTower, vision)
-        if self.vision.descriptor_width != len(self.model.visual.mean):
+        if self.vision.descriptor_width != self.model.visual.axes.in_features:
             raise UserError(f"the model {loaded.folder} is of another vision tower than {self.config.vision}")
         finder = finder_tower(self.config, vision)
         self.finder = cast("VisionTower | None", finder if finder is None else finder.to(self.device))
@@ -149,16 +152,26 @@ class Encoder:
         self._lock = threading.Lock()
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
 
-    def _tower(self, kind: artefacts.Kind) -> nn.Module:
-        """A tower as it was trained, at its own speed."""
+    def tower(self, kind: artefacts.Kind, tuned: bool = True) -> nn.Module:
+        """Opens a tower at its own speed.
+
+        Args:
+            kind: Which.
+            tuned: As it was trained; else as it was before, by its name, also where a trained one travels along.
+
+        Raises:
+            UserError: Its weights are not installed, or they do not fit.
+        """
         loaded, config = self._loaded, self.config
-        name, weights = loaded.tower_name(kind), not loaded.carried(kind)
-        opened = vision_tower if kind == "vision" else text_tower
-        tower = opened(name, config.tuning, config.lora_rank, weights)
-        if isinstance(tower, Tower) and config.tuning != "frozen":
-            tower.load_tuned(loaded.tower(kind))
-            tower.merge()
-            tower.requires_grad_(False)
+        opened, plain = (vision_tower, config.vision) if kind == "vision" else (text_tower, config.text)
+        if tuned and config.tuning != "frozen":
+            tower = opened(loaded.tower_name(kind), config.tuning, config.lora_rank, not loaded.carried(kind))
+            if isinstance(tower, Tower):
+                tower.load_tuned(loaded.tower(kind))
+                tower.merge()
+                tower.requires_grad_(False)
+        else:
+            tower = opened(plain)
         if self.precision == "int8" and self.device.type == "cpu":
             _quantise(tower)
         return tower.to(self.device)
@@ -166,7 +179,7 @@ class Encoder:
     @cached_property
     def text(self) -> TextTower:
         """Loaded with the first text: half of the memory, and capture-only work never needs it."""
-        return cast(TextTower, self._tower("text"))
+        return cast(TextTower, self.tower("text"))
 
     def computing(self) -> torch.autocast:
         """What the towers run under."""
@@ -207,12 +220,13 @@ class Encoder:
 
     def _page(self, page: PageInput) -> PageOutput:
         config = self.config
-        usable = [image for image in page.images if min(image.shape[:2]) > 0]
+        usable = [image for image in page.images if min(image.shape[:2]) > 0 and self.modalities != "text"]
         vectors = np.concatenate(
             [self._project([page_crop(i, config.crop_pixels, config.crop_margin)], "page") for i in usable]
             or [np.zeros((0, self.dim), np.float16)]
         )
-        words = self._words(readings([(page.title, 1.0), (page.text, 0.3)], "mean"), told=1.0)
+        texts = [(page.title, 1.0), (page.text, 0.3)] if self.modalities != "vision" else []
+        words = self._words(readings(texts, "mean"), told=1.0)
         if not len(vectors) and words is None:
             return PageOutput(vectors, np.zeros(self.dim, np.float16))
         picture = shown = None
@@ -245,9 +259,12 @@ class Encoder:
     def encode_windows(self, windows: Sequence[WindowInput]) -> NDArray[np.float16]:
         """Encodes windows of a stream: (B, D) float16, L2-normalised; a zero row where there is nothing."""
         out = np.zeros((len(windows), self.dim), np.float16)
+        hears = self.live_text != "none" and self.modalities != "vision"
         for i, window in enumerate(windows):
-            words = self._words(readings(window.keywords, self.config.keywords), told(window.keywords))
-            picture = self._pool([f for f in window.frames if len(f.regions)], words)
+            keywords = window.keywords if hears else []
+            words = self._words(readings(keywords, self.config.keywords), told(keywords))
+            frames = window.frames if self.modalities != "text" else []
+            picture = self._pool([f for f in frames if len(f.regions)], words)
             if picture is not None or words is not None:
                 out[i] = self._fuse(picture, words, "live")
         return out

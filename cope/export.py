@@ -38,7 +38,7 @@ import torch
 from cope import artefact
 from cope.artefact import KINDS, Precision
 from cope.card import precision_section, scores_section, with_section
-from cope.encoder import Encoder, WindowInput
+from cope.encoder import Encoder, PageInput
 from cope.errors import UserError
 from cope.evaluate import Options
 from cope.evaluation.collecting import Sampling
@@ -148,8 +148,11 @@ def verify(folder: Path) -> Iterator[str]:
     frame = encoder.encode_frames([picture])[0]
     _unit(where, "picture", frame.regions)
     yield f"picture    {len(frame.regions)} regions of {encoder.dim} numbers"
-    _unit(where, "text", encoder.encode_windows([WindowInput([], [("red bag", 1.0)])]))
-    yield f"text       {encoder.dim} numbers"
+    if encoder.modalities == "vision":
+        yield "text       not read: the model was trained on pictures alone"
+    else:
+        _unit(where, "text", encoder.encode_pages([PageInput("red bag", [])])[0].fused[None])
+        yield f"text       {encoder.dim} numbers"
 
 
 def _unit(folder: Path, what: str, vectors: np.ndarray) -> None:
@@ -205,13 +208,17 @@ def _hash(path: Path) -> str:
 def _copy(folder: Path, stage: Path) -> None:
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
-    names = [*OF_THE_ARTEFACT, *read_config(folder).get("files", ())]
+    content = read_config(folder)
+    names = [*OF_THE_ARTEFACT, *content.get("files", ())]
     for name in [*names, *(name for name in BESIDE_IT if (folder / name).is_file())]:
         place = stage / name
         if not place.resolve().is_relative_to(stage.resolve()):
             raise UserError(f"{folder / 'config.json'} names a file outside the model ({name}); do not use it")
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / name, place)  # readable for the workers' user, whatever the run's files are
+        source = folder / name
+        if name == artefact.CALIBRATION:  # whose change may have been cut short
+            source = artefact.sealed_calibration(folder, content)
+        shutil.copyfile(source, place)  # readable for the workers' user, whatever the run's files are
 
 
 def _install(stage: Path, out: Path) -> None:

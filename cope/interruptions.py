@@ -43,6 +43,16 @@ def asked_to_stop(asked: list[int]) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out, of a device or of the machine."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return True
+    # CUDA itself, and PyTorch's allocator on a CPU, say so in words alone.
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("CUDA error: out of memory", "can't allocate memory")
+    )
+
+
 def explained(error: BaseException, device: torch.device, where: str) -> str | None:
     """The line that a user can act on, where memory has run out; None for any other error.
 
@@ -52,10 +62,10 @@ def explained(error: BaseException, device: torch.device, where: str) -> str | N
         where: The step, and what is kept.
     """
     text = str(error)
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+    if out_of_memory(error):
         return (
-            f"out of memory on {device} in {where}. Set gradient_checkpointing=true and start again, or, with another "
-            f"--out, a smaller batch_products and a larger accumulate"
+            f"out of memory on {device} in {where}. Where towers are tuned, set gradient_checkpointing=true and start "
+            f"again; else, with another --out, a smaller batch_products and a larger accumulate"
         )
     if "DataLoader worker" in text and ("exited unexpectedly" in text or "killed" in text):
         return (

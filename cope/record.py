@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from cope.checkpoint import full_disk, write_whole
-from cope.config import TrainConfig
+from cope.checkpoint import full_disk, identity, write_whole
+from cope.config import TrainConfig, from_dict
+from cope.errors import UserError
 
 PACKAGES = ("cope-live", "torch", "numpy", "transformers", "safetensors", "opencv-python-headless", "pillow")
 
@@ -55,11 +56,21 @@ class Record:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._path, lambda file: file.write((json.dumps(self._content, indent=2) + "\n").encode()))
 
-    def figures_of(self, config: TrainConfig, data: dict[str, Any]) -> dict[str, float] | None:
-        """The figures of a run of this configuration on these data that was completed here before; else None."""
+    def figures_of(self, config: TrainConfig, data: str) -> dict[str, float] | None:
+        """The figures of the same run, if it was completed here before; else None.
+
+        Args:
+            config: Of the run. What a run may go on with other values of does not count (`cope.checkpoint.identity`).
+            data: Hash of the training data, wherever they lie.
+        """
         found = self._before()
-        same = found.get("config") == asdict(config) and found.get("data") == data and "sha256" in found
-        return dict(found["figures"]) if same else None
+        try:
+            before = from_dict(TrainConfig, found["config"], str(self._path))
+            of = identity(before, found["data"]["sha256"], found["processes"])
+            same = "sha256" in found and of == identity(config, data, self._content["processes"])
+            return dict(found["figures"]) if same else None
+        except (KeyError, TypeError, ValueError, AttributeError, UserError):  # none of this release's
+            return None
 
     def _starts(self) -> list[str]:
         found = self._before()

@@ -21,14 +21,14 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from cope import artefact, fit
 from cope.backbones import TextTower, VisionTower
 from cope.card import model_card
 from cope.checkpoint import full_disk
 from cope.config import PRESETS, ModelConfig, TrainConfig, from_dict, from_toml, preset
-from cope.data.items import Source, open_source
+from cope.data.items import Counts, Source, open_source
 from cope.data.rendered import RenderedSource
 from cope.device import processes
 from cope.distributed import rank, world
@@ -36,7 +36,6 @@ from cope.errors import UserError
 from cope.interruptions import Stopped
 from cope.pixels import PixelObjective, pixel_stage
 from cope.record import Record
-from cope.scoring import UNCALIBRATED
 from cope.trainer import Trainer
 from cope.validation import figures_on
 
@@ -60,10 +59,11 @@ def train(
     """
     torch.manual_seed(config.seed)
     source = open_source(data)
+    opened = Counts(source.counts.as_dict())
     trainer = Trainer(config, out, device, source.fingerprint)  # refuses the checkpoints of another run
     record = Record(out, name, config, device, world())
     about = {"path": data, "name": source.name, "products": len(source), "sha256": source.fingerprint}
-    done = record.figures_of(config, about)
+    done = record.figures_of(config, source.fingerprint)
     if done is not None and (out / "config.json").is_file():
         # The artefact may have been calibrated since; that is not to be lost.
         trainer.log.say(f"{out} is trained already; remove {trainer.checkpoints.folder.parent} to train it anew")
@@ -75,10 +75,11 @@ def train(
     if isinstance(source, RenderedSource) and config.model.tuning == "frozen":
         if world() > 1:
             raise UserError("frozen towers on a folder of objects train in one process, in minutes; leave torchrun out")
+        _check_rendered(config)
         # Frozen towers see each rendered product once; what they see is kept in OUT/cache.
-        model, figures = fit.train_rendered(trainer, config, Path(data), cache or out / "cache")
+        model, figures = fit.train_rendered(trainer, config, source.folder, cache or out / "cache", source.counts)
     else:
-        _check(config)
+        check(config)
         module = PixelObjective(config, len(source))
         unseen = _unseen(data, trainer)
         evaluate = None if unseen is None else figures_on(unseen, config)
@@ -86,17 +87,28 @@ def train(
         model, towers = module.model, module.towers
     trainer.log.close()
 
+    skipped = _skipped(source, opened)
     if rank() == 0:
-        digest = artefact.save(out, name, config.model, _on_cpu(model), UNCALIBRATED, towers=towers)
+        # The model may be there and calibrated, and only its record lost.
+        digest = artefact.save(
+            out,
+            name,
+            config.model,
+            _on_cpu(model),
+            calibration=None,
+            towers=towers,
+            live_text=config.live_text,
+            modalities=config.modalities,
+        )
         card = model_card(name, config, source.name, len(source), figures)
         with full_disk(out):
             (out / "README.md").write_text(card, encoding="utf-8")
-        record.add(figures=figures, sha256=digest, skipped=source.counts.as_dict())
-        trainer.log.say(f"data: {source.counts}")
+        record.add(figures=figures, sha256=digest, skipped=skipped.as_dict())
+        trainer.log.say(f"data: {skipped}")
     return figures
 
 
-def _check(config: TrainConfig) -> None:
+def check(config: TrainConfig) -> None:
     """Refuses what only frozen towers on rendered products can do."""
     if config.finder_steps:
         raise UserError(
@@ -105,8 +117,35 @@ def _check(config: TrainConfig) -> None:
         )
     if config.model.keywords != "joined" and config.live_text == "keywords":
         raise UserError("the loader of files reads a clip's keywords as one text; set model.keywords=joined")
-    if config.start == "discriminant":
-        raise UserError("start=discriminant needs a folder of objects and frozen towers; set start=random")
+    if config.masked_language and config.model.tuning == "frozen":
+        raise UserError(
+            f"masked_language={config.masked_language} teaches the text tower, and model.tuning=frozen leaves it as it "
+            f"is; set masked_language=0, or model.tuning=lora or full"
+        )
+
+
+def _check_rendered(config: TrainConfig) -> None:
+    """Refuses what frozen towers on rendered products would leave unread."""
+    default = TrainConfig()
+    for name in ("masked_language", "balance", "reweight", "gradient_checkpointing"):
+        value, unset = getattr(config, name), getattr(default, name)
+        if value != unset:
+            raise UserError(
+                f"{name}={json.dumps(value)} does nothing for frozen towers on a folder of objects; set "
+                f"{name}={json.dumps(unset)}, or take towers of the hub and model.tuning=lora"
+            )
+
+
+def _skipped(source: Source, opened: Counts) -> Counts:
+    """What was skipped in all processes: each has opened the same rows, and read pictures of its own."""
+    own = {kind: times - opened[kind] for kind, times in source.counts.as_dict().items()}
+    each = [own] * world()
+    if world() > 1:
+        distributed.all_gather_object(each, own)
+    whole = Counts(opened.as_dict())
+    for one in each:
+        whole.merge(one)
+    return whole
 
 
 def _unseen(data: str, trainer: Trainer) -> Source | None:

@@ -25,7 +25,7 @@ from cope.checkpoint import Checkpoints, full_disk, identity
 from cope.config import TrainConfig
 from cope.distributed import rank, world
 from cope.errors import UserError
-from cope.interruptions import Stopped, asked_to_stop, explained
+from cope.interruptions import Stopped, asked_to_stop, explained, out_of_memory
 from cope.training_log import Pending, TrainingLog
 
 NORM = "norm/"  # before the names of gradient norms among the figures of a step
@@ -122,20 +122,20 @@ class Trainer:
             UserError: A loss is not a number, memory or disk are full. The last checkpoint is kept.
             Stopped: By Ctrl-C or SIGTERM, after a checkpoint.
         """
-        stage.module.to(self.device)
-        optimiser = _optimiser(stage.groups, self.device)
-        average = Average(optimiser, self.config.ema) if self.config.ema else None
-        progress = _Progress()
-
         # 1. Go on where a killed run has left off.
-        found = self.checkpoints.load(f"{stage.name}.last", self.device)
-        if found is not None:
-            _restore(stage, found["module"])
-            optimiser.load_state_dict(found["optimiser"])
-            if average is not None:
-                average.load(found["average"])
-            progress = _Progress(found["step"], found["best"], found["figures"], saved=found["step"])
-            self.log.say(f"{stage.name}  goes on after step {progress.step} of {stage.steps}")
+        with self._fitting(stage):
+            stage.module.to(self.device)
+            optimiser = _optimiser(stage.groups, self.device)
+            average = Average(optimiser, self.config.ema) if self.config.ema else None
+            progress = _Progress()
+            found = self.checkpoints.load(f"{stage.name}.last", self.device)
+            if found is not None:
+                _restore(stage, found["module"])
+                optimiser.load_state_dict(found["optimiser"])
+                if average is not None:
+                    average.load(found["average"])
+                progress = _Progress(found["step"], found["best"], found["figures"], saved=found["step"])
+                self.log.say(f"{stage.name}  goes on after step {progress.step} of {stage.steps}")
 
         # 2. The steps.
         if progress.step < stage.steps:
@@ -155,11 +155,25 @@ class Trainer:
                 self.log.end()
 
         # 3. The best weights.
-        best = self.checkpoints.load(f"{stage.name}.best", self.device)
-        if best is not None:
-            _restore(stage, best["module"])
+        with self._fitting(stage):
+            best = self.checkpoints.load(f"{stage.name}.best", self.device)
+            if best is not None:
+                _restore(stage, best["module"])
         stage.module.eval()
         return progress.figures
+
+    @contextlib.contextmanager
+    def _fitting(self, stage: Stage) -> Iterator[None]:
+        """Says so in one line where weights and checkpoints, without any batch, do not fit into memory."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError(
+                f"out of memory on {self.device}: it cannot hold the weights and the checkpoint of {stage.name}; end "
+                f"what else runs there, or choose another --device, and start the same command again"
+            ) from None
 
     def _steps(
         self, stage: Stage, optimiser: Optimizer, average: Average | None, progress: "_Progress", asked: list[int]

@@ -1,12 +1,16 @@
+import errno
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from cope import artefact
+from cope import artefact, export
 from cope.errors import UserError
 from cope.identity import load_identity
 from cope.scoring import UNCALIBRATED
+
+CALIBRATED = replace(UNCALIBRATED, bias=-3.0)
 
 
 def change(folder, **values):
@@ -76,3 +80,86 @@ def test_the_shipped_model_is_whole_and_small():
     loaded = artefact.load(folder)
     assert loaded.name == "cope-mini"
     assert sum(file.stat().st_size for file in folder.iterdir()) < 30e6
+
+
+@pytest.mark.parametrize("file", ["calibration.json.next", "config.json"])
+def test_an_update_that_cannot_be_written_leaves_the_artefact_as_it_was(folder, monkeypatch, file):
+    before = artefact.load(folder)
+
+    def full(path, write):
+        if path.name == file:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(path, write)
+
+    whole = artefact.write_whole
+    monkeypatch.setattr(artefact, "write_whole", full)
+    with pytest.raises(UserError, match=r"cannot write the model to .*No space left"):
+        artefact.update(folder, calibration=CALIBRATED)
+    after = artefact.load(folder)
+    assert (after.version, after.calibration) == (before.version, UNCALIBRATED)
+    monkeypatch.undo()
+    artefact.update(folder, calibration=CALIBRATED)
+    assert artefact.load(folder).calibration == CALIBRATED
+
+
+def test_an_update_that_is_killed_between_its_files_is_done_and_can_be_done_again(folder, tmp_path, monkeypatch):
+    def killed(path, write):
+        whole(path, write)
+        if path.name == "config.json":
+            raise KeyboardInterrupt
+
+    whole = artefact.write_whole
+    monkeypatch.setattr(artefact, "write_whole", killed)
+    for bias in (-3.0, -4.0):  # the second meets what the first has left
+        calibration = replace(UNCALIBRATED, bias=bias)
+        with pytest.raises(KeyboardInterrupt):
+            artefact.update(folder, calibration=calibration)
+        assert artefact.load(folder).calibration == calibration
+    monkeypatch.undo()
+    export.export(folder, tmp_path / "out")
+    assert artefact.load(tmp_path / "out").version == artefact.load(folder).version
+    artefact.update(folder, precision="bfloat16")
+    assert artefact.load(folder).calibration == load_identity(folder).calibration == calibration
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "calibration.json"}
+
+
+def test_a_first_artefact_that_is_killed_before_its_last_name_can_be_loaded(folder):
+    (folder / "calibration.json").rename(folder / "calibration.json.next")
+    assert artefact.load(folder).calibration == UNCALIBRATED
+
+
+def test_the_calibration_of_the_same_weights_may_be_kept(tiny, folder):
+    artefact.update(folder, calibration=CALIBRATED)
+    artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None)
+    assert artefact.load(folder).calibration == CALIBRATED
+    artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None, live_text="none")  # it hears otherwise
+    assert artefact.load(folder).calibration == UNCALIBRATED
+    artefact.update(folder, calibration=CALIBRATED)
+    with torch.no_grad():
+        tiny.model.no_text.add_(1.0)
+    artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None, live_text="none")
+    assert artefact.load(folder).calibration == UNCALIBRATED
+
+
+def test_what_a_model_was_trained_to_hear_and_see_travels_with_it(tiny, folder):
+    artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None, live_text="none", modalities="text")
+    artefact.update(folder, precision="bfloat16")
+    loaded = artefact.load(folder)
+    assert (loaded.live_text, loaded.modalities) == ("none", "text")
+
+
+def test_an_artefact_that_does_not_say_hears_keywords_and_sees(folder):
+    content = json.loads((folder / "config.json").read_text())
+    del content["live_text"], content["modalities"]
+    content["sha256"] = artefact._digest(folder, content)
+    (folder / "config.json").write_text(json.dumps(content))
+    loaded = artefact.load(folder)
+    assert (loaded.live_text, loaded.modalities) == ("keywords", "both")
+
+
+def test_what_no_model_hears_is_refused(folder):
+    content = json.loads((folder / "config.json").read_text()) | {"live_text": "songs"}
+    content["sha256"] = artefact._digest(folder, content)
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="live_text must be one of keywords, raw, none"):
+        artefact.load(folder)

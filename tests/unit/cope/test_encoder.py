@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from cope import artefact, export
 from cope.encoder import Encoder, FrameFeatures, PageInput, WindowInput
 from cope.errors import UserError
 
@@ -91,6 +92,61 @@ def test_words_move_a_window_towards_the_page_they_name(tiny, folder, pictures):
         return float(window.astype(np.float32) @ (named.fused.astype(np.float32) - other.fused.astype(np.float32)))
 
     assert lead(spoken) > lead(silent)
+
+
+@pytest.fixture
+def trained(tiny, tmp_path):
+    """trained(...) is the tiny model's folder, as of a training that heard and saw so."""
+
+    def make(**heard):
+        artefact.save(tmp_path / "m", "tiny", tiny.config, tiny.model.state_dict(), None, **heard)
+        return tmp_path / "m"
+
+    return make
+
+
+@pytest.mark.parametrize("heard", [{"live_text": "none"}, {"modalities": "vision"}])
+def test_windows_of_a_model_that_was_trained_without_speech_leave_it_out(trained, pictures, heard):
+    encoder = Encoder(trained(**heard), device="cpu")
+    frames = encoder.encode_frames(pictures)
+    silent, spoken, unseen = encoder.encode_windows(
+        [WindowInput(frames, []), WindowInput(frames, [("red shoe", 1.0)]), WindowInput([], [("red shoe", 1.0)])]
+    )
+    assert np.array_equal(silent, spoken)
+    assert silent.any()
+    assert not unseen.any()
+
+
+def test_a_model_of_pictures_alone_reads_no_page(trained, pictures):
+    encoder = Encoder(trained(modalities="vision"), device="cpu")
+    named, nameless, words = encoder.encode_pages(
+        [PageInput("red shoe", pictures), PageInput("", pictures), PageInput("red shoe", [])]
+    )
+    assert np.array_equal(named.fused, nameless.fused)
+    assert not words.fused.any()
+
+
+def test_a_model_without_speech_reads_pages_all_the_same(trained):
+    encoder = Encoder(trained(live_text="none"), device="cpu")
+    assert encoder.encode_pages([PageInput("red shoe", [])])[0].fused.any()
+
+
+def test_a_model_of_words_alone_sees_nothing(trained, pictures):
+    encoder = Encoder(trained(modalities="text"), device="cpu")
+    frames = encoder.encode_frames(pictures)
+    seen, unseen, silent = encoder.encode_windows(
+        [WindowInput(frames, [("red shoe", 1.0)]), WindowInput([], [("red shoe", 1.0)]), WindowInput(frames, [])]
+    )
+    assert np.array_equal(seen, unseen)
+    assert not silent.any()
+    shown, plain = encoder.encode_pages([PageInput("red shoe", pictures), PageInput("red shoe", [])])
+    assert shown.vectors.shape == (0, 12)
+    assert np.array_equal(shown.fused, plain.fused)
+
+
+@pytest.mark.parametrize("heard", [{"live_text": "none"}, {"modalities": "vision"}, {"modalities": "text"}])
+def test_models_of_less_than_everything_pass_the_check_for_workers(trained, heard):
+    assert list(export.verify(trained(**heard)))[-1].startswith("text")
 
 
 def test_keywords_turn_attention_to_what_looks_like_them(tiny):

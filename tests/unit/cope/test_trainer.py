@@ -142,6 +142,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_last_checkpoint_stays(tm
     ("error", "told"),
     [
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), "gradient_checkpointing"),
+        (RuntimeError("CUDA error: out of memory"), "gradient_checkpointing"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "batch_products"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "workers"),
     ],
@@ -153,6 +154,21 @@ def test_out_of_memory_is_told_with_the_mend(tmp_path: Path, error: RuntimeError
 
     with pytest.raises(UserError, match=rf"step 7 of line; the checkpoint of step 5 is kept.*{told}"):
         run(tmp_path, batches=batches(8, fails))
+
+
+@pytest.mark.parametrize("moved", ["torch.nn.Module.to", "cope.averaging.Average.load", "cope.checkpoint.torch.load"])
+def test_weights_and_checkpoints_that_do_not_fit_are_told_with_the_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: str
+) -> None:
+    run(tmp_path)
+    trainer = Trainer(CONFIG, tmp_path, CPU, "data")
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(moved, fails)
+    with pytest.raises(UserError, match=r"out of memory on cpu: it cannot hold .* of line; end what else runs there"):
+        trainer.run(stage(Line()))
 
 
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(

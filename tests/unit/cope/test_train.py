@@ -1,0 +1,133 @@
+"""What the training command refuses, what it writes, and what it keeps when it is started again."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cope import artefact
+from cope import train as command
+from cope.config import TrainConfig, preset
+from cope.data.items import Counts, open_source
+from cope.errors import UserError
+from cope.identity import load_identity
+from cope.scoring import UNCALIBRATED
+from cope.train import train
+
+CPU = torch.device("cpu")
+CALIBRATED = replace(UNCALIBRATED, bias=-3.0)
+
+
+def picture(path: Path, colour: int) -> None:
+    cv2.imwrite(str(path), np.full((48, 64, 3), colour, np.uint8))
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A manifest of four products, one picture of each in every domain."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    rows = []
+    for number in range(4):
+        for domain in ("page", "video", "live"):
+            picture(folder / f"{number}-{domain}.png", 50 * number)
+            rows.append({"product_id": f"p{number}", "domain": domain, "id": f"{number}-{domain}", "split": "train"})
+            rows[-1] |= {"images": [f"{number}-{domain}.png"], "text": f"red bag {number}"}
+    (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> Path:
+    """Objects on a plain ground, and backgrounds for every side of the split."""
+    folder = tmp_path / "objects"
+    (folder / "backgrounds").mkdir(parents=True)
+    for number in range(6):
+        picture(folder / "backgrounds" / f"{number}.jpg", 200)
+    picture(folder / "object.png", 90)
+    rows = [{"id": f"o{i}", "group": f"g{i}", "name": f"thing {i}", "image": "object.png"} for i in range(30)]
+    (folder / "objects.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+@pytest.fixture
+def config(hub: dict[str, Path]) -> TrainConfig:
+    base = preset("cope-paper")
+    model = replace(base.model, vision=str(hub["x_clip"]), text=str(hub["bert"]), dim=8, crop_pixels=32)
+    small = {"steps": 1, "batch_products": 4, "clip_frames": 2, "classes_sampled": 4, "workers": 0}
+    return replace(base, model=replace(model, tuning="frozen"), precision="float32", **small)
+
+
+def test_a_calibration_is_kept_when_the_same_run_is_started_again(
+    shop: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    train(config, "tiny", str(shop), out, CPU)
+    artefact.update(out, calibration=CALIBRATED)
+    calibrated = load_identity(out)
+
+    same = replace(config, workers=1, save_every=3)
+    train(same, "tiny", f"{tmp_path}/./shop/", out, CPU)
+    assert load_identity(out) == calibrated
+    assert "sha256" in json.loads((out / "training.json").read_text())
+
+    (out / "training.json").unlink()  # the checkpoints say that all is trained
+    train(same, "tiny", str(shop), out, CPU)
+    assert load_identity(out) == calibrated
+
+
+def test_a_record_of_other_fields_or_data_is_not_taken_for_this_run(
+    shop: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    fingerprint = open_source(str(shop)).fingerprint
+    record = command.Record(tmp_path, "tiny", config, CPU, 1)
+    record.add(data={"sha256": fingerprint}, figures={"R@1": 0.5}, sha256="abc")
+    assert record.figures_of(replace(config, evaluate_every=7), fingerprint) == {"R@1": 0.5}
+    assert record.figures_of(replace(config, seed=8), fingerprint) is None
+    assert record.figures_of(config, "other data") is None
+    assert command.Record(tmp_path, "tiny", config, CPU, 2).figures_of(config, fingerprint) is None
+    (tmp_path / "training.json").write_text('{"config": [], "sha256": ""}')
+    assert record.figures_of(config, fingerprint) is None
+
+
+def test_the_artefact_says_what_the_model_was_trained_to_hear(shop: Path, config: TrainConfig, tmp_path: Path) -> None:
+    train(replace(config, modalities="vision"), "tiny", str(shop), tmp_path / "out", CPU)
+    loaded = artefact.load(tmp_path / "out")
+    assert (loaded.live_text, loaded.modalities) == ("none", "vision")
+
+
+@pytest.mark.parametrize("setting", ["masked_language=0.5", "balance=0.5", "reweight=1", "gradient_checkpointing=true"])
+def test_what_frozen_towers_on_objects_would_not_read_is_refused(
+    objects: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str
+) -> None:
+    arguments = ["--data", str(objects), "--out", str(tmp_path / "out"), "--device", "cpu", "--set", setting]
+    assert command.main(arguments) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "does nothing for frozen towers on a folder of objects; set " in line
+
+
+def test_masked_language_that_teaches_no_tower_is_refused(shop: Path, config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"masked_language=0\.5 teaches the text tower.*model\.tuning=lora"):
+        train(replace(config, masked_language=0.5), "tiny", str(shop), tmp_path / "out", CPU)
+
+
+def test_what_every_process_skipped_is_recorded_and_rows_are_counted_once(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(str(shop))
+    source.counts.add("broken rows", 2)
+    opened = Counts(source.counts.as_dict())
+    source.counts.add("missing pictures", 3)
+
+    def gathered(each: list[dict[str, int]], own: dict[str, int]) -> None:
+        each[:] = [own, {"broken rows": 0, "missing pictures": 4, "broken pictures": 1}]
+
+    assert command._skipped(source, opened).as_dict() == {"missing pictures": 3, "broken rows": 2}
+    monkeypatch.setattr(command, "world", lambda: 2)
+    monkeypatch.setattr(command.distributed, "all_gather_object", gathered)
+    skipped = command._skipped(source, opened).as_dict()
+    assert skipped == {"missing pictures": 7, "broken rows": 2, "broken pictures": 1}
