@@ -23,6 +23,7 @@ import torch
 
 from cope import device
 from cope.config import PRESETS, TrainConfig
+from cope.data.items import open_source
 from cope.encoder import Encoder
 from cope.errors import UserError
 from cope.evaluate import Options, add_data_options, as_heard, evaluate, options_of, read_items
@@ -33,9 +34,29 @@ from cope.evaluation.sets import EvaluationSet
 from cope.evaluation.space import Standard, embedded, frozen
 from cope.evaluation.suite import Protocol
 from cope.interruptions import Stopped
-from cope.train import configuration, train
+from cope.train import check, configuration, train
 
 Train = Callable[[TrainConfig, str, Path], None]  # configuration, data, folder of the artefact
+
+
+@dataclass(frozen=True)
+class Data:
+    """What models are trained and measured on.
+
+    Attributes:
+        url: Folder or URL.
+        trained_on: Fingerprint of the training side. What is at a path may change: only this says that it has not.
+        measured_on: Of the side that is measured.
+    """
+
+    url: str
+    trained_on: str
+    measured_on: str
+
+    @classmethod
+    def at(cls, url: str, options: Options) -> "Data":
+        """Opens both sides; raises what `open_source` does."""
+        return cls(url, open_source(url).fingerprint, open_source(url, options.split).fingerprint)
 
 
 def _model(**changes: object) -> Callable[[TrainConfig], TrainConfig]:
@@ -46,6 +67,14 @@ def _run(**changes: object) -> Callable[[TrainConfig], TrainConfig]:
     return lambda config: replace(config, **changes)  # type: ignore[arg-type]
 
 
+def _frozen(config: TrainConfig) -> TrainConfig:
+    """The towers frozen, and what is for tuned ones alone unset: training would refuse it."""
+    if config.model.tuning == "frozen":
+        return config
+    model = replace(config.model, tuning="frozen")
+    return replace(config, model=model, masked_language=0.0, gradient_checkpointing=False)
+
+
 @dataclass(frozen=True)
 class Ablation:
     """One change of the full configuration.
@@ -53,7 +82,7 @@ class Ablation:
     Attributes:
         says: What is changed, for the table.
         change: The configuration that is trained.
-        standard: For the frozen towers without any training, on that configuration's regions; None for what is trained.
+        standard: For the towers without any training, on that configuration's regions; None for what is trained.
     """
 
     says: str
@@ -75,6 +104,9 @@ ABLATIONS: dict[str, Ablation] = {
     "no-classification": Ablation("no classification loss", _run(classification=0.0)),
     "classification": Ablation("with the classification loss", _run(classification=1.0)),
     "whole-frame": Ablation("whole frame in place of regions", _model(regions=0)),
+    "no-region-contrast": Ablation("single regions are not compared with pages", _run(region_contrast=0.0)),
+    "no-pair-agreement": Ablation("no loss that judges each region and page alone", _run(pair_agreement=0.0)),
+    "no-naming": Ablation("no loss between words alone", _run(naming=0.0)),
     "raw-text": Ablation("raw ASR text in place of keywords", _run(live_text="raw")),
     "no-live-text": Ablation("no text in the live domain (the paper's choice)", _run(live_text="none")),
     "guidance": Ablation("words guide the attention over regions", _model(guided=True)),
@@ -84,30 +116,53 @@ ABLATIONS: dict[str, Ablation] = {
     "fusion-transformer": Ablation(
         "fusion encoder in place of a weighted sum (the paper's)", _model(fusion="transformer")
     ),
-    "random-start": Ablation("projections start at random", _run(start="random")),
+    "towers-frozen": Ablation("frozen towers, all else learned", _frozen),
+    "towers-lora": Ablation("low-rank steps in the towers (LoRA)", _model(tuning="lora")),
+    "towers-full": Ablation("towers learn in full", _model(tuning="full")),
 }
 
 
 def chosen(name: str, base: TrainConfig) -> list[str]:
-    """The ablations of a name, `full` first; for "all" those that change anything.
+    """The ablations of a name, `full` first; for "all" those that change anything and can be trained.
 
     Raises:
-        UserError: There is no such ablation.
+        UserError: There is no such ablation, or it cannot be trained.
     """
     if name != "all":
         if name not in ABLATIONS:
             raise UserError(f"no ablation {name!r}; choose all or one of {', '.join(ABLATIONS)}")
+        if refusal := _refusal(ABLATIONS[name].change(base), base):
+            raise UserError(f"no {name} of this configuration: {refusal}")
         return list(dict.fromkeys([FULL, name]))
-    return [n for n, one in ABLATIONS.items() if n == FULL or one.standard or one.change(base) != base]
+    different: dict[tuple[TrainConfig, Standard | None], str] = {}
+    for n, one in ABLATIONS.items():
+        config = one.change(base)
+        if not _refusal(config, base):
+            different.setdefault((config, one.standard), n)
+    return list(different.values())
 
 
-def run(name: str, base: TrainConfig, data: str, out: Path, options: Options, learn: Train) -> Figures:
+def _refusal(config: TrainConfig, base: TrainConfig) -> str:
+    """Why towers cannot be tuned as an ablation wants it; "" if they can, or are not to be."""
+    model = config.model
+    if model.tuning in ("frozen", base.model.tuning):
+        return ""
+    if model.tuning == "lora" and model.vision.startswith("packaged:"):
+        return f"the tower {model.vision!r} has no attention layers; set model.vision to a model of the hub"
+    try:
+        check(config)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def run(name: str, base: TrainConfig, data: Data, out: Path, options: Options, learn: Train) -> Figures:
     """Trains and measures one ablation with one seed, or finds what an earlier call kept.
 
     Args:
         name: Of `ABLATIONS`.
         base: The full configuration; its seed counts.
-        data: The data.
+        data: What is trained and measured on.
         out: Folder of all ablations.
         options: Which items are looked at.
         learn: Writes the artefact of a configuration into a folder, or finds it there.
@@ -127,21 +182,23 @@ def run(name: str, base: TrainConfig, data: str, out: Path, options: Options, le
     began = time.monotonic()
     artefact = trained(owner, base, data, out, learn)
     seconds = time.monotonic() - began
-    describer = Describer(Encoder(artefact, options.device))
-    items, _ = read_items(describer, data, options.cache or out / "cache", options)
+    encoder = Encoder(artefact, options.device)
+    describer = Describer(encoder, tuned=ablation.standard is None)
+    items, _ = read_items(describer, data.url, options.cache or out / "cache", options)
     asked = _queries(items)
     if ablation.standard is None:
-        items = as_heard(items, config.live_text, config)
-        space = embedded(describer.model, items, describer.device)
+        items = as_heard(items, config.live_text, config.modalities)
+        space = embedded(encoder.model, items, encoder.device)
     else:
         space = frozen(items, ablation.standard)
-    found = {kind: six(space.of(kind), describer.device) for kind in ("fused", "vision")}
+    found = {kind: six(space.of(kind), encoder.device) for kind in ("fused", "vision")}
     figures = {
         "what": what,
         "name": name,
         "seed": base.seed,
         "train_s": seconds if ablation.standard is None else 0.0,
-        "r1": {kind: _shares(one, asked) for kind, one in found.items() if one},
+        # A model that is given nothing finds nothing: 0. One without pictures has no figure by pictures.
+        "r1": {kind: _shares(one, asked) for kind, one in found.items() if one or kind == "fused"},
         "retrieval": {kind: retrieval_figures(one, items) for kind, one in found.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,23 +223,24 @@ def _shares(found: Mapping[str, Ranks], asked: Mapping[str, int]) -> Figures:
     return shares | {"mean": sum(shares.values()) / max(1, len(shares))}
 
 
-def trained(name: str, base: TrainConfig, data: str, out: Path, learn: Train) -> Path:
+def trained(name: str, base: TrainConfig, data: Data, out: Path, learn: Train) -> Path:
     """The folder of an ablation's artefact; trained, or trained to its end, if it is not there yet."""
     config = ABLATIONS[name].change(base)
     folder = out / name / f"seed-{base.seed}" / "model"
     note = folder.parent / "configuration.json"
-    what = json.loads(json.dumps([asdict(config), data]))
+    what = json.loads(json.dumps([asdict(config), data.trained_on]))
     if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != what:
-        shutil.rmtree(folder, ignore_errors=True)  # of another configuration: training would refuse its checkpoints
+        shutil.rmtree(folder, ignore_errors=True)  # of another configuration or data: training would refuse them
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
-    learn(config, data, folder)
+    learn(config, data.url, folder)
     return folder
 
 
-def _identity(name: str, config: TrainConfig, data: str, options: Options) -> list[Any]:
+def _identity(name: str, config: TrainConfig, data: Data, options: Options) -> list[Any]:
     """All that the figures of an ablation depend on, as it comes back from JSON."""
-    what: list[Any] = json.loads(json.dumps([name, asdict(config), data, options.split, asdict(options.sampling)]))
+    sides = [data.trained_on, data.measured_on, options.split]
+    what: list[Any] = json.loads(json.dumps([name, asdict(config), sides, asdict(options.sampling)]))
     return what
 
 
@@ -235,19 +293,20 @@ def ablate(
 ) -> list[Figures]:
     """Runs one ablation or all with some seeds, and writes the report on all that is in the folder."""
     names = chosen(name, base)
+    sides = Data.at(data, options)
     configs = [replace(base, seed=base.seed + number) for number in range(seeds)]
     for config in configs:
         for one in names:
-            figures = run(one, config, data, out, options, learn)
+            figures = run(one, config, sides, out, options, learn)
             line = f"{one}, seed {config.seed}: mean R@1 {figures['r1']['fused']['mean']:.3f}"
             print(line, file=sys.stderr, flush=True)
-    rows = table(_all_there(out, configs, data, options))
-    artefact = trained(FULL, base, data, out, learn)
+    rows = table(_all_there(out, configs, sides, options))
+    artefact = trained(FULL, base, sides, out, learn)
     evaluate(artefact, data, out, options, ablations=rows)
     return rows
 
 
-def _all_there(out: Path, configs: Sequence[TrainConfig], data: str, options: Options) -> list[Figures]:
+def _all_there(out: Path, configs: Sequence[TrainConfig], data: Data, options: Options) -> list[Figures]:
     """What this call and earlier ones measured of the same data and configuration."""
     found: list[Figures] = []
     for name, ablation in ABLATIONS.items():
@@ -286,6 +345,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print(f"cope.ablations: {stopped}", file=sys.stderr)
         return 128 + stopped.signum
+    except KeyboardInterrupt:
+        print("cope.ablations: stopped; start the same command to go on", file=sys.stderr)
+        return 130
     for row in rows:
         print(f"{row['name']:26s} mean R@1 {row['r1']:.3f}  over full {row['over_full']:+.3f}")
     print(args.out / "report.html")

@@ -5,14 +5,13 @@
     OUT/report.html       tables and pictures
     OUT/report.json       all figures
     OUT/sheets/*.png      queries beside their first results
-    OUT/cache             what the towers saw; found there again
+    OUT/cache             what the towers saw; found there again, unless pictures have come or gone
 
 MODEL is an artefact, DATA anything that `cope.train` takes: a folder of objects, ROPE, LPR4M, a manifest. What is
 measured, and how, stands in the report beside each table.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,8 +20,8 @@ from typing import Any
 
 from torch import Tensor
 
-from cope.config import TrainConfig, from_dict
-from cope.data.items import open_source
+from cope.config import Modalities
+from cope.data.items import Counts, open_source
 from cope.data.objects import Split
 from cope.encoder import Encoder
 from cope.errors import UserError
@@ -35,8 +34,8 @@ from cope.evaluation.progress import Progress
 from cope.evaluation.ranking import Retrieval, ranks
 from cope.evaluation.report import write
 from cope.evaluation.sets import KEYWORDS, EvaluationSet
+from cope.evaluation.space import pictured
 from cope.evaluation.suite import Protocol, measure
-from cope.identity import locate
 
 
 def retrieval(queries: Tensor, query_ids: Tensor, gallery: Tensor, gallery_ids: Tensor) -> Retrieval:
@@ -81,19 +80,21 @@ def evaluate(model: str | Path, data: str, out: Path, options: Options, ablation
         UserError: The model, the data or the device are not there, or the report cannot be written.
     """
     encoder = Encoder(model, options.device)
-    trained = trained_with(model)
-    describer = Describer(encoder)
-    items, about = read_items(describer, data, options.cache or out / "cache", options)
-    text = options.text or trained.live_text
-    shaped = as_heard(items, text, trained)
-    figures, drawn = measure(describer.model, encoder.calibration, shaped, describer.device, options.protocol)
+    cache = options.cache or out / "cache"
+    items, about = read_items(Describer(encoder), data, cache, options)
+    untuned = items
+    if encoder.config.tuning != "frozen":
+        untuned, _ = read_items(_untuned(encoder), data, cache, options)
+    text = options.text or encoder.live_text
+    shaped, bare = (as_heard(one, text, encoder.modalities) for one in (items, untuned))
+    figures, drawn = measure(encoder.model, encoder.calibration, shaped, bare, encoder.device, options.protocol)
     told: Figures = {
         "model": encoder.version,
         "data": items.name,
         "fingerprint": items.fingerprint,
         "split": options.split,
         "text": text,
-        "modalities": trained.modalities,
+        "modalities": encoder.modalities,
         "sampling": asdict(options.sampling),
         "protocol": asdict(options.protocol),
         "about": about,
@@ -103,31 +104,40 @@ def evaluate(model: str | Path, data: str, out: Path, options: Options, ablation
     return told | figures
 
 
+def _untuned(encoder: Encoder) -> Describer:
+    """The towers before any training: what a model that has tuned them is compared with."""
+    try:
+        return Describer(encoder, tuned=False)
+    except UserError as error:
+        raise UserError(f"a tuned model is measured beside its towers as they were before: {error}") from None
+
+
 def read_items(describer: Describer, data: str, cache: Path, options: Options) -> tuple[EvaluationSet, dict[str, Any]]:
-    """The evaluation set of some data as the model's towers see it; see `evaluation_set`."""
+    """The evaluation set of some data as the model's towers see it; see `evaluation_set`.
+
+    Raises:
+        UserError: As `evaluation_set`; or not one picture could be read.
+    """
     source = open_source(data, options.split)
     progress = Progress()
     try:
-        return evaluation_set(describer, source, cache, options.sampling, options.workers, progress)
+        items, about = evaluation_set(describer, source, cache, options.sampling, options.workers, progress)
     finally:
         progress.close()
+    if not any(bool(pictured(views).any()) for views in items.views.values()):
+        raise UserError(
+            f"{items.name}: not one picture could be read ({Counts(about['skipped'])}); put them where the data "
+            f"name them"
+        )
+    return items, about
 
 
-def trained_with(model: str | Path) -> TrainConfig:
-    """The configuration of a model's training; the defaults where it lies no longer beside the model."""
-    try:
-        content = json.loads((locate(model) / "training.json").read_text(encoding="utf-8"))
-        return from_dict(TrainConfig, content["config"], "training.json")
-    except (OSError, ValueError, KeyError, UserError):
-        return TrainConfig()
-
-
-def as_heard(items: EvaluationSet, text: str, trained: TrainConfig) -> EvaluationSet:
+def as_heard(items: EvaluationSet, text: str, modalities: Modalities) -> EvaluationSet:
     """The items with what a model is to hear and see of them, as it was trained."""
-    if trained.modalities == "vision":
+    if modalities == "vision":
         return items.without_words()
     items = items if text == KEYWORDS else items.saying(text)
-    return items.without_pictures() if trained.modalities == "text" else items
+    return items.without_pictures() if modalities == "text" else items
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,6 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"cope.evaluate: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("cope.evaluate: stopped, and no report was written; start the same command again", file=sys.stderr)
+        return 130
+    print(f"data: {Counts(figures['about']['skipped'])}", file=sys.stderr)
     for kind in ("fused", "vision", "frozen_fused", "frozen_vision"):
         mean = figures["retrieval"][kind]["mean"]
         print(f"{kind:14s} R@1 {mean['r1']:.3f}  R@5 {mean['r5']:.3f}  R@10 {mean['r10']:.3f}  mAP {mean['map']:.3f}")
@@ -160,7 +174,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="a folder or URL: objects, ROPE, LPR4M or a manifest")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: test)")
     parser.add_argument("--products", type=int, default=0, help="products that are looked at, drawn by seed; 0 for all")
-    parser.add_argument("--items", type=int, default=0, help="of a product in each domain; 0 for all")
+    parser.add_argument("--items", type=int, default=0, help="of a product in each domain; 0 for all (rendered: 4)")
     parser.add_argument("--frames", type=int, default=8, help="of a clip, spread over it (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")

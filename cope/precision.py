@@ -21,7 +21,7 @@ from cope import artefact
 from cope.artefact import Precision
 from cope.encoder import Encoder, WindowInput
 from cope.errors import UserError
-from cope.evaluate import Options, as_heard, read_items, trained_with
+from cope.evaluate import Options, as_heard, read_items
 from cope.evaluation.describing import Describer
 from cope.evaluation.measures import six
 from cope.evaluation.space import embedded
@@ -117,7 +117,7 @@ def measure(
     about: dict[str, Any] = {}
     for precision in PRECISIONS:
         say(f"R@1 in {precision}")
-        r1, about = _r1(_encoder(folder, precision), folder, data, cache, options)
+        r1, about = _r1(_encoder(folder, precision), data, cache, options)
         found.append(r1)
     say(f"time per frame and per text, in turn: {', '.join(PRECISIONS)}")
     speeds = timings([_encoder(folder, precision) for precision in PRECISIONS], REPEATS)
@@ -185,13 +185,10 @@ def example_frame() -> np.ndarray:
     return np.asarray(np.mean(layers, axis=0), np.uint8)
 
 
-def _r1(
-    encoder: Encoder, folder: Path, data: str, cache: Path, options: Options
-) -> tuple[dict[str, float], dict[str, Any]]:
-    trained = trained_with(folder)
+def _r1(encoder: Encoder, data: str, cache: Path, options: Options) -> tuple[dict[str, float], dict[str, Any]]:
     describer = Describer(encoder)
     items, _ = read_items(describer, data, cache, options)
-    shaped = as_heard(items, options.text or trained.live_text, trained)
+    shaped = as_heard(items, options.text or encoder.live_text, encoder.modalities)
     found = six(embedded(describer.model, shaped, describer.device).fused, describer.device)
     if not found:
         raise UserError(f"{items.name}: no product has items in two domains, so there is no R@1; name other --data")

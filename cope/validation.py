@@ -75,15 +75,11 @@ def figures_on(source: Source, config: TrainConfig) -> Callable[[nn.Module], dic
 
 
 def directions(sides: Mapping[Domain, tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Mean R@1 over the six directions, and each of them.
+    """Mean R@1 over the six directions, and each of them; those without a query that has a positive are left out.
 
     Args:
         sides: By domain, vectors (N, D), L2-normalised, and the product of each, (N,).
     """
-    found = {
-        f"{a[0].upper()}->{b[0].upper()} R@1": ranks(*sides[a], *sides[b]).figures().r1
-        for a in DOMAINS
-        for b in DOMAINS
-        if a != b
-    }
-    return {"mean R@1": sum(found.values()) / len(found), **found}
+    figures = {(a, b): ranks(*sides[a], *sides[b]).figures() for a in DOMAINS for b in DOMAINS if a != b}
+    found = {f"{a[0].upper()}->{b[0].upper()} R@1": one.r1 for (a, b), one in figures.items() if one.queries}
+    return {"mean R@1": sum(found.values()) / max(len(found), 1), **found}

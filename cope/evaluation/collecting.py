@@ -1,9 +1,12 @@
 """Makes an evaluation set of any data: reads its items, runs them through the towers, keeps the outcome on disk."""
 
+import errno
 import hashlib
+import io
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cope.data.items import Counts, Item, Picture, Source
+from cope.data.rendered import RenderedSource
 from cope.errors import UserError
 from cope.evaluation.describing import Describer
 from cope.evaluation.sets import KEYWORDS, EvaluationSet, Words
@@ -32,12 +36,17 @@ Report = Callable[[str, int, int], None]  # what is being done, so much of it is
 # A page with more pictures shows its product from all sides by then; each costs memory for every page.
 PAGE_PICTURES = 8
 
+# Of a rendered product in each domain, unless told otherwise. More take longer and say little more, but for few-shot
+# classification with 8 shots.
+RENDERED_ITEMS = 4
+
 # A region shows the product if it covers its true box with this IoU at least.
 RIGHT_IOU = 0.5
 
 # Of what is kept; another number where code that makes it changes.
-_VERSION = 2
+_VERSION = 3
 _SPEECH = "speech.pt"
+_UNREAD = "unread.json"
 _ARRAYS = ("descriptors", "salience", "frame", "right")
 
 
@@ -47,7 +56,7 @@ class Sampling:
 
     Attributes:
         products: Drawn by seed; 0 for all.
-        items: Of a product in each domain, the first ones; 0 for all.
+        items: Of a product in each domain, the first ones; 0 for all, of rendered ones for `RENDERED_ITEMS`.
         frames: Of a clip, spread evenly over it. A window in service has 8.
         seed: Of the draw, and of the variants of speech.
     """
@@ -83,7 +92,8 @@ def evaluation_set(
     Args:
         describer: Towers and finder.
         source: The data.
-        cache: Folder; what is kept in it is named by a hash of all that it depends on.
+        cache: Folder; what is kept in it is named by a hash of all that it depends on. It is made anew once pictures
+            can be read that were missing or broken before.
         sampling: Which part of the data; None for all.
         workers: Processes that read pictures; 0 reads in this one.
         report: Told of progress.
@@ -101,8 +111,10 @@ def evaluation_set(
         raise UserError(f"{source.name}: no products to evaluate; name another --split or data set")
     what = json.dumps([_VERSION, source.fingerprint, describer.key, asdict(sampling)])
     folder = cache / f"views-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
-    if not (folder / "about.json").is_file():
-        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    if not _is_kept(source, rows, folder, workers):
+        shutil.rmtree(folder, ignore_errors=True)
+        _remove_abandoned(folder)
+        unfinished = folder.with_name(f"{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             unfinished.mkdir(parents=True)
@@ -120,17 +132,37 @@ def evaluation_set(
     return _assembled(source, rows, folder), about
 
 
+def _is_kept(source: Source, rows: _Rows, folder: Path, workers: int) -> bool:
+    """Whether an outcome is there, and what could not be read for it still cannot be."""
+    if not (folder / "about.json").is_file():
+        return False
+    unread = json.loads((folder / _UNREAD).read_text(encoding="utf-8"))
+    now = _read(source, [rows.items[domain][row] for domain, row, _ in unread], workers)
+    return all([p.problem for p in read] == before for read, (_, _, before) in zip(now, unread, strict=True))
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what processes left that were killed; those of other machines that share the cache cannot be asked."""
+    for left in folder.parent.glob(f"{folder.name}.{socket.gethostname()}.[0-9]*.tmp"):
+        try:
+            os.kill(int(left.stem.rpartition(".")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except PermissionError:  # it lives, and is another user's
+            continue
+
+
 def _rows(source: Source, sampling: Sampling) -> _Rows:
     numbers = list(range(len(source)))
     if 0 < sampling.products < len(numbers):
         chosen = np.random.default_rng(sampling.seed).choice(len(numbers), sampling.products, replace=False)
         numbers = sorted(int(n) for n in chosen)
+    most = sampling.items or (RENDERED_ITEMS if isinstance(source, RenderedSource) else None)
     items: dict[Domain, list[Item]] = {domain: [] for domain in DOMAINS}
     product: dict[Domain, list[int]] = {domain: [] for domain in DOMAINS}
     for new, number in enumerate(numbers):
         for domain in DOMAINS:
-            found = source.items(number, domain)
-            found = found[: sampling.items] if sampling.items else found
+            found = source.items(number, domain)[:most]
             items[domain] += [_shortened(item, sampling.frames) for item in found]
             product[domain] += [new] * len(found)
     return _Rows(numbers, items, {d: torch.tensor(product[d], dtype=torch.int64) for d in DOMAINS})
@@ -195,16 +227,18 @@ def _describe_all(
 ) -> dict[str, Any]:
     counts = Counts(source.counts.as_dict())
     covered = boxed = done = 0
+    unread: list[tuple[Domain, int, list[str]]] = []  # items by row, with the problem of each picture, "" for none
     total = sum(len(items) for items in rows.items.values())
+    on_disk = {domain: _new_arrays(describer, folder, domain, rows.items[domain]) for domain in DOMAINS}
     for domain in DOMAINS:
-        items = rows.items[domain]
-        most = max((len(item.images) for item in items), default=0)
-        width = max(1, most * (1 if domain == "page" else max(1, describer.config.regions)))
-        arrays = _new_arrays(folder, domain, len(items), width, describer.descriptor_width)
+        items, arrays = rows.items[domain], on_disk[domain]
         for row, pictures in enumerate(_read(source, items, workers)):
             usable = [p for p in pictures if p.pixels is not None and min(p.pixels.shape[:2]) > 0]
-            for p in pictures:
-                counts.add(p.problem) if p.problem else None
+            problems = [p.problem for p in pictures]
+            for problem in filter(None, problems):
+                counts.add(problem)
+            if any(problems):
+                unread.append((domain, row, problems))
             images = [p.pixels for p in usable if p.pixels is not None]
             if images and domain == "page":
                 arrays["descriptors"][row, : len(images)] = describer.pages(images)
@@ -240,7 +274,10 @@ def _describe_all(
         }
         for domain, one in speech.items()
     }
-    torch.save(kept, folder / _SPEECH)
+    file = io.BytesIO()
+    torch.save(kept, file)  # to the disk itself, it would say that this is full by a RuntimeError
+    (folder / _SPEECH).write_bytes(file.getbuffer())
+    (folder / _UNREAD).write_text(json.dumps(unread), encoding="utf-8")
     return {
         "items": {domain: len(rows.items[domain]) for domain in DOMAINS},
         "products": len(rows.numbers),
@@ -250,7 +287,11 @@ def _describe_all(
     }
 
 
-def _new_arrays(folder: Path, domain: Domain, rows: int, regions: int, width: int) -> dict[str, NDArray[Any]]:
+def _new_arrays(describer: Describer, folder: Path, domain: Domain, items: Sequence[Item]) -> dict[str, NDArray[Any]]:
+    """Arrays on disk with all the room that they need, so that a full disk is known before the work, not after it."""
+    most = max((len(item.images) for item in items), default=0)
+    rows, width = len(items), describer.descriptor_width
+    regions = max(1, most * (1 if domain == "page" else max(1, describer.config.regions)))
     shapes: dict[str, tuple[Any, tuple[int, ...], float]] = {
         "descriptors": (np.float16, (rows, regions, width), 0),
         "salience": (np.float32, (rows, regions), 0),
@@ -262,12 +303,29 @@ def _new_arrays(folder: Path, domain: Domain, rows: int, regions: int, width: in
         kind, shape, empty = shapes[name]
         if rows:
             out[name] = np.lib.format.open_memmap(folder / f"{domain}-{name}.npy", "w+", kind, shape)
+            _reserve(folder / f"{domain}-{name}.npy")
         else:  # a map of nothing is an error
             out[name] = np.zeros(shape, kind)
             np.save(folder / f"{domain}-{name}.npy", out[name])
         if empty:
             out[name][:] = empty
     return out
+
+
+def _reserve(path: Path) -> None:
+    """Fills the holes of a file: where the disk is full, writing into one through a map ends the process (SIGBUS).
+
+    Raises:
+        OSError: The disk is full.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # some file systems cannot reserve
+                raise
 
 
 def _assembled(source: Source, rows: _Rows, folder: Path) -> EvaluationSet:

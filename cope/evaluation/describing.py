@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from cope.encoder import WHOLE, Encoder
 from cope.keywords import readings
 from cope.pictures import fit_area, page_crop, square_crop
 from cope.regions import best_regions
-from cope.towers import mean_text
+from cope.towers import TextTower, mean_text
 
 Pixels = NDArray[np.uint8]
 
@@ -43,15 +44,28 @@ class Clip:
 class Describer:
     """The towers and the region finder of an encoder."""
 
-    def __init__(self, encoder: Encoder) -> None:
-        """Takes them; the text tower is opened with this, if it was not yet."""
+    def __init__(self, encoder: Encoder, tuned: bool = True) -> None:
+        """Takes them; the text tower is opened with this, if it was not yet.
+
+        Args:
+            encoder: Whose.
+            tuned: As they were trained; else as they were before any training of towers, on the same regions.
+
+        Raises:
+            UserError: A tower is not there.
+        """
         self.config = encoder.config
         self.model = encoder.model
         self.device = encoder.device
-        self._vision, self._finder, self._text_tower = encoder.vision, encoder.finder, encoder.text
+        self._finder = encoder.finder
         self._computing = encoder.computing
+        if tuned or encoder.config.tuning == "frozen":
+            self._vision, self._text_tower = encoder.vision, encoder.text
+        else:
+            self._vision = cast(VisionTower, encoder.tower("vision", tuned=False))
+            self._text_tower = cast(TextTower, encoder.tower("text", tuned=False))
         # Where nothing of the towers was tuned, all models on them share what they see.
-        self._version = encoder.version if encoder.config.tuning != "frozen" else encoder.precision
+        self._version = encoder.version if tuned and encoder.config.tuning != "frozen" else encoder.precision
         self._texts: dict[str, Tensor] = {}
         self.descriptor_width = self._vision.descriptor_width  # F
         self.text_width = self._text_tower.width  # W

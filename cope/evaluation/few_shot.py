@@ -83,6 +83,8 @@ def few_shot(
 
 def _rows(ids: Tensor) -> dict[int, NDArray[np.int64]]:
     """The rows of each product."""
+    if not len(ids):  # `np.split` makes one part of nothing
+        return {}
     values = ids.numpy()
     order = np.argsort(values, kind="stable")
     found, starts = np.unique(values[order], return_index=True)

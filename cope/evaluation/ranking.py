@@ -5,7 +5,8 @@ precision looks at all of them. Both need only the number of wrong items that sc
 positive, and numbers can be added up over blocks of the gallery.
 
 Ties count against the model: a wrong item that scores within `TIE` of a positive stands before it. So a model that
-maps everything to one point finds nothing, and the order of the gallery never matters.
+maps everything to one point finds nothing, and the order of the gallery never matters. Neither does it
+gain from vectors that are NaN: a positive without a score stands behind all wrong items, a wrong one before it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -104,6 +105,7 @@ def ranks(
     rows = rows[query_ids[rows].argsort(stable=True)]
     first = torch.empty(len(rows), dtype=torch.int64, device=device)
     precision = torch.empty(len(rows), dtype=torch.float64, device=device)
+    lowest = torch.finfo(queries.dtype).min  # finite: only padding is not
     for at in range(0, len(rows), query_block):
         block = rows[at : at + query_block]
         vectors, wanted = queries[block], query_ids[block].contiguous()
@@ -117,15 +119,16 @@ def ranks(
             scores = vectors @ gallery[gallery_order[part]].T
             same = wanted.unsqueeze(1) == ids[part]
             row, column = same.nonzero(as_tuple=True)
-            found[row, column + part.start - start[row]] = scores[row, column]
+            right = scores[row, column]
+            found[row, column + part.start - start[row]] = torch.where(right.isfinite(), right, lowest)
         found = found.sort(dim=1, descending=True).values
-        wrong = torch.zeros(found.shape, dtype=torch.int64, device=device)  # that score at least as high
+        wrong = torch.zeros(found.shape, dtype=torch.int64, device=device)  # that do not score lower
         for begin in range(0, len(ids), gallery_block):
             part = slice(begin, begin + gallery_block)
             scores = vectors @ gallery[gallery_order[part]].T
             if int(ids[part][0]) <= int(wanted[-1]) and int(ids[part][-1]) >= int(wanted[0]):
                 scores.masked_fill_(wanted.unsqueeze(1) == ids[part], float("-inf"))
-            wrong += _at_least(scores, found - TIE)
+            wrong += _not_below(scores, found - TIE)
         place = torch.arange(1, most + 1, device=device).expand_as(found)  # among the positives
         real = found.isfinite()
         first[at : at + query_block] = 1 + wrong[:, 0]
@@ -135,15 +138,15 @@ def ranks(
     return Ranks(rows[order].cpu(), first[order].cpu(), precision[order].cpu())
 
 
-def _at_least(scores: Tensor, limits: Tensor) -> Tensor:
-    """How many scores of a row reach each limit: (b, m), (b, P) descending -> (b, P) int64."""
+def _not_below(scores: Tensor, limits: Tensor) -> Tensor:
+    """How many scores of a row are not below each limit, as NaN never is: (b, m), (b, P) descending -> (b, P) int64."""
     if scores.is_cuda or limits.shape[1] > _SORT_FROM:
-        ordered = scores.sort(dim=1).values
+        ordered = scores.masked_fill(scores.isnan(), float("inf")).sort(dim=1).values
         return scores.shape[1] - torch.searchsorted(ordered, limits.contiguous())
     # NumPy counts a comparison six times faster than PyTorch does on a CPU.
     table, wanted = scores.numpy(), limits.numpy()
-    counts = [np.count_nonzero(table >= wanted[:, p : p + 1], axis=1) for p in range(wanted.shape[1])]
-    return torch.from_numpy(np.stack(counts, axis=1))
+    below = [np.count_nonzero(table < wanted[:, p : p + 1], axis=1) for p in range(wanted.shape[1])]
+    return scores.shape[1] - torch.from_numpy(np.stack(below, axis=1))
 
 
 def room_ranks(
@@ -186,12 +189,13 @@ def room_ranks(
 def nearest(queries: Tensor, gallery: Tensor, count: int, gallery_block: int = GALLERY_BLOCK) -> tuple[Tensor, Tensor]:
     """The best of the gallery for each query, by a running list: scores and rows, (N, count) each, best first.
 
-    Of equal scores the first row comes first.
+    Of equal scores the first row comes first. What has no score (NaN) gets -inf, and comes last.
     """
     best = torch.full((len(queries), 0), float("-inf"), dtype=queries.dtype, device=queries.device)
     rows = torch.zeros((len(queries), 0), dtype=torch.int64, device=queries.device)
     for begin in range(0, len(gallery), gallery_block):
         scores = queries @ gallery[begin : begin + gallery_block].T
+        scores.masked_fill_(scores.isnan(), float("-inf"))
         here = torch.arange(begin, begin + scores.shape[1], device=queries.device).expand_as(scores)
         best, rows = torch.cat([best, scores], dim=1), torch.cat([rows, here], dim=1)
         order = best.argsort(dim=1, descending=True, stable=True)[:, :count]

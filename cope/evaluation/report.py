@@ -160,7 +160,8 @@ def _retrieval(page: Page, figures: Figures) -> None:
         [[says, *(change(gain[key][kind]) for kind, _ in kinds)] for key, says in _STANDARDS.items()],
     )
     page.note(
-        "Frozen descriptors are averaged by salience and L2-normalised, text vectors put beside them. The frozen "
+        "Frozen descriptors are those of the towers before any training, also where the model has tuned them. They are "
+        "averaged by salience and L2-normalised, text vectors put beside them. The frozen "
         "columns above are of those standardised over all items. Means and spreads are those of the evaluated items. "
         "Standardising each domain by itself takes the gap between domains away."
     )

@@ -78,7 +78,7 @@ def frozen(data: EvaluationSet, standard: Standard = "all") -> Space:
     so that its cosine is the mean of the two.
 
     Args:
-        data: The items.
+        data: The items as towers see them that nobody has tuned (see `cope.evaluation.describing.Describer`).
         standard: `all`: by mean and spread over all items, which is what is usually meant. `domain`: by those of each
             domain, which takes the gap between domains away without learning, but needs to know the evaluated items.
             `raw`: not at all.

@@ -77,7 +77,12 @@ class Drawn:
 
 
 def measure(
-    model: CopeModel, calibration: Calibration, data: EvaluationSet, device: torch.device, protocol: Protocol
+    model: CopeModel,
+    calibration: Calibration,
+    data: EvaluationSet,
+    untuned: EvaluationSet,
+    device: torch.device,
+    protocol: Protocol,
 ) -> tuple[Figures, Drawn]:
     """Measures everything.
 
@@ -85,6 +90,7 @@ def measure(
         model: In evaluation mode, on `device`.
         calibration: Of its scores.
         data: Saying what the model is to hear.
+        untuned: The same items as the towers see them before any training; `data` where the model's are frozen.
         device: Where searches run.
         protocol: Sizes.
 
@@ -92,7 +98,7 @@ def measure(
         Figures by section, for JSON and tables; and pictures.
     """
     space = embedded(model, data, device)
-    bare = {standard: frozen(data, standard) for standard in STANDARDS}
+    bare = {standard: frozen(untuned, standard) for standard in STANDARDS}
     found = {
         "fused": six(space.fused, device),
         "vision": six(space.vision, device),

@@ -7,11 +7,11 @@ import pytest
 import torch
 from shop import Shop
 
-from cope import ablations, artefact
+from cope import ablations, artefact, calibrate
 from cope import evaluate as command
 from cope.ablations import ABLATIONS, ablate, chosen, table
 from cope.backbones import vision_tower
-from cope.config import TrainConfig
+from cope.config import TrainConfig, preset
 from cope.errors import UserError
 from cope.evaluate import Options
 from cope.evaluation.collecting import Sampling
@@ -26,7 +26,8 @@ OPTIONS = Options(
 
 @pytest.fixture
 def base(tiny, monkeypatch):
-    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    for module in (command, ablations):
+        monkeypatch.setattr(module, "open_source", lambda data, split="train": Shop())
     return TrainConfig(model=replace(tiny.config, guided=False))
 
 
@@ -52,6 +53,36 @@ def test_all_leaves_out_what_changes_nothing(base):
     assert chosen("raw-text", base) == ["full", "raw-text"]
     with pytest.raises(UserError, match="no ablation 'nonsense'; choose all or one of full"):
         chosen("nonsense", base)
+    whole = replace(base, model=replace(base.model, regions=0))
+    assert not {"whole-frame", "frozen-whole-frame"} & set(chosen("all", whole))
+
+
+TUNINGS = {"towers-frozen", "towers-lora", "towers-full"}
+
+
+@pytest.mark.parametrize("name", ["cope-base", "cope-paper"])
+def test_towers_of_the_hub_are_frozen_tuned_by_low_rank_steps_or_in_full(name):
+    base = preset(name)
+    names = chosen("all", base)
+    tunings = {n.removeprefix("towers-") for n in TUNINGS.intersection(names)}
+    assert tunings == {"frozen", "lora", "full"} - {base.model.tuning}
+    assert [ABLATIONS[f"towers-{one}"].change(base).model.tuning for one in sorted(tunings)] == sorted(tunings)
+
+
+def test_towers_that_cannot_be_tuned_are_left_out_of_all_and_refused_by_name():
+    mini = preset("cope-mini")
+    assert not TUNINGS.intersection(chosen("all", mini))
+    with pytest.raises(
+        UserError, match="no towers-lora of this configuration: the tower 'packaged:efficientnet-lite0'"
+    ):
+        chosen("towers-lora", mini)
+    with pytest.raises(UserError, match=r"no towers-full of this configuration: .*set finder_steps=0"):
+        chosen("towers-full", mini)
+    tuned = replace(
+        mini, finder_steps=0, masked_language=0.1, model=replace(mini.model, keywords="joined", tuning="full")
+    )
+    assert TUNINGS.intersection(chosen("all", tuned)) == {"towers-frozen"}
+    assert ABLATIONS["towers-frozen"].change(tuned).masked_language == 0  # which frozen towers cannot learn from
 
 
 def test_each_ablation_changes_the_configuration(base):
@@ -59,7 +90,7 @@ def test_each_ablation_changes_the_configuration(base):
     for name, ablation in ABLATIONS.items():
         changed = ablation.change(base)
         assert (changed == base) == (
-            name == "full" or (ablation.standard in ("all", "raw", "domain") and "whole" not in name)
+            name in ("full", "towers-frozen") or (ablation.standard in ("all", "raw", "domain") and "whole" not in name)
         )
 
 
@@ -82,6 +113,23 @@ def test_another_configuration_is_trained_anew_and_not_mixed_with_the_old(base, 
     assert [config.steps for config in learner.configs] == [base.steps, base.steps, 7]
 
 
+def test_other_data_at_the_same_path_are_trained_on_and_measured_anew(base, tmp_path, monkeypatch):
+    learner = Learner()
+    ablate("vision-only", base, 1, "data", tmp_path, OPTIONS, learner)
+    for module in (command, ablations):
+        monkeypatch.setattr(module, "open_source", lambda data, split="train": Shop(fingerprint="f01"))
+    rows = ablate("full", base, 1, "data", tmp_path, OPTIONS, learner)
+    assert [row["name"] for row in rows] == ["full"]  # what was measured of the other data is not in the table
+    assert len(learner.configs) == 3
+
+
+def test_the_same_data_at_another_path_are_not_done_again(base, tmp_path):
+    learner = Learner()
+    rows = ablate("vision-only", base, 1, "data", tmp_path, OPTIONS, learner)
+    assert ablate("vision-only", base, 1, "moved", tmp_path, OPTIONS, learner) == rows
+    assert len(learner.configs) == 2
+
+
 def test_the_frozen_towers_need_no_training_of_their_own(base, tmp_path):
     learner = Learner()
     rows = ablate("frozen", base, 1, "data", tmp_path, OPTIONS, learner)
@@ -94,6 +142,13 @@ def test_items_of_which_a_model_is_given_nothing_are_not_found(base, tmp_path):
     rows = ablate("text-only", base, 1, "data", tmp_path, OPTIONS, Learner())
     assert rows[1]["directions"]["V→P"] == 0.0  # the shop's videos are silent
     assert rows[1]["vision_r1"] is None
+
+
+def test_a_model_of_which_no_item_is_given_anything_finds_nothing(base, tmp_path):
+    # Without live text only pages say anything, and a page is a query in no direction between texts.
+    rows = ablate("text-only", replace(base, live_text="none"), 1, "data", tmp_path, OPTIONS, Learner())
+    assert rows[1]["r1"] == 0.0 and set(rows[1]["directions"].values()) == {0.0}
+    assert len(rows[1]["directions"]) == 6
 
 
 def test_the_report_holds_the_table_beside_the_full_models_figures(base, tmp_path):
@@ -124,3 +179,21 @@ def test_a_users_mistake_is_one_line_and_status_2(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("cope.ablations: no ablation 'nonsense'")
     assert lines[1:] == ["cope.evaluate: --frames 0: give 1 or more"]
+
+
+@pytest.mark.parametrize("module", [ablations, calibrate, command], ids=["ablations", "calibrate", "evaluate"])
+def test_ctrl_c_is_one_line_and_status_130(module, monkeypatch, capsys):
+    def pressed(*_arguments):
+        raise KeyboardInterrupt
+
+    # What each opens first.
+    name = {ablations: "ablate", calibrate: "Encoder", command: "Encoder"}[module]
+    monkeypatch.setattr(module, name, pressed)
+    own = [] if module is ablations else ["model"]
+    arguments = [*(own or ["all"]), "--data", "d", *([] if module is calibrate else ["--out", "o"])]
+    monkeypatch.setattr("sys.argv", ["python", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        raise SystemExit(module.main())
+    assert ended.value.code == 130
+    line = capsys.readouterr().err
+    assert line.startswith(f"{module.__name__}: stopped") and line.count("\n") == 1

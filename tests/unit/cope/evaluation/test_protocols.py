@@ -8,7 +8,9 @@ from cope.evaluation.measures import difference, interval
 from cope.evaluation.ranking import Ranks
 from cope.evaluation.tail import category_parts
 from cope.evaluation.trust import probabilities
+from cope.modeling import DOMAINS
 from cope.scoring import Calibration, MatchFeatures
+from cope.validation import directions
 
 
 def clusters(seed, products, each, spread, dim=16):
@@ -44,6 +46,12 @@ def test_few_shot_asks_only_products_with_enough_shots_and_a_query():
     few = few_shot(shots, shot_ids, queries[query_ids > 0], query_ids[query_ids > 0], k=2, ways=50, episodes=5)
     assert (few.ways, few.products) == (3, 3)
     assert few_shot(shots, shot_ids, queries, query_ids, k=3, ways=50) is None
+
+
+def test_a_domain_without_items_has_no_few_shot_figures():
+    items, nothing = clusters(1, 5, 2, 0.1), (torch.zeros(0, 16), torch.zeros(0, dtype=torch.int64))
+    assert few_shot(*items, *nothing, k=1, ways=5) is None
+    assert few_shot(*nothing, *items, k=1, ways=5) is None
 
 
 def test_a_collapsed_model_classifies_nothing():
@@ -87,6 +95,13 @@ def test_difference_compares_query_by_query():
     found = difference(a, b, products, torch.tensor([True, True, True, True]))
     assert (found.mean, found.queries) == (pytest.approx(1 / 3), 3)
     assert difference(a, b, products, products == 2).queries == 0
+
+
+def test_training_figures_leave_out_directions_without_queries():
+    items, nothing = clusters(1, 4, 1, 0.1), (torch.zeros(0, 16), torch.zeros(0, dtype=torch.int64))
+    figures = directions({"page": items, "video": nothing, "live": items})
+    assert figures == {"mean R@1": 1.0, "P->L R@1": 1.0, "L->P R@1": 1.0}
+    assert directions(dict.fromkeys(DOMAINS, nothing)) == {"mean R@1": 0.0}
 
 
 def test_reliability_curve_says_what_was_stated_and_what_held():

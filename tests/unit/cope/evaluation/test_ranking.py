@@ -60,6 +60,32 @@ def test_a_model_that_maps_everything_to_one_point_finds_nothing():
     assert figures.mean_average_precision == pytest.approx(1 / 40)
 
 
+@pytest.mark.parametrize("sort_from", [1, 64], ids=["sorted", "compared"])
+def test_a_model_that_gives_no_numbers_finds_nothing(monkeypatch, sort_from):
+    monkeypatch.setattr(ranking, "_SORT_FROM", sort_from)
+    none = torch.full((12, 4), float("nan"))
+    known = torch.arange(6).repeat_interleave(2)
+    for queries, gallery in ((none, none), (vectors(1, 12, 4), none), (none, vectors(1, 12, 4))):
+        figures = retrieval(queries, known, gallery, known)
+        assert (figures.r1, figures.r10) == (0.0, 0.0)
+        assert figures.mean_average_precision == pytest.approx((1 / 11 + 2 / 12) / 2)
+    rooms = room_ranks(none, known, ["a"] * 12, none, known, {"a": range(6)})
+    assert rooms.first.tolist() == [11] * 12
+
+
+@pytest.mark.parametrize("sort_from", [1, 64], ids=["sorted", "compared"])
+def test_a_vector_without_numbers_stands_before_the_right_ones_and_a_right_one_behind_all(monkeypatch, sort_from):
+    monkeypatch.setattr(ranking, "_SORT_FROM", sort_from)
+    gallery = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    wrong, right = gallery.clone(), gallery.clone()
+    wrong[2], right[0] = float("nan"), float("nan")
+    query, wanted, known = gallery[:1], torch.tensor([0]), torch.tensor([0, 0, 1])
+    assert ranks(query, wanted, wrong, known).first.tolist() == [2]
+    found = ranks(query, wanted, right, known)
+    assert found.first.tolist() == [1]
+    assert found.average_precision.tolist() == [pytest.approx((1 + 2 / 3) / 2)]
+
+
 def test_the_order_of_the_gallery_does_not_matter():
     queries, gallery, known = vectors(1, 9, coarse=True), vectors(2, 40, coarse=True), ids(3, 40)
     turned = torch.randperm(40, generator=torch.Generator().manual_seed(4))
@@ -97,3 +123,10 @@ def test_nearest_keeps_a_running_list_with_the_first_of_equals_first():
     expected = (queries @ gallery.T).sort(dim=1, descending=True, stable=True)
     assert rows.tolist() == expected.indices[:, :6].tolist()
     torch.testing.assert_close(scores, expected.values[:, :6])
+
+
+def test_vectors_without_numbers_are_nearest_to_nothing():
+    gallery = torch.tensor([[float("nan"), 0.0], [-1.0, 0.0], [1.0, 0.0]])
+    scores, rows = nearest(torch.tensor([[1.0, 0.0]]), gallery, 3, gallery_block=2)
+    assert rows.tolist() == [[2, 1, 0]]
+    assert scores.tolist() == [[1.0, -1.0, float("-inf")]]

@@ -1,6 +1,10 @@
 """From pictures and strings to the report, on the tiny model and products that are plain colours."""
 
+import errno
 import json
+import os
+import socket
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -88,14 +92,67 @@ def test_descriptors_are_kept_and_found_again(describer, tmp_path):
     first, second = Shop(), Shop()
     one, about = read(describer, first, tmp_path)
     other, again = read(describer, second, tmp_path)
-    assert first.read_items and not second.read_items
+    assert len(first.read_items) == 54 and second.read_items == ["live-0-0"]  # its picture is still broken
     assert again == about
     for domain in DOMAINS:
         assert torch.equal(one.views[domain].descriptors, other.views[domain].descriptors)
         assert torch.equal(one.views[domain].words, other.views[domain].words)
     third = Shop(fingerprint="f01")
     read(describer, third, tmp_path)
-    assert third.read_items
+    assert len(third.read_items) == 54
+
+
+def test_pictures_that_are_put_back_are_read(describer, tmp_path, monkeypatch):
+    with monkeypatch.context() as gone:
+        gone.setattr(Shop, "_picture", lambda *_: Picture(None, problem="missing pictures"))
+        _, about = read(describer, Shop(), tmp_path)
+    assert about["skipped"]["missing pictures"] == 144
+    _, about = read(describer, Shop(), tmp_path)
+    assert about["skipped"] == {"rows with too few columns": 2, "broken pictures": 1}
+    data, again = read(describer, Shop(), tmp_path)
+    assert again == about and (data.views["page"].frame >= 0).all()
+
+
+def test_a_full_disk_is_a_line_before_the_work_and_leaves_nothing(describer, tmp_path, monkeypatch):
+    disk = 4096
+
+    def reserve(file, start, size):
+        nonlocal disk
+        disk -= size - start
+        if disk < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", reserve)
+    shop = Shop()
+    with pytest.raises(
+        UserError, match=r"cannot keep descriptors in .*: No space left on device; name another --cache"
+    ):
+        read(describer, shop, tmp_path / "cache")
+    assert not shop.read_items
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_file_system_that_cannot_reserve_is_written_all_the_same(describer, tmp_path, monkeypatch):
+    def reserve(*_):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "posix_fallocate", reserve)
+    read(describer, Shop(), tmp_path)
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_of_the_living(describer, tmp_path):
+    read(describer, Shop(), tmp_path / "cache")
+    [kept] = (tmp_path / "cache").iterdir()
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    host, parent = socket.gethostname(), os.getppid()
+    dead, alive = (kept.with_name(f"{kept.name}.{host}.{pid}.tmp") for pid in (gone.pid, parent))
+    elsewhere = kept.with_name(f"{kept.name}.not-{host}.{gone.pid}.tmp")
+    for left in (dead, alive, elsewhere):
+        left.mkdir()
+    (kept / "about.json").unlink()
+    read(describer, Shop(), tmp_path / "cache")
+    assert set((tmp_path / "cache").iterdir()) == {kept, alive, elsewhere}
 
 
 def test_broken_pictures_are_counted_and_the_rest_is_used(describer, tmp_path):
@@ -225,7 +282,8 @@ def test_the_report_holds_all_figures_and_pictures(folder, tmp_path, monkeypatch
 
 def test_a_model_trained_without_words_is_measured_without(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
-    (folder / "training.json").write_text(json.dumps({"config": {"modalities": "vision"}}))
+    made = artefact.load(folder)
+    artefact.save(folder, made.name, made.config, made.weights, made.calibration, modalities="vision")
     protocol = Protocol(ways=4, episodes=5, pictures=False)
     figures = evaluate(folder, "anything", tmp_path / "r", Options(protocol=protocol, workers=0, device="cpu"))
     assert figures["modalities"] == "vision"
@@ -244,3 +302,59 @@ def test_a_report_that_cannot_be_written_is_a_line(folder, tmp_path, monkeypatch
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot keep descriptors|cannot write the report"):
         evaluate(folder, "anything", tmp_path / "file", Options(workers=0, device="cpu"))
+
+
+def pictured(folder, products, items):
+    """JPEGs of each product's colour, named by item and picture; gives the names."""
+    (folder / "images").mkdir(parents=True)
+    shop, names = Shop(), {}
+    for number in range(products):
+        for item, domain, count in items:
+            names[number, item] = [f"images/{number}-{item}-{at}.jpg" for at in range(count)]
+            for at, name in enumerate(names[number, item]):
+                image = f"{number % 6}/{domain}/{at}"
+                picture = shop._picture(replace(shop.items(number % 6, domain)[1], product=number), image)
+                cv2.imwrite(str(folder / name), picture.pixels[..., ::-1])
+    return names
+
+
+def lpr4m(folder):
+    """24 products: a shop image and two clips each, no videos."""
+    names = pictured(folder, 24, [("page", "page", 1), ("one", "live", 2), ("two", "live", 2)])
+    rows = []
+    for number in range(24):
+        for clip in ("one", "two"):
+            frames, [image] = ";".join(names[number, clip]), names[number, "page"]
+            boxes = ";".join(["0.25,0.22,0.75,0.78"] * 2)
+            about = [image, f"mug of kind {number}", str(number % 3), f"kitchen {number % 3}", f"mug of kind {number}"]
+            room = f"r{number // 8}"
+            rows.append("\t".join([f"v{number}{clip}", frames, boxes, *about, "small", "long", "clean", room]) + "\n")
+    (folder / "test.tsv").write_text("".join(rows), encoding="utf-8")
+
+
+def two_domains(folder):
+    """24 products with two short videos and a live clip each, no pages, as a manifest."""
+    names = pictured(folder, 24, [("one", "video", 2), ("two", "video", 2), ("live", "live", 2)])
+    rows = [
+        {"id": f"{number}-{item}", "product_id": f"p{number}", "domain": "live" if item == "live" else "video"}
+        | {"images": images, "split": "test"}
+        for (number, item), images in names.items()
+    ]
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("write", "ways"), [(lpr4m, {"P→L", "L→P"}), (two_domains, {"V→L", "L→V"})])
+def test_data_of_two_domains_are_measured_in_their_two_directions(folder, tmp_path, monkeypatch, capsys, write, ways):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "index"))
+    write(tmp_path / "data")
+    out = tmp_path / "report"
+    options = ["--ways", "4", "--episodes", "5", "--frames", "2", "--workers", "0", "--device", "cpu"]
+    assert command.main([str(folder), "--data", str(tmp_path / "data"), "--out", str(out), *options]) == 0
+    assert str(out / "report.html") in capsys.readouterr().out
+    figures = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    for found in figures["retrieval"].values():
+        assert set(found) == {*ways, "mean"}
+    assert figures["retrieval"]["frozen_vision"]["mean"]["r1"] > 0.2  # of 24 products
+    assert set(figures["few_shot"]) == ways
+    page = Balance((out / "report.html").read_text(encoding="utf-8"))
+    assert page.open == [] and ways <= set(page.words)

@@ -1,0 +1,42 @@
+"""What `python -m cope.evaluate` tells on the terminal."""
+
+import pytest
+from shop import Shop
+
+from cope import artefact
+from cope import evaluate as command
+from cope.data.items import Picture
+
+
+@pytest.fixture
+def shop(monkeypatch):
+    shop = Shop()
+    monkeypatch.setattr(command, "open_source", lambda data, split: shop)
+    return shop
+
+
+def arguments(model, out):
+    sizes = ["--ways", "4", "--episodes", "5", "--room-size", "3", "--items", "2", "--frames", "5"]
+    return [str(model), "--data", "d", "--out", str(out), "--device", "cpu", "--workers", "0", "--no-pictures", *sizes]
+
+
+def test_what_was_skipped_is_told_at_the_end(folder, shop, tmp_path, capsys):
+    assert command.main(arguments(folder, tmp_path / "r")) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "data: 2 rows with too few columns, 1 broken pictures"
+
+
+def test_data_without_any_readable_picture_are_refused(folder, shop, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shop, "_picture", lambda item, image: Picture(None, problem="missing pictures"))
+    assert command.main(arguments(folder, tmp_path / "r")) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("cope.evaluate: shop: not one picture could be read (144 missing pictures, 2 rows")
+    assert not (tmp_path / "r" / "report.html").exists()
+
+
+def test_a_model_that_is_given_nothing_but_titles_is_measured(folder, shop, tmp_path, capsys):
+    made = artefact.load(folder)
+    hearing = {"modalities": "text", "live_text": "none"}
+    artefact.save(folder, made.name, made.config, made.weights, made.calibration, **hearing)
+    options = [one for one in arguments(folder, tmp_path / "r") if one != "--no-pictures"]
+    assert command.main(options) == 0
+    assert "fused          R@1 0.000" in capsys.readouterr().out
