@@ -2,15 +2,16 @@
 
     python -m cope.calibrate MODEL --data DATA [--split val]
 
-Streams are rendered as in service: a product is held and moves, is laid down, other things are held that are in
-no catalogue, speech names what is shown, something else, or nothing. The same frames are then read against many
-catalogues of 10 to 300 products, with the shown product in them and without. What comes out is written to the
-model's `calibration.json` (and so changes its version).
+Streams are rendered as in service: a product is held and moves, is laid down, other products stand about, things are
+held that are in no catalogue, speech names what is shown, something else, or nothing. The same frames are then read
+against many catalogues of 10 to 300 products, with the shown product in them and without, or with a look-alike in its
+place; what is said goes through the words of that catalogue. What comes out is written to the model's
+`calibration.json` (and so changes its version).
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -20,8 +21,12 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from cope import artefact
-from cope.data.cutouts import Pixels, thing
-from cope.data.objects import Product, Split, read_backgrounds, read_products, siblings
+from cope.data.cutouts import Cutout, Pixels, thing
+from cope.data.files import Folder
+from cope.data.items import Counts
+from cope.data.listing import local_folder, read_products
+from cope.data.objects import Product, Split, read_backgrounds, siblings
+from cope.data.speech import Talk, transcript
 from cope.data.synthetic import (
     Placement,
     random_background,
@@ -34,7 +39,7 @@ from cope.encoder import Encoder, FrameFeatures, PageInput, PageOutput, WindowIn
 from cope.errors import UserError
 from cope.evaluation.calibration import expected_calibration_error
 from cope.evaluation.trust import probabilities
-from cope.keywords import page_terms, query_terms, text_score
+from cope.keywords import Vocabulary, page_terms, query_terms, text_score
 from cope.scoring import FEATURES, Calibration, MatchFeatures, match_features, with_rivals
 
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
@@ -42,7 +47,8 @@ SHOWING_S, GAP_S = 10, 4
 LEAST_PRODUCTS = 24  # a catalogue of 10, and others that are shown and not in it
 CANDIDATES = 12  # per window, as many as recognition looks at closely
 CATALOGUES = 36  # that each stream is read against: what is said differs in each, and is the noisiest of the features
-CHATTER = ("thank you for watching", "free shipping today", "so many hearts", "how are you all", "last chance")
+PIECE_S = 6  # of speech that is transcribed at a time, as long as one is in service at most
+MAX_KEYWORDS = 32  # of a window, as many as service keeps
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,21 @@ class Stream:
 
     frames: list[FrameFeatures]
     shown: list[int]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of speech.
+
+    Attributes:
+        start_s: Media time at which it begins.
+        end_s: And ends.
+        keywords: As `cope.keywords` finds them in its transcript, with weights.
+    """
+
+    start_s: int
+    end_s: int
+    keywords: list[tuple[str, float]]
 
 
 @dataclass(frozen=True)
@@ -86,17 +107,27 @@ def render_stream(
         cutout = thing(rng) if unknown else products[index].cutout
         camera = replace(random_camera(rng), noise=float(rng.uniform(0, 3)), jpeg_quality=int(rng.integers(60, 95)))
         room = random_background(rng, photos, (640, 360))
-        bystander = (thing(rng), random_placement(rng, (0.15, 0.35), 0.1)) if rng.random() < 0.5 else None
+        bystander = _bystander(rng, products, products[index].group)
+        aside = random_placement(rng, (0.15, 0.35), 0.1)
         base = random_placement(rng, (0.25, 0.9), 0.35)
         for second in range(SHOWING_S + GAP_S):
             held = second < SHOWING_S
-            items = [bystander] if bystander else []
+            items = [(bystander, aside)] if bystander else []
             if held:
                 items.append((cutout, _moved(rng, base, second)))
             picture, _ = render_frame(rng, room, items, (640, 360), camera)
             frames += encoder.encode_frames([picture])
             shown.append(index if held and not unknown else -1)
     return Stream(frames, shown)
+
+
+def _bystander(rng: np.random.Generator, products: Sequence[Product], group: str) -> Cutout | None:
+    """What stands about in half of the showings: a thing of no catalogue, or as often a product that is not shown."""
+    roll = rng.random()
+    others = [product.cutout for product in products if product.group != group] if roll < 0.25 else []
+    if others:
+        return others[int(rng.integers(len(others)))]
+    return thing(rng) if roll < 0.5 else None
 
 
 def _moved(rng: np.random.Generator, base: Placement, second: int) -> Placement:
@@ -120,18 +151,15 @@ def samples(
     products: Sequence[Product],
     pages: Sequence[PageOutput],
     catalogues: int,
+    split: Split,
 ) -> list[Sample]:
     """Reads one stream against random catalogues: the closest candidates of every window, right and wrong."""
     out: list[Sample] = []
     on_stream = sorted({i for i in stream.shown if i >= 0})
     terms = [page_terms(p.name) for p in products]
     for _ in range(catalogues):
-        size = int(np.exp(rng.uniform(np.log(10), np.log(min(300, len(products))))))
-        # Half of what is shown is in this catalogue; the rest must be refused.
-        known = [i for i in on_stream if rng.random() < 0.6]
-        others = [i for i in rng.permutation(len(products)) if i not in on_stream][: max(2, size - len(known))]
-        catalogue = [*known, *(int(i) for i in others)]
-        spoken = _speech(rng, stream.shown, products, catalogue)
+        catalogue = random_catalogue(rng, products, on_stream)
+        pieces = speech(rng, stream.shown, products, catalogue, split)
         fused = np.stack([pages[i].fused for i in catalogue]).astype(np.float32)
         for end_s in range(HOP_MS // 1000, len(stream.frames) + 1, HOP_MS // 1000):
             newest = stream.shown[end_s - HOP_MS // 1000 : end_s]
@@ -139,7 +167,7 @@ def samples(
                 continue  # at the very moment of a change there is no right answer
             start_s = max(0, end_s - WINDOW_MS // 1000)
             window = [(1000 * s, stream.frames[s].regions) for s in range(start_s, end_s)]
-            keywords = _heard(spoken, end_s)
+            keywords = heard(pieces, end_s)
             embedding = encoder.encode_windows([WindowInput(stream.frames[start_s:end_s], keywords)])[0]
             query = query_terms(keywords)
             texts = [text_score(terms[i], query) for i in catalogue]
@@ -166,42 +194,85 @@ def samples(
     return out
 
 
-def _speech(
-    rng: np.random.Generator, shown: Sequence[int], products: Sequence[Product], catalogue: Sequence[int]
-) -> list[tuple[int, str]]:
-    """What is said when (s): a third of the streams is silent, else hosts name what they show, or other things.
+def random_catalogue(rng: np.random.Generator, products: Sequence[Product], on_stream: Collection[int]) -> list[int]:
+    """Ten to 300 products, with about half of those on the stream; the rest of these must be refused.
 
-    Between showings they also name what they have just shown or will show next.
+    Where they have a look-alike, half the time it is there in their place: nothing is harder to refuse.
+    """
+    size = int(np.exp(rng.uniform(np.log(10), np.log(min(300, len(products))))))
+    known = [i for i in sorted(on_stream) if rng.random() < 0.6]
+    left_out = {products[i].group for i in on_stream if i not in known}
+    others = [int(i) for i in rng.permutation(len(products)) if i not in on_stream]
+    alike = [i for i in others if products[i].group in left_out and rng.random() < 0.5]
+    rest = [i for i in others if i not in alike][: max(2, size - len(known) - len(alike))]
+    return [*known, *alike, *rest]
+
+
+def vocabulary_of(products: Sequence[Product], catalogue: Sequence[int]) -> Vocabulary:
+    """The words of the pages of a catalogue: of others nothing is known, as in service."""
+    vocabulary = Vocabulary()
+    for index in catalogue:
+        vocabulary.add(products[index].id, products[index].name)
+    return vocabulary
+
+
+def speech(
+    rng: np.random.Generator,
+    shown: Sequence[int],
+    products: Sequence[Product],
+    catalogue: Sequence[int],
+    split: Split,
+) -> list[Piece]:
+    """What is said in a stream, as service hears it: a third of the streams is silent, else the host goes on talking.
+
+    Hosts name what they show, or other things, or chat. Between showings they also name what they have just shown or
+    will show next.
     """
     if rng.random() < 0.33:
         return []
-    held = [index for index, before in zip(shown, [-1, *shown[:-1]], strict=True) if index >= 0 and index != before]
-    past = 0  # showings that have begun
-    said: list[tuple[int, str]] = []
-    for second, index in enumerate(shown):
-        past += index >= 0 and (second == 0 or shown[second - 1] != index)
-        roll = rng.random()
-        if index >= 0 and roll < 0.12:
-            said.append((second, products[index].name))
-        elif index < 0 and roll < 0.10 and held:
-            near = held[max(0, past - 1) : past + 1]
-            said.append((second, products[near[int(rng.integers(len(near)))]].name))
-        elif roll < 0.14:
-            said.append((second, products[catalogue[int(rng.integers(len(catalogue)))]].name))
-        elif roll < 0.22:
-            said.append((second, CHATTER[int(rng.integers(len(CHATTER)))]))
-    return [(second, text) for second, text in said if text]
+    vocabulary = vocabulary_of(products, catalogue)
+    pieces: list[Piece] = []
+    start_s = int(rng.integers(PIECE_S))
+    while start_s < len(shown):
+        talk, about = _topic(rng, shown, min(start_s + PIECE_S // 2, len(shown) - 1), catalogue)
+        text = transcript(rng, [products[index].name for index in about], talk, split)
+        pieces.append(Piece(start_s, start_s + PIECE_S, vocabulary.extract(text)))
+        start_s += PIECE_S + int(rng.integers(PIECE_S))
+    return pieces
 
 
-def _heard(said: Sequence[tuple[int, str]], end_s: int) -> list[tuple[str, float]]:
-    """Keywords of the window and its look-back, best first; those before the window fade as in service."""
+def _topic(
+    rng: np.random.Generator, shown: Sequence[int], at_s: int, catalogue: Sequence[int]
+) -> tuple[Talk, Sequence[int]]:
+    """What the host talks about at a time, and the products of which one is named."""
+    if shown[at_s] >= 0:
+        near, share = [shown[at_s]], 0.6
+    else:
+        before = [index for index in shown[:at_s] if index >= 0]
+        after = [index for index in shown[at_s:] if index >= 0]
+        near, share = before[-1:] + after[:1], 0.4
+    roll = rng.random()
+    if roll < share and near:
+        return "named", near
+    return ("other", catalogue) if roll < share + 0.1 else ("chat", ())
+
+
+def heard(pieces: Sequence[Piece], end_s: int) -> list[tuple[str, float]]:
+    """Keywords of the window that ends at `end_s` and of its look-back, best first, weighed as embed weighs them.
+
+    A keyword counts once, as strongly as it was heard best. What was said before the window fades with its age.
+    """
     start_s = end_s - WINDOW_MS // 1000
-    fade_s = LOOK_BACK_MS / 1000
+    look_back_s = LOOK_BACK_MS // 1000
     best: dict[str, float] = {}
-    for second, text in said:
-        if start_s - fade_s <= second < end_s:
-            best[text] = max(best.get(text, 0.0), 1.0 - max(0, start_s - second) / fade_s)
-    return sorted(((text, weight) for text, weight in best.items() if weight > 0), key=lambda one: -one[1])
+    for piece in pieces:
+        if piece.end_s <= start_s - look_back_s or piece.start_s >= end_s:
+            continue
+        fade = 1.0 - max(0, start_s - piece.end_s) / look_back_s
+        for text, weight in piece.keywords:
+            best[text] = max(best.get(text, 0.0), weight * fade)
+    ranked = sorted(((text, weight) for text, weight in best.items() if weight > 0), key=lambda one: (-one[1], one[0]))
+    return ranked[:MAX_KEYWORDS]
 
 
 def fit(found: Sequence[Sample], steps: int = 400) -> Calibration:
@@ -267,8 +338,10 @@ def calibrate(
 ) -> tuple[Calibration, dict[str, float]]:
     """Renders streams of one side of the split and fits; the figures come from every fifth stream, held out."""
     rng = np.random.default_rng(seed)
-    products = read_products(data, split)
-    products += siblings(rng, products, len(products) // 4)
+    counts = Counts()
+    products = read_products(data, split, counts)
+    print(f"calibrate  data: {counts}", file=sys.stderr, flush=True)
+    products += siblings(rng, products, len(products) // 3)
     if len(products) < LEAST_PRODUCTS:
         raise UserError(
             f"{data}: {len(products)} products on the {split} side of the split, and calibration needs "
@@ -281,7 +354,7 @@ def calibrate(
     held_out: list[Sample] = []
     for number, at in enumerate(range(0, len(order), 6)):
         stream = render_stream(rng, encoder, products, order[at : at + 6], photos)
-        found = samples(rng, encoder, stream, products, pages, CATALOGUES)
+        found = samples(rng, encoder, stream, products, pages, CATALOGUES, split)
         (held_out if number % 5 == 4 else fitted).extend(found)
         print(f"calibrate  stream {number + 1} of {(len(order) + 5) // 6}", file=sys.stderr, flush=True)
     calibration = fit(fitted)
@@ -292,18 +365,21 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m cope.calibrate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", help="an artefact's folder")
-    parser.add_argument("--data", type=Path, required=True, help="a folder with objects.jsonl and backgrounds")
+    parser.add_argument("--data", required=True, help="a folder with objects.jsonl and backgrounds")
     parser.add_argument("--split", choices=("val", "test"), default="val", help="products to show (default: val)")
     parser.add_argument("--showings", type=int, default=90, help="products shown, 14 s each (default: 90)")
     parser.add_argument("--seed", type=int, default=11)
     args = parser.parse_args()
     try:
         encoder = Encoder(args.model)
-        calibration, found = calibrate(encoder, args.data, args.split, args.showings, args.seed)
+        calibration, found = calibrate(encoder, local_folder(Folder(args.data)), args.split, args.showings, args.seed)
         artefact.update(args.model, calibration=calibration)
     except UserError as error:
         print(f"cope.calibrate: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("cope.calibrate: stopped; the model is as it was", file=sys.stderr)
+        sys.exit(130)
     print("  ".join(f"{k} {v:.3f}" for k, v in found.items()))
     print("weights", calibration.weights, "bias", calibration.bias)
 

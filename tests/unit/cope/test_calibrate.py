@@ -1,0 +1,140 @@
+from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cope import calibrate
+from cope.calibrate import Piece, heard, random_catalogue, render_stream, speech, vocabulary_of
+from cope.data.cutouts import thing
+from cope.data.objects import Product
+from cope.data.speech import CHAT
+from topology.records import Keyword
+from workers.embed.encoding import weigh
+from workers.embed.parts import KeywordsIn
+
+SHOWN = [*[0] * 10, *[-1] * 4, *[2] * 10, *[-1] * 14, *[3] * 10]
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture
+def products():
+    picture = thing(np.random.default_rng(0))
+    names = ("copper kettle", "wool blanket", "walnut tray", "linen apron", "")
+    return [Product(f"p{i}", f"p{i}", name, picture) for i, name in enumerate(names)]
+
+
+def spoken(products, catalogue, seeds=range(40), split="val"):
+    return [speech(np.random.default_rng(seed), SHOWN, products, catalogue, split) for seed in seeds]
+
+
+def as_service_weighs(pieces, end_s):
+    def record(piece):
+        keywords = tuple(Keyword(text, weight) for text, weight in piece.keywords)
+        item = SimpleNamespace(value=SimpleNamespace(keywords=keywords))
+        return KeywordsIn("s", 0, 1000 * piece.start_s, 1000 * piece.end_s, 0, item)
+
+    start_ms = 1000 * end_s - calibrate.WINDOW_MS
+    reach_ms = start_ms - calibrate.LOOK_BACK_MS
+    within = [r for r in map(record, pieces) if r.end_ms > reach_ms and r.start_ms < 1000 * end_s]
+    return [(one.text, one.weight) for one in weigh(within, start_ms, calibrate.LOOK_BACK_MS)]
+
+
+def test_names_come_through_the_vocabulary_of_the_catalogue(products):
+    pieces = [piece for stream in spoken(products, [0, 1]) for piece in stream]
+    weights = [dict(piece.keywords) for piece in pieces]
+    assert any(one.get("copper kettle", 0) > 0.5 for one in weights)
+    # "walnut tray" is shown and named, and in no page of this catalogue: a phrase that it does not know.
+    assert max(weight for one in weights for text, weight in one.items() if "walnut" in text) <= 0.2
+
+
+def test_chatter_is_no_surer_than_in_service(products):
+    vocabulary = vocabulary_of(products, range(4))
+    for text in CHAT["val"]:
+        assert all(weight <= 0.2 for _, weight in vocabulary.extract(text))
+    assert not vocabulary.extract("thank you for watching")
+
+
+def test_products_without_a_name_are_shown_in_chatter(products):
+    for piece in (p for stream in spoken(products, [4]) for p in stream):
+        assert all(weight <= 0.2 for _, weight in piece.keywords)
+
+
+def test_a_third_of_the_streams_is_silent_and_a_seed_says_the_same_again(products):
+    streams = spoken(products, range(4), range(200))
+    assert 0.2 < sum(not stream for stream in streams) / len(streams) < 0.5
+    assert streams == spoken(products, range(4), range(200))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_each_side_of_the_split_has_its_own_sentences(products, monkeypatch, split):
+    asked = []
+
+    def said(rng, names, talk, side):
+        asked.append(side)
+        return ""
+
+    monkeypatch.setattr(calibrate, "transcript", said)
+    spoken(products, range(4), split=split)
+    assert set(asked) == {split}
+
+
+def test_pieces_of_speech_do_not_overlap(products):
+    for stream in spoken(products, range(4)):
+        for one, following in pairwise(stream):
+            assert one.start_s < one.end_s <= following.start_s
+
+
+def test_what_is_heard_in_a_window_weighs_as_in_service(products):
+    for pieces in spoken(products, range(4), range(10)):
+        for end_s in range(2, len(SHOWN) + 1, 2):
+            assert heard(pieces, end_s) == as_service_weighs(pieces, end_s)
+
+
+def test_no_window_has_more_keywords_than_in_service():
+    many = [Piece(0, 6, [(f"word {i}", 0.5) for i in range(40)]), Piece(6, 8, [("lamp", 0.4)])]
+    assert heard(many, 8) == as_service_weighs(many, 8)
+    assert len(heard(many, 8)) == calibrate.MAX_KEYWORDS
+
+
+@pytest.fixture
+def pairs():
+    """Two hundred products, the first and the second, the third and the fourth, ... alike."""
+    picture = thing(np.random.default_rng(0))
+    return [Product(f"p{i}", f"g{i // 2}", f"lamp {i}", picture) for i in range(200)]
+
+
+def test_what_must_be_refused_has_its_look_alike_there_half_the_time_at_least(pairs):
+    refused = replaced = 0
+    for seed in range(300):
+        catalogue = random_catalogue(np.random.default_rng(seed), pairs, {0, 4, 8})
+        assert len(set(catalogue)) == len(catalogue) >= 2
+        for shown in {0, 4, 8} - set(catalogue):
+            refused += 1
+            replaced += shown + 1 in catalogue
+    assert 0.3 < refused / 900 < 0.5
+    assert replaced / refused > 0.5
+
+
+def test_other_products_stand_beside_what_is_shown(pairs, monkeypatch):
+    drawn = []
+
+    def render(rng, room, items, size, camera):
+        drawn.append([cutout for cutout, _ in items])
+        return np.zeros((8, 8, 3), np.uint8), []
+
+    monkeypatch.setattr(calibrate, "render_frame", render)
+    pictures = [thing(np.random.default_rng(i)) for i in range(30)]
+    shelf = [replace(product, cutout=picture) for product, picture in zip(pairs[:30], pictures, strict=True)]
+    encoder = SimpleNamespace(encode_frames=lambda images: [None] * len(images))
+    room = np.zeros((400, 700, 3), np.uint8)
+    stream = render_stream(np.random.default_rng(0), encoder, shelf, range(30), [room])
+    beside = [
+        [picture for picture in pictures if any(picture is one for one in (items[:-1] if shown >= 0 else items))]
+        for items, shown in zip(drawn, stream.shown, strict=True)
+    ]
+    assert 0.1 < sum(map(bool, beside)) / len(beside) < 0.4
+    for shown, others in zip(stream.shown, beside, strict=True):
+        if shown >= 0:
+            assert not any(pictures[i] is one for one in others for i in (shown, shown ^ 1))
