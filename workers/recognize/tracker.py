@@ -8,8 +8,8 @@ is being shown" and "none of these". Each hop it
 3. normalises.
 
 `leave` and the threshold were chosen on rendered streams of products that the model was not trained on, a quarter of
-which were in no catalogue while something alike was. There, 93 % of all sightings were right, and 99 % of those that
-started at a confidence of 0.9 or more.
+which were in no catalogue while something alike was. There, with the first cope-mini, 93 % of all sightings were right,
+and 99 % of those that started at a confidence of 0.9 or more.
 
 Plain Python. Its state is a few hundred bytes, and a filter restored from them goes on exactly as the one that wrote
 them. So that the last bits of a matrix product (about 1e-6, they depend on the batch) do not show, evidence comes in
