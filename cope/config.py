@@ -86,6 +86,8 @@ class TrainConfig:
         steps: Optimiser steps of the representation.
         finder_steps: Optimiser steps of the region finder, on rendered scenes. 0: take it from `finder_from`.
         finder_from: Artefact, by name or folder, whose region finder is taken over.
+        start: Where the visual projection starts: `discriminant` axes of the frozen features in closed form
+            (needs frozen towers and rendered products), or `random`.
         batch_products: Products in a batch and process. More are harder negatives.
         accumulate: Batches whose gradients are added up before a step.
         learning_rate: Peak of all that sits on the towers, after warm-up; then cosine to zero.
@@ -133,6 +135,7 @@ class TrainConfig:
     steps: int = 400
     finder_steps: int = 500
     finder_from: str = ""
+    start: Literal["discriminant", "random"] = "discriminant"
     batch_products: int = 256
     accumulate: int = 1
     learning_rate: float = 3e-4
@@ -188,6 +191,7 @@ _PAPER = TrainConfig(
     ),
     steps=100_000,
     finder_steps=0,
+    start="random",
     batch_products=128,
     learning_rate=5e-3,
     temperature=0.05,
@@ -216,6 +220,7 @@ _BASE = TrainConfig(
     steps=20_000,
     finder_steps=0,
     finder_from="cope-mini",
+    start="random",
     batch_products=64,
     classification=1.0,
     gradient_checkpointing=True,

@@ -73,14 +73,19 @@ class RegionFinder(nn.Module):
 
 
 class VisualProjection(nn.Module):
-    """Tower descriptors -> the shared space: a linear map, a learned correction of it, a step per domain.
+    """Tower descriptors -> the shared space: whitened principal axes, a learned correction, a step per domain.
 
-    Correction and steps start at zero. Descriptors come as the tower gives them: to standardise them, or to start from
-    their discriminant axes, learned worse (docs/training.md).
+    It starts as the principal axes of the frozen features and what it learns is added to them, so that with
+    little data it stays close to features that were learned from a million photographs.
     """
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, width: int, dim: int, per_domain: bool = True, hidden: int = 512) -> None:
         super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
         self.axes = nn.Linear(width, dim)
         nn.init.orthogonal_(self.axes.weight)
         nn.init.zeros_(self.axes.bias)
@@ -95,7 +100,8 @@ class VisualProjection(nn.Module):
 
     def forward(self, descriptors: Tensor, domain: Domain) -> Tensor:
         """(N, width) -> (N, D), L2-normalised."""
-        z = self.axes(descriptors) + self.correction(descriptors)
+        x = (descriptors - self.mean) * self.scale
+        z = self.axes(x) + self.correction(x)
         return functional.normalize(z + self.domains[domain if self.per_domain else "all"](z), dim=-1)
 
 
