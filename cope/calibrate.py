@@ -39,7 +39,7 @@ from cope.encoder import Encoder, FrameFeatures, PageInput, PageOutput, WindowIn
 from cope.errors import UserError
 from cope.evaluation.calibration import expected_calibration_error
 from cope.evaluation.trust import probabilities
-from cope.keywords import Vocabulary, page_terms, query_terms, text_score
+from cope.keywords import Vocabulary, of_window, page_terms, query_terms, text_score
 from cope.scoring import FEATURES, Calibration, MatchFeatures, match_features, with_rivals
 
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
@@ -48,7 +48,6 @@ LEAST_PRODUCTS = 24  # a catalogue of 10, and others that are shown and not in i
 CANDIDATES = 12  # per window, as many as recognition looks at closely
 CATALOGUES = 36  # that each stream is read against: what is said differs in each, and is the noisiest of the features
 PIECE_S = 6  # of speech that is transcribed at a time, as long as one is in service at most
-MAX_KEYWORDS = 32  # of a window, as many as service keeps
 
 
 @dataclass(frozen=True)
@@ -258,21 +257,11 @@ def _topic(
 
 
 def heard(pieces: Sequence[Piece], end_s: int) -> list[tuple[str, float]]:
-    """Keywords of the window that ends at `end_s` and of its look-back, best first, weighed as embed weighs them.
-
-    A keyword counts once, as strongly as it was heard best. What was said before the window fades with its age.
-    """
+    """Keywords of the window that ends at `end_s` and of its look-back, best first; see `cope.keywords.of_window`."""
     start_s = end_s - WINDOW_MS // 1000
-    look_back_s = LOOK_BACK_MS // 1000
-    best: dict[str, float] = {}
-    for piece in pieces:
-        if piece.end_s <= start_s - look_back_s or piece.start_s >= end_s:
-            continue
-        fade = 1.0 - max(0, start_s - piece.end_s) / look_back_s
-        for text, weight in piece.keywords:
-            best[text] = max(best.get(text, 0.0), weight * fade)
-    ranked = sorted(((text, weight) for text, weight in best.items() if weight > 0), key=lambda one: (-one[1], one[0]))
-    return ranked[:MAX_KEYWORDS]
+    heard_s = start_s - LOOK_BACK_MS // 1000  # until then all is forgotten
+    near = [(1000 * one.end_s, one.keywords) for one in pieces if one.end_s > heard_s and one.start_s < end_s]
+    return of_window(near, 1000 * start_s, LOOK_BACK_MS)
 
 
 def fit(found: Sequence[Sample], steps: int = 400) -> Calibration:

@@ -11,8 +11,19 @@ A page is encoded alone, without knowing how rare its words are in the catalogue
 side: "Apple Juice" and "Carrot Juice" carry `juice` alike, and it is the keyword `juice` that weighs little.
 """
 
-from cope.keywords.readings import SURE, readings, told
+from cope.keywords.readings import MAX_KEYWORDS, SURE, of_window, readings, told
 from cope.keywords.terms import page_terms, query_terms, term_id, text_score
 from cope.keywords.vocabulary import Vocabulary
 
-__all__ = ["SURE", "Vocabulary", "page_terms", "query_terms", "readings", "term_id", "text_score", "told"]
+__all__ = [
+    "MAX_KEYWORDS",
+    "SURE",
+    "Vocabulary",
+    "of_window",
+    "page_terms",
+    "query_terms",
+    "readings",
+    "term_id",
+    "text_score",
+    "told",
+]

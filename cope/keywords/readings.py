@@ -1,12 +1,15 @@
 """What a text tower reads of keywords, and how much that counts beside what is seen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 Keywords = Sequence[tuple[str, float]]  # with weights
 
 # Keywords told as surely as this name something in the catalogue; key phrases that it does not know weigh less.
 SURE = 0.3
+
+# Of a window. Each is a text to encode. Twenty-eight seconds of speech name fewer things.
+MAX_KEYWORDS = 32
 
 
 def readings(keywords: Keywords, how: Literal["mean", "joined"]) -> list[tuple[str, float]]:
@@ -31,3 +34,24 @@ def told(keywords: Keywords) -> float:
     their vectors looks as sure of itself as any other; their weights do not.
     """
     return min(1.0, max((weight for word, weight in keywords if word.strip()), default=0.0))
+
+
+def of_window(pieces: Iterable[tuple[int, Keywords]], start_ms: int, look_back_ms: int) -> list[tuple[str, float]]:
+    """Joins the keywords of a window, best first, at most `MAX_KEYWORDS`.
+
+    A keyword counts once, as strongly as it was heard best. What was said before the window fades with its age,
+    to nothing at the end of the look-back: a host names a product shortly before showing it.
+
+    Args:
+        pieces: The media time at which each piece of speech ends, and its keywords.
+        start_ms: Of the window.
+        look_back_ms: How long before the window speech still counts.
+    """
+    best: dict[str, float] = {}
+    for end_ms, keywords in pieces:
+        age_ms = max(0, start_ms - end_ms)
+        fade = 1.0 - age_ms / look_back_ms if age_ms else 1.0
+        for text, weight in keywords:
+            best[text] = max(best.get(text, 0.0), weight * fade)
+    ranked = sorted(((text, weight) for text, weight in best.items() if weight > 0), key=lambda one: (-one[1], one[0]))
+    return ranked[:MAX_KEYWORDS]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cope.encoder import FrameFeatures, WindowInput
+from cope.keywords import of_window
 from topology.delivery import Message
 from topology.errors import BadInput
 from topology.records import Frame, FrameRegions, Keyword, Keywords, WindowEmbedding
@@ -20,8 +21,6 @@ MAX_PIXELS = 7_680 * 4_320
 # Eight regions of 256 numbers are 4 kB: so many frames stay below half of what the topic takes, also at 512 numbers.
 # At one frame a second a window has 8; only high rates are thinned.
 MAX_FRAMES = 64
-# Each is a text to encode. Twenty-eight seconds of speech name fewer things.
-MAX_KEYWORDS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +66,9 @@ def decode_jpeg(frame: Frame) -> NDArray[np.uint8]:
 
 
 def weigh(keywords: Sequence[KeywordsIn[HeardKeywords]], start_ms: int, look_back_ms: int) -> tuple[Keyword, ...]:
-    """Joins the keywords of a window, best first.
-
-    A keyword counts once, as strongly as it was heard best. What was said before the window fades with its age,
-    to nothing at the end of the look-back: a host names a product shortly before showing it.
-    """
-    best: dict[str, float] = {}
-    for heard in keywords:
-        age_ms = max(0, start_ms - heard.end_ms)
-        fade = 1.0 - age_ms / look_back_ms if age_ms else 1.0
-        for keyword in heard.item.value.keywords:
-            best[keyword.text] = max(best.get(keyword.text, 0.0), keyword.weight * fade)
-    ranked = sorted(((text, weight) for text, weight in best.items() if weight > 0), key=lambda one: (-one[1], one[0]))
-    return tuple(Keyword(text, weight) for text, weight in ranked[:MAX_KEYWORDS])
+    """The keywords of a window, best first; see `cope.keywords.of_window`."""
+    pieces = ((heard.end_ms, [(one.text, one.weight) for one in heard.item.value.keywords]) for heard in keywords)
+    return tuple(Keyword(text, weight) for text, weight in of_window(pieces, start_ms, look_back_ms))
 
 
 @dataclass(frozen=True, slots=True)

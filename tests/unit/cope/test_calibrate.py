@@ -10,6 +10,7 @@ from cope.calibrate import Piece, heard, random_catalogue, render_stream, speech
 from cope.data.cutouts import thing
 from cope.data.objects import Product
 from cope.data.speech import CHAT
+from cope.keywords import MAX_KEYWORDS
 from topology.records import Keyword
 from workers.embed.encoding import weigh
 from workers.embed.parts import KeywordsIn
@@ -95,7 +96,7 @@ def test_what_is_heard_in_a_window_weighs_as_in_service(products):
 def test_no_window_has_more_keywords_than_in_service():
     many = [Piece(0, 6, [(f"word {i}", 0.5) for i in range(40)]), Piece(6, 8, [("lamp", 0.4)])]
     assert heard(many, 8) == as_service_weighs(many, 8)
-    assert len(heard(many, 8)) == calibrate.MAX_KEYWORDS
+    assert len(heard(many, 8)) == MAX_KEYWORDS
 
 
 @pytest.fixture
