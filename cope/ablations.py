@@ -22,6 +22,8 @@ import numpy as np
 import torch
 
 from cope import device
+from cope.checkpoint import full_disk, write_text_whole
+from cope.command import ended
 from cope.config import PRESETS, TrainConfig
 from cope.data.items import open_source
 from cope.encoder import Encoder
@@ -33,7 +35,6 @@ from cope.evaluation.ranking import Ranks
 from cope.evaluation.sets import EvaluationSet
 from cope.evaluation.space import Standard, embedded, frozen
 from cope.evaluation.suite import Protocol
-from cope.interruptions import Stopped
 from cope.train import check, configuration, train
 
 Train = Callable[[TrainConfig, str, Path], None]  # configuration, data, folder of the artefact
@@ -176,10 +177,9 @@ def run(name: str, base: TrainConfig, data: Data, out: Path, options: Options, l
     folder = out / name / f"seed-{base.seed}"
     what = _identity(name, config, data, options)
     kept = folder / "figures.json"
-    if kept.is_file():
-        figures: Figures = json.loads(kept.read_text(encoding="utf-8"))
-        if figures["what"] == what:
-            return figures
+    before: Figures | None = _read(kept)
+    if before and before["what"] == what:
+        return before
     began = time.monotonic()
     artefact = trained(owner, base, data, out, learn)
     seconds = time.monotonic() - began
@@ -193,7 +193,7 @@ def run(name: str, base: TrainConfig, data: Data, out: Path, options: Options, l
     else:
         space = frozen(items, ablation.standard)
     found = {kind: six(space.of(kind), encoder.device) for kind in ("fused", "vision")}
-    figures = {
+    figures: Figures = {
         "what": what,
         "name": name,
         "seed": base.seed,
@@ -202,8 +202,7 @@ def run(name: str, base: TrainConfig, data: Data, out: Path, options: Options, l
         "r1": {kind: _shares(one, asked) for kind, one in found.items() if one or kind == "fused"},
         "retrieval": {kind: retrieval_figures(one, items) for kind, one in found.items()},
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write(kept, figures)
     return figures
 
 
@@ -230,10 +229,10 @@ def trained(name: str, base: TrainConfig, data: Data, out: Path, learn: Train) -
     folder = out / name / f"seed-{base.seed}" / "model"
     note = folder.parent / "configuration.json"
     what = json.loads(json.dumps([asdict(config), data.trained_on]))
-    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != what:
+    if (before := _read(note)) and before != what:
         shutil.rmtree(folder, ignore_errors=True)  # of another configuration or data: training would refuse them
     folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
+    _write(note, what)
     learn(config, data.url, folder)
     return folder
 
@@ -312,12 +311,25 @@ def _all_there(out: Path, configs: Sequence[TrainConfig], data: Data, options: O
     found: list[Figures] = []
     for name, ablation in ABLATIONS.items():
         for config in configs:
-            file = out / name / f"seed-{config.seed}" / "figures.json"
-            if file.is_file():
-                figures: Figures = json.loads(file.read_text(encoding="utf-8"))
-                if figures["what"] == _identity(name, ablation.change(config), data, options):
-                    found.append(figures)
+            figures = _read(out / name / f"seed-{config.seed}" / "figures.json")
+            if figures and figures["what"] == _identity(name, ablation.change(config), data, options):
+                found.append(figures)
     return found
+
+
+def _read(file: Path) -> Any:
+    """What `_write` has kept; None if there is nothing, or it is damaged and to be made again."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _write(file: Path, content: Any) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    with full_disk(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text_whole(file, text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -333,22 +345,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_data_options(parser)
     args = parser.parse_args(arguments)
-    try:
-        if args.seeds < 1:
-            raise UserError(f"--seeds {args.seeds}: give 1 or more")
-        options = options_of(args, Protocol(seed=args.seed))
-        base = configuration(args.preset, args.config, args.set)
-        learn = learn_with(options, args.cache or args.out / "cache")
-        rows = ablate(args.name, base, args.seeds, args.data, args.out, options, learn)
-    except UserError as error:
-        print(f"cope.ablations: {error}", file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        print(f"cope.ablations: {stopped}", file=sys.stderr)
-        return 128 + stopped.signum
-    except KeyboardInterrupt:
-        print("cope.ablations: stopped; start the same command to go on", file=sys.stderr)
-        return 130
+    return ended("cope.ablations", lambda: _ablate(args), "stopped; start the same command to go on")
+
+
+def _ablate(args: argparse.Namespace) -> int:
+    if args.seeds < 1:
+        raise UserError(f"--seeds {args.seeds}: give 1 or more")
+    options = options_of(args, Protocol(seed=args.seed))
+    base = configuration(args.preset, args.config, args.set)
+    learn = learn_with(options, args.cache or args.out / "cache")
+    rows = ablate(args.name, base, args.seeds, args.data, args.out, options, learn)
     for row in rows:
         print(f"{row['name']:26s} mean R@1 {row['r1']:.3f}  over full {row['over_full']:+.3f}")
     print(args.out / "report.html")

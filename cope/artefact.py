@@ -18,7 +18,6 @@ process, the hash is that of the calibration before or of the one after, and bot
 """
 
 import filecmp
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -33,11 +32,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cope.backbones import TextTower, VisionTower, fingerprint
-from cope.checkpoint import write_whole
+from cope.checkpoint import write_text_whole
 from cope.config import FORMAT_VERSION, LiveText, Modalities, ModelConfig, from_dict
 from cope.errors import UserError
 from cope.hub import HubTower
-from cope.identity import VERSION_DIGITS, read_config
+from cope.identity import (
+    CALIBRATION,
+    NEXT_CALIBRATION,
+    VERSION_DIGITS,
+    WEIGHTS,
+    content_hash,
+    read_config,
+    sealed_calibration,
+)
 from cope.identity import locate as locate
 from cope.modeling import CopeModel
 from cope.scoring import UNCALIBRATED, Calibration
@@ -45,7 +52,6 @@ from cope.scoring import UNCALIBRATED, Calibration
 Precision = Literal["float32", "bfloat16", "int8"]
 Kind = Literal["vision", "text"]
 KINDS: tuple[Kind, ...] = ("vision", "text")
-WEIGHTS, CALIBRATION, NEXT_CALIBRATION = "model.safetensors", "calibration.json", "calibration.json.next"
 
 
 @dataclass(frozen=True)
@@ -230,23 +236,6 @@ def load(path_or_name: str | Path) -> Artefact:
     )
 
 
-def sealed_calibration(folder: Path, content: dict[str, Any]) -> Path:
-    """The calibration that the content hash is of: the file of that name, or the next one if a change was cut short.
-
-    Args:
-        folder: The artefact's.
-        content: Of its `config.json`.
-
-    Raises:
-        UserError: A file is missing, or the hash is of neither.
-    """
-    there = [name for name in (CALIBRATION, NEXT_CALIBRATION) if (folder / name).is_file()]
-    for name in there or [CALIBRATION]:
-        if _digest(folder, content, name) == content.get("sha256"):
-            return folder / name
-    raise UserError(f"the model {folder} is damaged: its content does not match its hash; copy it again")
-
-
 def verify(path_or_name: str | Path) -> Artefact:
     """Reads an artefact and checks it as thoroughly as can be done without its towers.
 
@@ -313,25 +302,11 @@ def _one_of(kind: Any, folder: Path, content: dict[str, Any], name: str, default
 def _seal(folder: Path, content: dict[str, Any], calibration: Calibration) -> str:
     """Writes calibration and configuration in the order that the module's docstring says; returns the content hash."""
     _write(folder / NEXT_CALIBRATION, asdict(calibration))
-    content["sha256"] = _digest(folder, content, NEXT_CALIBRATION)
+    content["sha256"] = content_hash(folder, content, NEXT_CALIBRATION)
     _write(folder / "config.json", content)
     (folder / NEXT_CALIBRATION).replace(folder / CALIBRATION)
     return str(content["sha256"])
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
-
-
-def _digest(folder: Path, content: dict[str, Any], calibration: str = CALIBRATION) -> str:
-    digest = hashlib.sha256()
-    described = {k: v for k, v in content.items() if k != "sha256"}
-    digest.update(json.dumps(described, sort_keys=True).encode())
-    for name in (WEIGHTS, calibration, *content.get("files", ())):
-        path = folder / name
-        if not path.is_file():
-            raise UserError(f"the model {folder} has no {name}; copy the whole folder")
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    write_text_whole(path, json.dumps(content, indent=2) + "\n")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from cope import artefact
+from cope.command import ended
 from cope.data.cutouts import Cutout, Pixels, thing
 from cope.data.files import Folder
 from cope.data.items import Counts
@@ -45,6 +46,7 @@ from cope.scoring import FEATURES, Calibration, MatchFeatures, match_features, w
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
 SHOWING_S, GAP_S = 10, 4
 LEAST_PRODUCTS = 24  # a catalogue of 10, and others that are shown and not in it
+LEAST_SHOWINGS = 6  # a stream
 CANDIDATES = 12  # per window, as many as recognition looks at closely
 CATALOGUES = 36  # that each stream is read against: what is said differs in each, and is the noisiest of the features
 PIECE_S = 6  # of speech that is transcribed at a time, as long as one is in service at most
@@ -350,28 +352,29 @@ def calibrate(
     return calibration, figures(calibration, held_out or fitted)
 
 
-def main() -> None:
-    """Command line."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m cope.calibrate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", help="an artefact's folder")
     parser.add_argument("--data", required=True, help="a folder with objects.jsonl and backgrounds")
     parser.add_argument("--split", choices=("val", "test"), default="val", help="products to show (default: val)")
     parser.add_argument("--showings", type=int, default=90, help="products shown, 14 s each (default: 90)")
     parser.add_argument("--seed", type=int, default=11)
-    args = parser.parse_args()
-    try:
-        encoder = Encoder(args.model)
-        calibration, found = calibrate(encoder, local_folder(Folder(args.data)), args.split, args.showings, args.seed)
-        artefact.update(args.model, calibration=calibration)
-    except UserError as error:
-        print(f"cope.calibrate: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("cope.calibrate: stopped; the model is as it was", file=sys.stderr)
-        sys.exit(130)
+    args = parser.parse_args(arguments)
+    return ended("cope.calibrate", lambda: _calibrate(args), "stopped; the model is as it was")
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    for name, least in {"showings": LEAST_SHOWINGS, "seed": 0}.items():
+        if getattr(args, name) < least:
+            raise UserError(f"--{name} {getattr(args, name)}: give {least} or more")
+    encoder = Encoder(args.model)
+    calibration, found = calibrate(encoder, local_folder(Folder(args.data)), args.split, args.showings, args.seed)
+    artefact.update(args.model, calibration=calibration)
     print("  ".join(f"{k} {v:.3f}" for k, v in found.items()))
     print("weights", calibration.weights, "bias", calibration.bias)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

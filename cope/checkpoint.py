@@ -9,11 +9,13 @@ there is always one that is whole.
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from pickle import PickleError
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -47,15 +49,16 @@ def identity(config: TrainConfig, data: str, processes: int) -> dict[str, Any]:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, folder: Path, of: dict[str, Any]) -> None:
-        """Looks at what is there.
+    def __init__(self, folder: Path, of: dict[str, Any], first: bool = True) -> None:
+        """Looks at what is there, and keeps other runs away while this object lives.
 
         Args:
             folder: Made if it is missing.
             of: The run's `identity`.
+            first: Whether this is the process of the run that writes.
 
         Raises:
-            UserError: There are checkpoints of another run, or the folder cannot be made.
+            UserError: There are checkpoints of another run, one is under way, or the folder cannot be made.
         """
         self.folder = folder
         self._identity = of
@@ -64,6 +67,7 @@ class Checkpoints:
                 folder.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError, PermissionError) as error:
                 raise UserError(f"cannot make {folder} ({error.strerror}); choose another --out") from None
+        self._claim = _claim(folder) if first else None
         for path in sorted(folder.glob("*.pt")):
             self._read(path, torch.device("cpu"), mmap=True)  # their identity alone is touched
 
@@ -88,17 +92,12 @@ class Checkpoints:
             UserError: It is damaged, or of another run.
         """
         path = self.path(name)
-        return self._read(path, device) if path.is_file() else None
+        return self._read(path, device) if path.exists() else None
 
     def _read(self, path: Path, device: torch.device, mmap: bool = False) -> dict[str, Any]:
-        try:
+        with whole(path):
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
-            found = state.pop("identity")
-        except (RuntimeError, OSError, ValueError, EOFError, KeyError, AttributeError) as error:
-            if out_of_memory(error):
-                raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{path} is damaged ({reason}); remove it to start this stage anew") from None
+            found = dict(state.pop("identity"))
         ours = self._identity
         differing = [
             f"{key}={found.get(key)} (now {ours.get(key)})"
@@ -111,6 +110,20 @@ class Checkpoints:
                 f"or remove {self.folder} to start anew"
             )
         return state
+
+
+def _claim(folder: Path) -> IO[str]:
+    """Locks a folder for this process until the file is closed or the process ends."""
+    file = (folder / "lock").open("w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, children do not inherit it
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise UserError(
+                f"another training writes to {folder.parent}; wait until it has ended, or choose another --out"
+            ) from None
+        # Some network file systems have no locks: then nobody is kept away.
+    return file
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -146,6 +159,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.close(folder)
 
 
+def write_text_whole(path: Path, text: str) -> None:
+    """The same with a text, as UTF-8."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
 class _Guarded:
     """A file that remembers why writing to it failed."""
 
@@ -162,6 +180,23 @@ class _Guarded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """Turns the errors of reading a damaged file into one line that names it.
+
+    Raises:
+        UserError: It is damaged.
+        OSError: It is not there, or may not be read.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, EOFError, LookupError, AttributeError, TypeError, PickleError) as error:
+        if out_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is damaged ({reason}); remove it and start the same command again") from None
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from cope.errors import UserError
 
 # One process evaluates and writes checkpoints while the others wait for it: longer than the longest evaluation.
 PATIENCE = timedelta(hours=2)
+DEVICES = ("cpu", "cuda")
 
 
 def choose(name: str) -> torch.device:
@@ -25,11 +26,13 @@ def choose(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError(f"COPE computes on {', '.join(DEVICES)}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the device {name!r} is not there ({reason}); use auto or cpu") from None
-    return device
+    return torch.device("cpu") if device.type == "cpu" else device  # there is one, whatever its number
 
 
 def native_bfloat16(device: torch.device) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cope.command import ended
 from cope.config import Modalities
 from cope.data.items import Counts, open_source
 from cope.data.objects import Split
@@ -152,15 +153,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-pictures", action="store_true", help="no map and no sheets")
     add_data_options(parser)
     args = parser.parse_args(arguments)
+    stopped = "stopped, and no report was written; start the same command again"
+    return ended("cope.evaluate", lambda: _evaluate(args), stopped)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
     protocol = Protocol(args.ways, args.episodes, args.room_size, args.seed, not args.no_pictures)
-    try:
-        figures = evaluate(args.model, args.data, args.out, options_of(args, protocol, args.text))
-    except UserError as error:
-        print(f"cope.evaluate: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("cope.evaluate: stopped, and no report was written; start the same command again", file=sys.stderr)
-        return 130
+    figures = evaluate(args.model, args.data, args.out, options_of(args, protocol, args.text))
     print(f"data: {Counts(figures['about']['skipped'])}", file=sys.stderr)
     for kind in ("fused", "vision", "frozen_fused", "frozen_vision"):
         mean = figures["retrieval"][kind]["mean"]
@@ -188,7 +187,7 @@ def options_of(args: argparse.Namespace, protocol: Protocol, text: str = "") -> 
     Raises:
         UserError: A number is out of range.
     """
-    least = {"products": 0, "items": 0, "frames": 1, "workers": 0}
+    least = {"products": 0, "items": 0, "frames": 1, "workers": 0, "seed": 0}
     for name, bound in least.items():
         if getattr(args, name) < bound:
             raise UserError(f"--{name} {getattr(args, name)}: give {bound} or more")

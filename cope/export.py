@@ -38,11 +38,12 @@ import torch
 from cope import artefact
 from cope.artefact import KINDS, Precision
 from cope.card import precision_section, scores_section, with_section
+from cope.command import ended
 from cope.encoder import Encoder, PageInput
 from cope.errors import UserError
 from cope.evaluate import Options
 from cope.evaluation.collecting import Sampling
-from cope.identity import locate, read_config
+from cope.identity import CALIBRATION, locate, read_config, sealed_calibration
 from cope.precision import PRECISIONS, Measured, choose, measure
 from cope.scoring import UNCALIBRATED
 
@@ -50,6 +51,7 @@ OF_THE_ARTEFACT = ("model.safetensors", "calibration.json", "config.json")
 BESIDE_IT = ("README.md", "training.json")
 # Fewer products would make half a point of R@1 a matter of luck; these take some minutes in each precision.
 MEASURED_ON = Options("val", Sampling(products=200, items=1, frames=4), device="cpu")
+LEAST_PRODUCTS = 50  # of other data; 1 of 100 clips more or less is a point
 UNIT = 0.01  # by which the length of a float16 vector may differ from 1
 
 
@@ -216,8 +218,8 @@ def _copy(folder: Path, stage: Path) -> None:
             raise UserError(f"{folder / 'config.json'} names a file outside the model ({name}); do not use it")
         place.parent.mkdir(parents=True, exist_ok=True)
         source = folder / name
-        if name == artefact.CALIBRATION:  # whose change may have been cut short
-            source = artefact.sealed_calibration(folder, content)
+        if name == CALIBRATION:  # whose change may have been cut short
+            source = sealed_calibration(folder, content)
         shutil.copyfile(source, place)  # readable for the workers' user, whatever the run's files are
 
 
@@ -325,14 +327,9 @@ def options_of(args: argparse.Namespace) -> Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return _verify(given[1:]) if given[:1] == ["verify"] else _export(given)
-    except UserError as error:
-        print(f"cope.export: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("cope.export: stopped; nothing was written", file=sys.stderr)
-        return 130
+    if given[:1] == ["verify"]:
+        return ended("cope.export", lambda: _verify(given[1:]), "stopped")
+    return ended("cope.export", lambda: _export(given), "stopped; nothing was written")
 
 
 def _verify(given: Sequence[str]) -> int:
@@ -360,6 +357,9 @@ def _export(given: Sequence[str]) -> int:
 def _remarks(out: Path, record: dict[str, Any]) -> Iterator[str]:
     """What its user should know."""
     loaded = artefact.load(out)
+    products = record.get("data", {}).get("products", LEAST_PRODUCTS)
+    if products < LEAST_PRODUCTS:
+        yield f"measured on {products} products: with fewer than {LEAST_PRODUCTS}, half a point of R@1 is luck"
     if record["model"] != record["exported_from"]:
         yield f"another version than {record['exported_from']}: index the catalogue anew before workers use it"
     if loaded.calibration == UNCALIBRATED:

@@ -59,6 +59,8 @@ def train_rendered(
     see, read = cast(VisionTower, vision), cast(TextTower, text_tower(m.text))
     finder = cast(VisionTower | None, finder_tower(m, vision))
     model = CopeModel(m, () if finder is None else finder.map_channels, see.descriptor_width, read.width)
+    if m.regions and not config.finder_steps:
+        take_finder(model, config)
 
     # 1. What the towers see and read.
     def report(done: int, of: int) -> None:
@@ -75,8 +77,6 @@ def train_rendered(
     # 2. Where something is shown.
     if m.regions and config.finder_steps:
         trainer.run(finder_stage(model, features, config))
-    elif m.regions:
-        take_finder(model, config)
 
     # 3. What it is.
     if config.start == "discriminant":
@@ -198,6 +198,8 @@ def start_projection(model: CopeModel, features: Features, shrinkage: float = 0.
 def start_text(model: CopeModel, texts: Texts) -> None:
     """Starts the text projection as the principal axes of the centred text vectors."""
     x = torch.cat([texts.titles[texts.named], texts.spoken[texts.told > 0]])
+    if not len(x):  # no product has a name
+        return
     mean = x.mean(dim=0)
     _, _, axes = torch.linalg.svd(x - mean, full_matrices=False)
     with torch.no_grad():

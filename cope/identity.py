@@ -3,9 +3,10 @@
 Kept free of PyTorch: recognition compares vectors that others have made, and needs no towers.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cope.config import FORMAT_VERSION
 from cope.errors import UserError
 from cope.scoring import Calibration
 
+WEIGHTS, CALIBRATION, NEXT_CALIBRATION = "model.safetensors", "calibration.json", "calibration.json.next"
 VERSION_DIGITS = 8  # of the hash in the version: 4 billion models before two are mixed up by chance
 
 
@@ -31,7 +33,7 @@ class ModelIdentity:
 
 def packaged(name: str) -> Path:
     """The folder of an artefact that ships in this package, whether it is there or not."""
-    return Path(str(files("cope"))) / "artefacts" / name
+    return Path(str(resources.files("cope"))) / "artefacts" / name
 
 
 def locate(path_or_name: str | Path) -> Path:
@@ -55,7 +57,9 @@ def load_identity(path_or_name: str | Path) -> ModelIdentity:
     folder = locate(path_or_name)
     content = read_config(folder, "name", "sha256")
     version = f"{content['name']}@{str(content['sha256'])[:VERSION_DIGITS]}"
-    return ModelIdentity(version, Calibration.load(folder / "calibration.json"))
+    cut_short = (folder / NEXT_CALIBRATION).is_file()  # a change of the calibration: the hash says which one counts
+    calibration = sealed_calibration(folder, content) if cut_short else folder / CALIBRATION
+    return ModelIdentity(version, Calibration.load(calibration))
 
 
 def read_config(folder: Path, *required: str) -> dict[str, Any]:
@@ -74,13 +78,61 @@ def read_config(folder: Path, *required: str) -> dict[str, Any]:
         missing = next((name for name in required if name not in content), None)
         if missing is not None:
             raise KeyError(missing)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise UserError(f"{folder / 'config.json'} cannot be read ({error.strerror}); mend that") from None
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder / 'config.json'} is no artefact's configuration ({error}); export the model again"
         ) from None
+    files = content.get("files", [])
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+        raise UserError(f"{folder / 'config.json'}: files must be a list of names; export the model again")
     if found != FORMAT_VERSION:
         raise UserError(
             f"the model {folder} has format version {found}, this release reads {FORMAT_VERSION}; "
             f"export it with this release, or use the release that made it"
         )
     return content
+
+
+def sealed_calibration(folder: Path, content: dict[str, Any]) -> Path:
+    """The calibration that the content hash is of: the file of that name, or the next one if a change was cut short.
+
+    Args:
+        folder: The artefact's.
+        content: Of its `config.json`.
+
+    Raises:
+        UserError: A file is missing, or the hash is of neither.
+    """
+    there = [name for name in (CALIBRATION, NEXT_CALIBRATION) if (folder / name).is_file()]
+    for name in there or [CALIBRATION]:
+        if content_hash(folder, content, name) == content.get("sha256"):
+            return folder / name
+    raise UserError(f"the model {folder} is damaged: its content does not match its hash; copy it again")
+
+
+def content_hash(folder: Path, content: dict[str, Any], calibration: str = CALIBRATION) -> str:
+    """SHA-256 of all of an artefact but its model card, hexadecimal.
+
+    Args:
+        folder: The artefact's.
+        content: Of its `config.json`.
+        calibration: Name of the calibration's file.
+
+    Raises:
+        UserError: A file is missing or cannot be read.
+    """
+    digest = hashlib.sha256()
+    described = {k: v for k, v in content.items() if k != "sha256"}
+    digest.update(json.dumps(described, sort_keys=True).encode())
+    for name in (WEIGHTS, calibration, *content.get("files", ())):
+        try:
+            with (folder / name).open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except FileNotFoundError:
+            raise UserError(f"the model {folder} has no {name}; copy the whole folder") from None
+        except OSError as error:
+            raise UserError(f"{folder / name} cannot be read ({error.strerror}); mend that, or copy it again") from None
+    return digest.hexdigest()

@@ -53,6 +53,11 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def reader_died(error: BaseException) -> bool:
+    """Whether an error says that a process of a data loader was killed."""
+    return "DataLoader worker" in str(error) and ("exited unexpectedly" in str(error) or "killed" in str(error))
+
+
 def explained(error: BaseException, device: torch.device, where: str) -> str | None:
     """The line that a user can act on, where memory has run out; None for any other error.
 
@@ -61,13 +66,12 @@ def explained(error: BaseException, device: torch.device, where: str) -> str | N
         device: Of the run.
         where: The step, and what is kept.
     """
-    text = str(error)
     if out_of_memory(error):
         return (
             f"out of memory on {device} in {where}. Where towers are tuned, set gradient_checkpointing=true and start "
             f"again; else, with another --out, a smaller batch_products and a larger accumulate"
         )
-    if "DataLoader worker" in text and ("exited unexpectedly" in text or "killed" in text):
+    if reader_died(error):
         return (
             f"a loader process died, most often for lack of memory or of /dev/shm, in {where}. "
             f"Set fewer workers (0: none) and start again"

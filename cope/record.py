@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cope.checkpoint import full_disk, identity, write_whole
+from cope.checkpoint import full_disk, identity, write_text_whole
 from cope.config import TrainConfig, from_dict
 from cope.errors import UserError
 
@@ -54,7 +54,7 @@ class Record:
         self._content |= values
         with full_disk(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, lambda file: file.write((json.dumps(self._content, indent=2) + "\n").encode()))
+            write_text_whole(self._path, json.dumps(self._content, indent=2) + "\n")
 
     def figures_of(self, config: TrainConfig, data: str) -> dict[str, float] | None:
         """The figures of the same run, if it was completed here before; else None.
@@ -71,6 +71,12 @@ class Record:
             return dict(found["figures"]) if same else None
         except (KeyError, TypeError, ValueError, AttributeError, UserError):  # none of this release's
             return None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a run was begun here that has not ended."""
+        found = self._before()
+        return "started" in found and "sha256" not in found
 
     def _starts(self) -> list[str]:
         found = self._before()

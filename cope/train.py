@@ -26,14 +26,15 @@ from torch import Tensor, distributed, nn
 from cope import artefact, fit
 from cope.backbones import TextTower, VisionTower
 from cope.card import model_card
-from cope.checkpoint import full_disk
+from cope.checkpoint import full_disk, write_text_whole
+from cope.command import ended
 from cope.config import PRESETS, ModelConfig, TrainConfig, from_dict, from_toml, preset
 from cope.data.items import Counts, Source, open_source
 from cope.data.rendered import RenderedSource
 from cope.device import processes
 from cope.distributed import rank, world
 from cope.errors import UserError
-from cope.interruptions import Stopped
+from cope.identity import WEIGHTS
 from cope.pixels import PixelObjective, pixel_stage
 from cope.record import Record
 from cope.trainer import Trainer
@@ -60,10 +61,12 @@ def train(
     torch.manual_seed(config.seed)
     source = open_source(data)
     opened = Counts(source.counts.as_dict())
-    trainer = Trainer(config, out, device, source.fingerprint)  # refuses the checkpoints of another run
     record = Record(out, name, config, device, world())
-    about = {"path": data, "name": source.name, "products": len(source), "sha256": source.fingerprint}
     done = record.figures_of(config, source.fingerprint)
+    if done is None:
+        _may_write(out, record)
+    trainer = Trainer(config, out, device, source.fingerprint)  # refuses the checkpoints of another run
+    about = {"path": data, "name": source.name, "products": len(source), "sha256": source.fingerprint}
     if done is not None and (out / "config.json").is_file():
         # The artefact may have been calibrated since; that is not to be lost.
         trainer.log.say(f"{out} is trained already; remove {trainer.checkpoints.folder.parent} to train it anew")
@@ -102,10 +105,23 @@ def train(
         )
         card = model_card(name, config, source.name, len(source), figures)
         with full_disk(out):
-            (out / "README.md").write_text(card, encoding="utf-8")
+            write_text_whole(out / "README.md", card)
         record.add(figures=figures, sha256=digest, skipped=skipped.as_dict())
         trainer.log.say(f"data: {skipped}")
     return figures
+
+
+def _may_write(out: Path, record: Record) -> None:
+    """Refuses a folder with files that a run would write over at its end, but that this one has not made.
+
+    Raises:
+        UserError: There are such files.
+    """
+    if record.unfinished or any((out / "checkpoints").glob("*.pt")):  # which tell whose they are
+        return
+    there = next((name for name in ("config.json", WEIGHTS, "README.md") if (out / name).exists()), None)
+    if there is not None:
+        raise UserError(f"{out} holds a {there} that this run has not made; choose another --out, or remove it first")
 
 
 def check(config: TrainConfig) -> None:
@@ -200,20 +216,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="one field; may be repeated")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     args = parser.parse_args(arguments)
-    try:
-        config = configuration(args.preset, args.config, args.set)
-        with processes(args.device) as device:
-            figures = train(config, args.preset, args.data, args.out, device)
-            chief = rank() == 0
-    except UserError as error:
-        print(f"cope.train: {error}", file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        print(f"cope.train: {stopped}", file=sys.stderr)
-        return 128 + stopped.signum
-    except KeyboardInterrupt:
-        print("cope.train: stopped; start the same command to go on", file=sys.stderr)
-        return 130
+    return ended("cope.train", lambda: _train(args), "stopped; start the same command to go on")
+
+
+def _train(args: argparse.Namespace) -> int:
+    config = configuration(args.preset, args.config, args.set)
+    with processes(args.device) as device:
+        figures = train(config, args.preset, args.data, args.out, device)
+        chief = rank() == 0
     for key, value in figures.items() if chief else ():
         print(f"{key:40s} {value:.3f}")
     return 0

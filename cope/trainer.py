@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from cope.averaging import Average
-from cope.checkpoint import Checkpoints, full_disk, identity
+from cope.checkpoint import Checkpoints, full_disk, identity, whole
 from cope.config import TrainConfig
 from cope.distributed import rank, world
 from cope.errors import UserError
@@ -106,7 +106,7 @@ class Trainer:
             UserError: The folder holds checkpoints of another run, or cannot be written.
         """
         self.config, self.device = config, device
-        self.checkpoints = Checkpoints(out / "checkpoints", identity(config, data, world()))
+        self.checkpoints = Checkpoints(out / "checkpoints", identity(config, data, world()), rank() == 0)
         with full_disk(out):
             self.log = TrainingLog(out, chief=rank() == 0)
         # Whoever reads a value from a GPU waits for it, so there the losses are looked at every ten steps.
@@ -130,11 +130,12 @@ class Trainer:
             progress = _Progress()
             found = self.checkpoints.load(f"{stage.name}.last", self.device)
             if found is not None:
-                _restore(stage, found["module"])
-                optimiser.load_state_dict(found["optimiser"])
-                if average is not None:
-                    average.load(found["average"])
-                progress = _Progress(found["step"], found["best"], found["figures"], saved=found["step"])
+                with whole(self.checkpoints.path(f"{stage.name}.last")):
+                    _restore(stage, found["module"])
+                    optimiser.load_state_dict(found["optimiser"])
+                    if average is not None:
+                        average.load(found["average"])
+                    progress = _Progress(found["step"], found["best"], found["figures"], saved=found["step"])
                 self.log.say(f"{stage.name}  goes on after step {progress.step} of {stage.steps}")
 
         # 2. The steps.
@@ -158,7 +159,8 @@ class Trainer:
         with self._fitting(stage):
             best = self.checkpoints.load(f"{stage.name}.best", self.device)
             if best is not None:
-                _restore(stage, best["module"])
+                with whole(self.checkpoints.path(f"{stage.name}.best")):
+                    _restore(stage, best["module"])
         stage.module.eval()
         return progress.figures
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from cope.checkpoint import write_whole
+from cope.checkpoint import write_text_whole
 
 # In a log without a terminal: a line per twentieth of a stage, and at least one in so many seconds.
 LINES_PER_STAGE = 20
@@ -205,7 +205,7 @@ def _drop(path: Path, stage: str, step: int) -> None:
             continue
         if values["stage"] != stage or values["step"] <= step:
             kept.append(line + "\n")
-    write_whole(path, lambda file: file.write("".join(kept).encode()))
+    write_text_whole(path, "".join(kept))
 
 
 def _board(folder: Path) -> Any:

@@ -7,6 +7,7 @@ It needs `npm` and, for furniture and backgrounds, Debian's `apt-get`; it instal
     wallpaper packages         photographs for backgrounds, CC BY-SA and others; rendered over, never copied out
 """
 
+import argparse
 import json
 import re
 import shutil
@@ -14,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cope.command import ended
 from cope.errors import UserError
 
 EMOJI_PICTURES = "@lobehub/fluent-emoji-3d@1.1.0"
@@ -120,17 +122,20 @@ def _call(command: list[str], folder: Path) -> None:
         raise UserError(f"{' '.join(command)} failed: {last}")
 
 
-def main() -> None:
-    """Command line."""
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        print(__doc__)
-        sys.exit(0 if "--help" in sys.argv else 2)
-    try:
-        print(f"{collect(Path(sys.argv[1]))} objects in {sys.argv[1]}")
-    except UserError as error:
-        print(f"cope.data.collect: {error}", file=sys.stderr)
-        sys.exit(2)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cope.data.collect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="the folder")
+    out = parser.parse_args(arguments).out
+    return ended("cope.data.collect", lambda: _collect(out), "stopped; start the same command again")
+
+
+def _collect(out: Path) -> int:
+    print(f"{collect(out)} objects in {out}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,10 +5,8 @@ What is learned sits on top of frozen towers, so an epoch over their kept output
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from multiprocessing import get_context
@@ -20,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from cope.backbones import VisionTower, vision_tower
-from cope.checkpoint import full_disk, write_whole
+from cope.checkpoint import full_disk, whole, write_whole
+from cope.children import pool, processors
 from cope.config import ModelConfig, TrainConfig
 from cope.data.cutouts import Pixels
 from cope.data.items import Counts
@@ -28,7 +27,6 @@ from cope.data.listing import fingerprint, read_products
 from cope.data.objects import Product, Split, read_backgrounds, siblings, things
 from cope.data.scenes import elsewhere, jittered, relative, scene, video_frame
 from cope.data.synthetic import render_page
-from cope.errors import UserError
 from cope.pictures import fit_area, page_crop, square_crop
 from cope.views import NOBODY
 
@@ -132,33 +130,27 @@ def rendered(
         counts: Of rows and pictures that are left out.
 
     Raises:
-        UserError: The disk is full, or a process died.
+        UserError: The disk is full, a process died, or what is kept is damaged.
     """
     products = products_of(work.data, work.split, work.seed, counts)
     file = cache / f"{work.split}-{work.key(products)}.pt"
     if not file.is_file():
-        whole = _joined(_rendered(work, report))
+        joined = _joined(_rendered(work, report))
         with full_disk(file):
             cache.mkdir(parents=True, exist_ok=True)
-            write_whole(file, lambda out: torch.save({f.name: getattr(whole, f.name) for f in fields(whole)}, out))
-    return products, Features(**torch.load(file, weights_only=False))
+            write_whole(file, lambda out: torch.save({f.name: getattr(joined, f.name) for f in fields(joined)}, out))
+    with whole(file):
+        return products, Features(**torch.load(file, weights_only=False))
 
 
 def _rendered(work: Work, report: Callable[[int, int], None]) -> list[Features]:
     """All shards in order, by a process for each core that this one may use."""
-    processes = min(SHARDS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     parts: dict[int, Features] = {}
-    try:
-        with ProcessPoolExecutor(processes, get_context("spawn"), partial(_start, work)) as pool:
-            waiting = {pool.submit(_shard, number): number for number in range(SHARDS)}
-            for done, future in enumerate(as_completed(waiting), 1):
-                parts[waiting[future]] = future.result()
-                report(done, SHARDS)
-    except (BrokenProcessPool, MemoryError):
-        raise UserError(
-            f"one of {processes} rendering processes died, most often for lack of memory; free some memory, or give "
-            f"the command fewer cores (taskset -c 0: one process), and start it again"
-        ) from None
+    with pool(min(SHARDS, processors()), get_context("spawn"), partial(_start, work)) as rendering:
+        waiting = {rendering.submit(_shard, number): number for number in range(SHARDS)}
+        for done, future in enumerate(as_completed(waiting), 1):
+            parts[waiting[future]] = future.result()
+            report(done, SHARDS)
     return [parts[number] for number in range(SHARDS)]
 
 

@@ -41,6 +41,8 @@ class Folder:
     """
 
     def __init__(self, url: str) -> None:
+        if not url.strip():
+            raise UserError("no training data are named; give a folder or an fsspec URL")
         self.url = str(url).rstrip("/") or "/"
         try:
             self._fs, self._root = _filesystem(self.url)

@@ -128,7 +128,7 @@ def build(
     place: Path,
     fingerprint: str,
     facts: Callable[[Counts], Iterable[Fact]],
-    check: Callable[[dict[Domain, int]], None],
+    check: Callable[[dict[Domain, int], Counts], None],
     what: str,
 ) -> None:
     """Makes the index of a data set, unless it is there. Of several processes one builds and the others wait.
@@ -137,7 +137,7 @@ def build(
         place: The file.
         fingerprint: Of the data.
         facts: Reads the data, counting what is wrong with them.
-        check: Gets the number of usable items by domain, and may raise.
+        check: Gets the number of usable items by domain and what was skipped, and may raise.
         what: The data's name, for the progress line.
 
     Raises:
@@ -170,7 +170,7 @@ def _build(
     work: Path,
     fingerprint: str,
     facts: Iterable[Fact],
-    check: Callable[[dict[Domain, int]], None],
+    check: Callable[[dict[Domain, int], Counts], None],
     counts: Counts,
     progress: "_Progress",
 ) -> None:
@@ -186,7 +186,7 @@ def _build(
         db.execute("BEGIN")
         _write_facts(db, facts, counts, progress)
         sizes = _join_items(db, counts, progress)
-        check(sizes)
+        check(sizes, counts)
         totals = _number_products(db, counts, progress)
         meta = {"fingerprint": fingerprint, "counts": json.dumps(counts.as_dict()), "sizes": json.dumps(totals)}
         db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())

@@ -14,6 +14,7 @@ from cope.errors import UserError
 LIST = "objects.jsonl"
 
 NOT_OBJECTS = "rows that are not objects with id, group, name and image"
+REPEATED = "rows that repeat the id of an object"
 NO_PICTURE = "missing or unreadable pictures of objects"
 
 
@@ -55,20 +56,22 @@ def read_objects(folder: Path, counts: Counts) -> list[Listed]:
     Raises:
         UserError: There is no list.
     """
-    objects = []
+    objects: dict[str, Listed] = {}
     try:
         for line in Folder(str(folder)).lines(LIST, counts):
             row = json_row(line, counts) or {}
             values = [row.get(field) for field in ("id", "group", "name", "image")]
-            if all(isinstance(value, str | int | float) for value in values):
-                objects.append(Listed(*map(str, values)))
-            else:
+            if not all(isinstance(value, str | int | float) for value in values):
                 counts.add(NOT_OBJECTS)
+            elif str(values[0]) in objects:
+                counts.add(REPEATED)
+            else:
+                objects[str(values[0])] = Listed(*map(str, values))
     except OSError:
         raise UserError(
             f"{folder}: no training data here ({LIST}); make it with: python -m cope.data.collect {folder}"
         ) from None
-    return objects
+    return list(objects.values())
 
 
 def read_products(folder: Path, split: Split, counts: Counts | None = None) -> list[Product]:

@@ -5,7 +5,6 @@ for batch in batches(open_source("data"), config, tower.tokenize, start_step=ste
 
 import itertools
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cope.children import follow_parent
 from cope.config import TrainConfig
 from cope.data.items import Counts, Item, Source
 from cope.data.live_text import NOTHING, LiveText
@@ -319,8 +319,7 @@ class _Steps:
 
 
 def _start(worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the trainer answers it, and ends these.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    follow_parent()
     # Loader processes share the processors; threads inside each would only compete.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

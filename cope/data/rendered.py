@@ -10,12 +10,14 @@ same pixels. To keep them as files:
 import argparse
 import functools
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from cope.command import ended
 from cope.data.cutouts import Cutout, thing
 from cope.data.files import Folder
 from cope.data.items import Counts, Item, ItemsOnDemand, Picture, Pixels
@@ -271,11 +273,11 @@ def _more(objects: Sequence[_Object], seed: int) -> list[_Object]:
     return [*coloured, *made_up]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes rendered products as a data set of files."""
-    from cope.data.writing import write  # it is made of what stands above
-
-    parser = argparse.ArgumentParser(prog="python -m cope.data.rendered", description=main.__doc__)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes rendered products as a data set of files; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cope.data.rendered", description="Writes rendered products as a data set of files."
+    )
     parser.add_argument("objects", help="folder of objects, as cope.data.collect makes it")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--format", choices=("rope", "manifest"), default="rope", help="default: rope")
@@ -286,13 +288,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=4, help="of a clip (default: 4)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    try:
-        source = RenderedSource(local_folder(Folder(options.objects)), options.split, options.seed)
-        each: dict[Domain, int] = {"page": options.pages, "video": options.clips, "live": options.clips}
-        write(source, options.out, options.format, options.products, each, options.frames)
-    except UserError as error:
-        raise SystemExit(f"cope.data.rendered: {error}") from None
+    return ended("cope.data.rendered", lambda: _write(options), "stopped; remove what was written, and start again")
+
+
+def _write(options: argparse.Namespace) -> int:
+    from cope.data.writing import write  # it is made of what stands above
+
+    for name, least in {"products": 1, "pages": 1, "clips": 1, "frames": 1, "seed": 0}.items():
+        if getattr(options, name) < least:
+            raise UserError(f"--{name} {getattr(options, name)}: give {least} or more")
+    source = RenderedSource(local_folder(Folder(options.objects)), options.split, options.seed)
+    each: dict[Domain, int] = {"page": options.pages, "video": options.clips, "live": options.clips}
+    write(source, options.out, options.format, options.products, each, options.frames)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cope.checkpoint import whole
 from cope.data.decoding import MISSING, UNREADABLE, decode
 from cope.data.files import Folder, PictureFiles, cache_folder
 from cope.data.indexing import FORMAT, Fact, build
@@ -35,12 +36,13 @@ class StoredSource:
         self._files = files
         self._split = split
         self._open = threading.local()
-        meta: dict[str, str] = dict(self._rows("SELECT name, value FROM meta"))
-        self.fingerprint: str = meta["fingerprint"]
-        self.counts = Counts(json.loads(meta["counts"]))
-        totals = json.loads(meta["sizes"])[split]
-        self._products: int = totals["products"]
-        self.sizes: Mapping[Domain, int] = {domain: totals[domain] for domain in DOMAINS}
+        with whole(place):
+            meta: dict[str, str] = dict(self._rows("SELECT name, value FROM meta"))
+            self.fingerprint: str = meta["fingerprint"]
+            self.counts = Counts(json.loads(meta["counts"]))
+            totals = json.loads(meta["sizes"])[split]
+            self._products: int = totals["products"]
+            self.sizes: Mapping[Domain, int] = {domain: totals[domain] for domain in DOMAINS}
         example = self._rows("SELECT images FROM items LIMIT 1")
         far = bool(example) and files.is_far(json.loads(example[0][0])[0][0])
         self.concurrency = _REQUESTS if far else 1
@@ -103,7 +105,15 @@ class StoredSource:
             uri = f"{self._place.absolute().as_uri()}?mode=ro&immutable=1"
             self._open.db = sqlite3.connect(uri, uri=True)
             self._open.process = os.getpid()
-        return list(self._open.db.execute(query, values))
+        try:
+            return list(self._open.db.execute(query, values))
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{self._place} is damaged ({error}); remove it and start the same command again") from None
+
+    def crosses(self) -> bool:
+        """Whether any product of this side has items in two domains at least."""
+        query = "SELECT 1 FROM products WHERE split = ? AND (page > 0) + (video > 0) + (live > 0) > 1 LIMIT 1"
+        return bool(self._rows(query, self._split))
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name != "_open"}
@@ -132,22 +142,22 @@ def open_store(
         needed: Domains without which the data are of no use; at least two must have items in any case.
 
     Raises:
-        UserError: A needed domain is empty, or no products are on this side.
+        UserError: A needed domain is empty, no products are on this side, or none has items in two domains.
     """
 
-    def check(sizes: dict[Domain, int]) -> None:
+    def check(sizes: dict[Domain, int], counts: Counts) -> None:
         empty = [domain for domain in DOMAINS if not sizes[domain]]
         if len(empty) == len(DOMAINS):
             raise UserError(
                 f"{folder.url}: {kind} without a usable product: no item has both a product and a picture; "
-                "check that the files' ids match"
+                f"check that the files' ids match ({counts})"
             )
         lacking = [domain for domain in empty if domain in needed] or (empty if len(empty) == 2 else [])
         if lacking:
             what = " and no ".join(_NAMES[domain] for domain in lacking)
             raise UserError(
                 f"{folder.url}: {kind} with an empty domain: no {what} has both a product and a picture; add some, or "
-                "check that the files' ids match"
+                f"check that the files' ids match ({counts})"
             )
 
     fingerprint = folder.fingerprint(files, kind, str(FORMAT))
@@ -158,6 +168,11 @@ def open_store(
         raise UserError(
             f"{folder.url}: no products on the {split} side of the split, which a hash of each product's id decides; "
             "add products (a few dozen put some on each side)"
+        )
+    if not source.crosses():
+        raise UserError(
+            f"{folder.url}: no product on the {split} side has items in two domains, so there is nothing to learn or "
+            f"find across them; check that the domains name products alike ({source.counts})"
         )
     return source
 

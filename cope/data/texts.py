@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cope.checkpoint import full_disk, write_whole
+from cope.checkpoint import full_disk, whole, write_whole
 from cope.config import TrainConfig
 from cope.data.objects import Product
 from cope.data.speech import CHAT, NAMING, transcript
@@ -98,7 +98,7 @@ def kept(products: Sequence[Product], tower: TextTower, config: TrainConfig, cac
     """The same as `written`, from the cache where it is there.
 
     Raises:
-        UserError: The disk is full.
+        UserError: The disk is full, or what is kept is damaged.
     """
     m = config.model
     lines = [CHAT["train"], NAMING["train"]]
@@ -111,4 +111,5 @@ def kept(products: Sequence[Product], tower: TextTower, config: TrainConfig, cac
         with full_disk(file):
             cache.mkdir(parents=True, exist_ok=True)
             write_whole(file, lambda out: torch.save(texts, out))
-    return Texts(**torch.load(file))
+    with whole(file):
+        return Texts(**torch.load(file))

@@ -5,18 +5,18 @@ Where to try a preset before the real data are there, and what tests and measure
 
 import json
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
 import cv2
 
+from cope.children import pool, processors
 from cope.data.items import Item, RelativeBox
 from cope.data.rendered import CLIP_FRAMES, RenderedSource
 from cope.data.rope import CATEGORIES, IMAGES, PAIRS, TEXTS
@@ -63,10 +63,13 @@ def write(
         processes: That render; 0: one per processor.
 
     Raises:
-        UserError: The folder holds something, the disk is full, or there are fewer products.
+        UserError: The folder holds something, the disk is full, or there are fewer products or items.
     """
     if products > len(source):
         raise UserError(f"{source.name}: only {len(source)} products; lower --products or collect more objects")
+    for domain, count in items.items():
+        if count > (there := len(source.items(0, domain))):
+            raise UserError(f"{source.name}: {there} items a product and domain at most, not {count}; ask for fewer")
     if frames > CLIP_FRAMES:
         raise UserError(f"a rendered clip has {CLIP_FRAMES} frames; lower --frames")
     try:
@@ -189,10 +192,11 @@ def _render(number: int) -> list[_Written]:
 
 
 def _rendered(work: _Work, numbers: list[int], processes: int) -> Iterator[list[_Written]]:
-    processes = processes or os.cpu_count() or 1
+    processes = processes or processors()
     if processes == 1:
         yield from map(work.render, numbers)
         return
     # Forked, so that the photographs are in memory once.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _start, (work,)) as pool:
-        yield from pool.map(_render, numbers, chunksize=4)
+    with pool(processes, multiprocessing.get_context("fork"), partial(_start, work)) as rendering:
+        for future in [rendering.submit(_render, number) for number in numbers]:
+            yield future.result()

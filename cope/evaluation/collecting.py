@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cope.checkpoint import whole
+from cope.children import follow_parent
 from cope.data.items import Counts, Item, Picture, Source
 from cope.data.rendered import RenderedSource
 from cope.errors import UserError
@@ -47,6 +49,7 @@ RIGHT_IOU = 0.5
 _VERSION = 3
 _SPEECH = "speech.pt"
 _UNREAD = "unread.json"
+_ABOUT = "about.json"
 _ARRAYS = ("descriptors", "salience", "frame", "right")
 
 
@@ -103,7 +106,7 @@ def evaluation_set(
         the regions covers the product where its box is known.
 
     Raises:
-        UserError: There are no products, or the disk is full.
+        UserError: There are no products, the disk is full, or what is kept is damaged.
     """
     sampling = sampling or Sampling()
     rows = _rows(source, sampling)
@@ -119,7 +122,7 @@ def evaluation_set(
         try:
             unfinished.mkdir(parents=True)
             about = _describe_all(describer, source, rows, sampling, unfinished, workers, report)
-            (unfinished / "about.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
+            (unfinished / _ABOUT).write_text(json.dumps(about, indent=2), encoding="utf-8")
             if not folder.exists():  # another process may have been faster
                 unfinished.rename(folder)
         except OSError as error:
@@ -128,15 +131,17 @@ def evaluation_set(
             ) from None
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    return _assembled(source, rows, folder), about
+    with whole(folder):
+        about = dict(_json(folder / _ABOUT))
+        return _assembled(source, rows, folder), about
 
 
 def _is_kept(source: Source, rows: _Rows, folder: Path, workers: int) -> bool:
     """Whether an outcome is there, and what could not be read for it still cannot be."""
-    if not (folder / "about.json").is_file():
+    if not (folder / _ABOUT).is_file():
         return False
-    unread = json.loads((folder / _UNREAD).read_text(encoding="utf-8"))
+    with whole(folder):
+        unread = [(domain, int(row), list(before)) for domain, row, before in _json(folder / _UNREAD)]
     now = _read(source, [rows.items[domain][row] for domain, row, _ in unread], workers)
     return all([p.problem for p in read] == before for read, (_, _, before) in zip(now, unread, strict=True))
 
@@ -201,7 +206,7 @@ def _read(source: Source, items: Sequence[Item], workers: int) -> Iterator[list[
         batch_size=None,
         num_workers=workers if len(items) > 1 else 0,
         collate_fn=_as_it_is,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start,
         prefetch_factor=4 if workers and len(items) > 1 else None,
     )
     return iter(loader)
@@ -211,7 +216,8 @@ def _as_it_is(pictures: list[Picture]) -> list[Picture]:
     return pictures
 
 
-def _one_thread(_worker: int) -> None:
+def _start(_worker: int) -> None:
+    follow_parent()
     cv2.setNumThreads(0)  # its pool does not survive a fork
     torch.set_num_threads(1)
 
@@ -357,6 +363,10 @@ def _assembled(source: Source, rows: _Rows, folder: Path) -> EvaluationSet:
         naming={d: speech[d].naming for d in DOMAINS},
         picture=lambda domain, row: _picture(source, rows.items[domain][row]),
     )
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _kept(path: Path) -> Tensor:

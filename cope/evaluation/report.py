@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cope.checkpoint import write_text_whole
 from cope.errors import UserError
 from cope.evaluation.measures import DIRECTIONS, SHOTS, Figures, label
 from cope.evaluation.page import Page, change, percent
@@ -43,11 +44,14 @@ def write(out: Path, figures: Figures, drawn: Drawn) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "report.json").write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        (out / "report.html").write_text(rendered(figures, drawn), encoding="utf-8")
         for sheet in drawn.sheets:
             (out / "sheets").mkdir(exist_ok=True)
             (out / "sheets" / f"{sheet.direction[0]}-{sheet.direction[1]}.png").write_bytes(sheet.png)
+        for name, text in {
+            "report.html": rendered(figures, drawn),
+            "report.json": json.dumps(figures, indent=2, ensure_ascii=False) + "\n",
+        }.items():
+            write_text_whole(out / name, text)
     except OSError as error:
         raise UserError(f"cannot write the report to {out}: {error.strerror or error}; name another --out") from None
 

@@ -54,7 +54,7 @@ def command(objects, out):
     return ["--preset", "cope-mini", "--data", objects.as_uri(), "--out", str(out), "--device", "cpu", *settings]
 
 
-def test_a_folder_of_objects_becomes_a_model_that_workers_load(objects, tmp_path, monkeypatch, capsys):
+def test_a_folder_of_objects_becomes_a_model_that_workers_load(objects, tmp_path, capsys):
     out = tmp_path / "mini"
     assert train(command(objects, out)) == 0
     record = json.loads((out / "training.json").read_text())
@@ -63,8 +63,9 @@ def test_a_folder_of_objects_becomes_a_model_that_workers_load(objects, tmp_path
     assert f"2 {NO_PICTURE}, 1 {NOT_OBJECTS}" in "".join(capsys.readouterr())
     uncalibrated = Encoder(out)
 
-    monkeypatch.setattr("sys.argv", ["cope.calibrate", str(out), "--data", objects.as_uri(), "--showings", "6"])
-    calibrate()
+    assert calibrate([str(out), "--data", objects.as_uri(), "--showings", "5"]) == 2
+    assert "--showings 5: give 6 or more" in capsys.readouterr().err
+    assert calibrate([str(out), "--data", objects.as_uri(), "--showings", "6"]) == 0
     encoder = Encoder(out)
     assert encoder.version != uncalibrated.version
     assert encoder.calibration != uncalibrated.calibration

@@ -7,7 +7,7 @@ import torch
 
 from cope import artefact, export
 from cope.errors import UserError
-from cope.identity import load_identity
+from cope.identity import content_hash, load_identity
 from cope.scoring import UNCALIBRATED
 
 CALIBRATED = replace(UNCALIBRATED, bias=-3.0)
@@ -91,8 +91,8 @@ def test_an_update_that_cannot_be_written_leaves_the_artefact_as_it_was(folder, 
             raise OSError(errno.ENOSPC, "No space left on device")
         whole(path, write)
 
-    whole = artefact.write_whole
-    monkeypatch.setattr(artefact, "write_whole", full)
+    whole = artefact.write_text_whole
+    monkeypatch.setattr(artefact, "write_text_whole", full)
     with pytest.raises(UserError, match=r"cannot write the model to .*No space left"):
         artefact.update(folder, calibration=CALIBRATED)
     after = artefact.load(folder)
@@ -108,8 +108,8 @@ def test_an_update_that_is_killed_between_its_files_is_done_and_can_be_done_agai
         if path.name == "config.json":
             raise KeyboardInterrupt
 
-    whole = artefact.write_whole
-    monkeypatch.setattr(artefact, "write_whole", killed)
+    whole = artefact.write_text_whole
+    monkeypatch.setattr(artefact, "write_text_whole", killed)
     for bias in (-3.0, -4.0):  # the second meets what the first has left
         calibration = replace(UNCALIBRATED, bias=bias)
         with pytest.raises(KeyboardInterrupt):
@@ -151,15 +151,30 @@ def test_what_a_model_was_trained_to_hear_and_see_travels_with_it(tiny, folder):
 def test_an_artefact_that_does_not_say_hears_keywords_and_sees(folder):
     content = json.loads((folder / "config.json").read_text())
     del content["live_text"], content["modalities"]
-    content["sha256"] = artefact._digest(folder, content)
+    content["sha256"] = content_hash(folder, content)
     (folder / "config.json").write_text(json.dumps(content))
     loaded = artefact.load(folder)
     assert (loaded.live_text, loaded.modalities) == ("keywords", "both")
 
 
+@pytest.mark.parametrize("files", [3, [3]])
+def test_files_that_are_no_names_are_refused(folder, files):
+    content = json.loads((folder / "config.json").read_text()) | {"files": files}
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="files must be a list of names; export the model again"):
+        artefact.load(folder)
+
+
+def test_a_file_that_cannot_be_read_is_named(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read \(Is a directory\)"):
+        artefact.load(folder)
+
+
 def test_what_no_model_hears_is_refused(folder):
     content = json.loads((folder / "config.json").read_text()) | {"live_text": "songs"}
-    content["sha256"] = artefact._digest(folder, content)
+    content["sha256"] = content_hash(folder, content)
     (folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="live_text must be one of keywords, raw, none"):
         artefact.load(folder)

@@ -16,6 +16,7 @@ from cope.backbones import text_tower, vision_tower
 from cope.card import PRECISION, with_section
 from cope.config import ModelConfig
 from cope.encoder import Encoder
+from cope.identity import content_hash
 from cope.modeling import CopeModel
 from cope.precision import Measured, Speed, choose
 from cope.scoring import UNCALIBRATED
@@ -140,7 +141,7 @@ def test_data_with_nothing_to_search_are_named(folder, shop, tmp_path, capsys):
     (shop / "manifest.jsonl").write_text("\n".join(rows[0::4] + rows[3::4]))
     status, _, error = run(capsys, folder, "--out", tmp_path / "out", "--data", shop, "--workers", 0)
     assert status == 2
-    assert "no product has items in two domains" in error
+    assert "no product on the val side has items in two domains" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -247,7 +248,7 @@ def test_a_full_disk_leaves_nothing_behind(folder, tmp_path, capsys, monkeypatch
 def test_a_file_outside_the_model_is_not_copied(folder, tmp_path, capsys):
     content = json.loads((folder / "config.json").read_text()) | {"files": ["../secret"]}
     (tmp_path / "secret").write_text("")
-    content["sha256"] = artefact._digest(folder, content)
+    content["sha256"] = content_hash(folder, content)
     (folder / "config.json").write_text(json.dumps(content))
     status, _, error = run(capsys, folder, "--out", tmp_path / "a" / "b")
     assert status == 2

@@ -14,6 +14,7 @@ from cope.backbones import text_tower, vision_tower
 from cope.config import ModelConfig
 from cope.encoder import Encoder, PageInput, WindowInput
 from cope.errors import UserError
+from cope.identity import content_hash
 from cope.modeling import CopeModel
 from cope.scoring import UNCALIBRATED
 
@@ -138,7 +139,7 @@ def test_an_artefact_saved_again_keeps_its_towers(made):
 def test_an_unknown_precision_is_refused(made):
     folder, _ = made()
     content = json.loads((folder / "config.json").read_text()) | {"precision": "int4"}
-    content["sha256"] = artefact._digest(folder, content)
+    content["sha256"] = content_hash(folder, content)
     (folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="precision must be one of float32, bfloat16, int8"):
         artefact.load(folder)

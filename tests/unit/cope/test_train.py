@@ -1,6 +1,7 @@
 """What the training command refuses, what it writes, and what it keeps when it is started again."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,35 @@ def test_a_calibration_is_kept_when_the_same_run_is_started_again(
     (out / "training.json").unlink()  # the checkpoints say that all is trained
     train(same, "tiny", str(shop), out, CPU)
     assert load_identity(out) == calibrated
+
+
+@pytest.mark.parametrize("name", ["config.json", "README.md", "model.safetensors"])
+def test_what_no_run_here_has_made_is_not_written_over(
+    shop: Path, config: TrainConfig, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(UserError, match=f"out holds a {name} that this run has not made; choose another --out"):
+        train(config, "tiny", str(shop), out, CPU)
+    assert {file.name: file.read_text() for file in out.iterdir()} == {name: "mine"}
+
+
+def test_another_model_with_its_record_is_not_written_over(shop: Path, config: TrainConfig, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train(config, "tiny", str(shop), out, CPU)
+    shutil.rmtree(out / "checkpoints")  # as in a folder that cope.export has made
+    before = load_identity(out)
+    with pytest.raises(UserError, match=r"holds a config\.json that this run has not made"):
+        train(replace(config, seed=8), "tiny", str(shop), out, CPU)
+    assert load_identity(out) == before
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_goes_on(shop: Path, config: TrainConfig, tmp_path: Path) -> None:
+    record = command.Record(tmp_path / "out", "tiny", config, CPU, 1)
+    record.add()
+    train(config, "tiny", str(shop), tmp_path / "out", CPU)
+    assert (tmp_path / "out" / "config.json").is_file()
 
 
 def test_a_record_of_other_fields_or_data_is_not_taken_for_this_run(

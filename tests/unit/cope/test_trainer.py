@@ -208,6 +208,17 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         Checkpoints(tmp_path, {})
 
 
+def test_a_second_run_in_the_same_folder_is_kept_away(tmp_path: Path) -> None:
+    mine = Checkpoints(tmp_path, {"seed": 1})
+    code = (
+        f"from pathlib import Path; from cope.checkpoint import Checkpoints; Checkpoints(Path({str(tmp_path)!r}), {{}})"
+    )
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"another training writes to {tmp_path.parent}; wait until it has ended" in second.stderr
+    del mine
+    assert not subprocess.run([sys.executable, "-c", code], capture_output=True).returncode
+
+
 def test_frozen_towers_are_not_written(tmp_path: Path) -> None:
     run(tmp_path)
     state = torch.load(tmp_path / "checkpoints" / "line.best.pt", weights_only=True)["module"]
@@ -333,3 +344,13 @@ def test_the_model_fields_are_part_of_the_identity() -> None:
 def test_a_device_that_is_not_there_is_one_line() -> None:
     with pytest.raises(UserError, match=r"the device 'cuda:99' is not there"):
         choose("cuda:99")
+    with pytest.raises(UserError, match=r"the device 'meta' is not there \(COPE computes on cpu, cuda\)"):
+        choose("meta")
+
+
+def test_a_checkpoint_is_read_on_a_processor_with_a_number(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, {})
+    checkpoints.save("line.last", {"weight": torch.ones(2)})
+    found = checkpoints.load("line.last", choose("cpu:0"))
+    assert found is not None
+    assert torch.equal(found["weight"], torch.ones(2))

@@ -10,7 +10,7 @@ from data_sets import rope_files, write_rope
 
 from cope.data import indexing
 from cope.data.items import open_source
-from cope.data.rope import TEXTS
+from cope.data.rope import PAIRS, TEXTS
 from cope.errors import UserError
 
 # Reads ROPE and is killed while its facts are written, or when the index is about to be moved to its place.
@@ -65,6 +65,31 @@ def test_a_folder_that_cannot_be_written_is_indexed_in_the_cache(rope, cache, mo
     assert len(open_source(str(rope))) > 20
     assert len(list(cache.glob("*.sqlite"))) == 1
     assert indexes(rope) == []
+
+
+def test_a_damaged_index_is_named_with_the_mend(rope):
+    source = open_source(str(rope))
+    [index] = (rope / ".cope-live").glob("*.sqlite")
+    index.write_bytes(b"no index" * 1000)
+    for read in (lambda: open_source(str(rope)), lambda: pickle.loads(pickle.dumps(source)).items(0, "page")):
+        with pytest.raises(UserError, match=r"index-.*\.sqlite is damaged .* remove it and start the same command"):
+            read()
+
+
+def test_products_that_no_two_domains_share_are_nothing_to_learn(tmp_path):
+    files = rope_files()
+    for domain, name in PAIRS.items():
+        files[name] = [f"{domain}-{row}" for row in files[name]]
+    with pytest.raises(
+        UserError, match=r"no product on the train side has items in two domains.*\(120 products in one"
+    ):
+        open_source(str(write_rope(tmp_path, files)))
+
+
+def test_columns_parted_by_tabs_are_counted_where_nothing_is_left(tmp_path):
+    files = {name: [row.replace(",", "\t", 1) for row in rows] for name, rows in rope_files().items()}
+    with pytest.raises(UserError, match=r"without a usable product.*\d+ rows with too few columns"):
+        open_source(str(write_rope(tmp_path, files)))
 
 
 def test_a_full_disk_is_named_with_the_mend(rope, monkeypatch):

@@ -71,6 +71,20 @@ def test_a_full_disk_leaves_no_texts_and_is_one_line(objects, tmp_path, full_dis
     assert torch.equal(first.titles, again.titles)
 
 
+@pytest.mark.parametrize("spoilt", [b"", b"PK but no archive"])
+def test_damaged_features_and_texts_are_named_with_the_mend(objects, tmp_path, monkeypatch, spoilt):
+    work, kept = Work(ModelConfig(), objects, "train", 0, 1, 1, 1, 1), tmp_path / "kept"
+    monkeypatch.setattr(features, "_rendered", lambda work, report: [seen()])
+    products, _ = rendered(work, kept, lambda done, of: None)
+    texts.kept(products, Reader(), TrainConfig(), kept)
+    for file in kept.iterdir():
+        file.write_bytes(spoilt)
+    with pytest.raises(UserError, match=r"train-.*\.pt is damaged .* remove it and start the same command again"):
+        rendered(work, kept, lambda done, of: None)
+    with pytest.raises(UserError, match=r"texts-.*\.pt is damaged"):
+        texts.kept(products, Reader(), TrainConfig(), kept)
+
+
 def test_a_renderer_that_is_killed_is_one_line():
     with pytest.raises(UserError, match=r"rendering processes died, most often for lack of memory; free some memory"):
         features._rendered(Killed(), lambda done, of: None)

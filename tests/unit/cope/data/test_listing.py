@@ -10,7 +10,7 @@ from cope.config import TrainConfig
 from cope.data.features import Work
 from cope.data.files import CUT_OFF, NOT_UTF8, Folder
 from cope.data.items import Counts, open_source
-from cope.data.listing import NO_PICTURE, NOT_OBJECTS, fingerprint, local_folder, read_objects, read_products
+from cope.data.listing import NO_PICTURE, NOT_OBJECTS, REPEATED, fingerprint, local_folder, read_objects, read_products
 from cope.errors import UserError
 
 
@@ -21,14 +21,14 @@ def test_a_list_of_any_tool_is_read_and_what_is_wrong_is_counted(objects):
     rows[2] = rows[2].replace(b"velvet", "vel\u2028vet".encode())
     rows[3] = rows[3].replace(b"velvet", rb"cut \ud83d")
     rows[4] = rows[4].replace(b"velvet", rb"whole \ud83d\ude00 \\ud83d")
-    more = [b"", b"  ", b"{}", b"[]", b"no json", b'{"id": "a", "group": "b", "name": null, "image": "0.png"}']
+    more = [rows[5], b"", b"  ", b"{}", b"[]", b"no json", b'{"id": "a", "group": "b", "name": null, "image": "0.png"}']
     (objects / "objects.jsonl").write_bytes(b"\r\n".join([*rows, *more]))
     counts = Counts()
     read = read_objects(objects, counts)
     assert [one.id for one in read] == [f"o{number}" for number in range(60)]
     names = [one.name.removesuffix(f" thing number{number}") for number, one in enumerate(read[:5])]
     assert names == ["velvet", "vel\ufffd", "vel\u2028vet", "cut \ufffd", "whole \U0001f600 \\ud83d"]
-    assert counts.as_dict() == {NOT_OBJECTS: 4, NOT_UTF8: 1, CUT_OFF: 1}
+    assert counts.as_dict() == {NOT_OBJECTS: 4, NOT_UTF8: 1, CUT_OFF: 1, REPEATED: 1}
     # Both ways of rendering read the same.
     kept, source = Counts(), open_source(str(objects))
     assert [one.id for one in read_products(objects, "train", kept)] == [

@@ -128,7 +128,7 @@ def test_no_objects_on_a_side_and_no_photographs_are_named(objects):
 
 
 @pytest.mark.parametrize("format", ["rope", "manifest"])
-def test_what_is_written_reads_as_it_was_rendered(objects, tmp_path, format):
+def test_what_is_written_reads_as_it_was_rendered(objects, tmp_path, capsys, format):
     out = tmp_path / "written"
     main([str(objects), "--out", str(out), "--format", format, "--products", "16", "--clips", "1", "--frames", "2"])
     rendered = RenderedSource(objects, "train")
@@ -142,11 +142,24 @@ def test_what_is_written_reads_as_it_was_rendered(objects, tmp_path, format):
         assert [image.shape[2] for image in source.pictures(clip)] == [3, 3]
         assert bool(clip.boxes) == (format == "manifest" and any(clip.boxes))
         assert source.category(number)
-    with pytest.raises(SystemExit, match="not empty; name a new folder"):
-        main([str(objects), "--out", str(out), "--format", format, "--products", "2"])
+    capsys.readouterr()
+    assert main([str(objects), "--out", str(out), "--format", format, "--products", "2"]) == 2
+    assert "not empty; name a new folder" in capsys.readouterr().err
 
 
-def test_more_products_than_there_are_cannot_be_written(objects, tmp_path):
-    with pytest.raises(SystemExit, match="lower --products"):
-        main([str(objects), "--out", str(tmp_path / "written"), "--products", "5000"])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--products", "5000"], "only 72 products; lower --products"),
+        (["--products", "0"], "--products 0: give 1 or more"),
+        (["--products", "4", "--pages", "99"], "64 items a product and domain at most, not 99"),
+        (["--products", "4", "--frames", "9"], "a rendered clip has 8 frames"),
+        (["--seed", "-1"], "--seed -1: give 0 or more"),
+    ],
+)
+def test_what_cannot_be_rendered_is_refused_before_anything_is_written(objects, tmp_path, capsys, arguments, told):
+    assert main([str(objects), "--out", str(tmp_path / "written"), *arguments]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("cope.data.rendered: ")
+    assert told in line
     assert not (tmp_path / "written").exists()

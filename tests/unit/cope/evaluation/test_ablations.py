@@ -105,6 +105,16 @@ def test_what_is_there_is_not_done_again(base, tmp_path):
     assert len(learner.configs) == 3
 
 
+def test_what_a_kill_or_a_full_disk_has_cut_is_done_again(base, tmp_path):
+    learner = Learner()
+    rows = ablate("full", base, 1, "data", tmp_path, OPTIONS, learner)
+    for name in ("figures.json", "configuration.json"):
+        [file] = tmp_path.glob(f"full/*/{name}")
+        file.write_text(file.read_text()[:40])
+    [again] = ablate("full", base, 1, "data", tmp_path, OPTIONS, learner)
+    assert again | {"train_s": 0} == rows[0] | {"train_s": 0}
+
+
 def test_another_configuration_is_trained_anew_and_not_mixed_with_the_old(base, tmp_path):
     learner = Learner()
     ablate("vision-only", base, 1, "data", tmp_path, OPTIONS, learner)

@@ -102,6 +102,15 @@ def test_descriptors_are_kept_and_found_again(describer, tmp_path):
     assert len(third.read_items) == 54
 
 
+@pytest.mark.parametrize("name", ["about.json", "unread.json", "speech.pt", "live-frame.npy"])
+def test_damaged_descriptors_are_named_with_the_mend(describer, tmp_path, name):
+    read(describer, Shop(), tmp_path)
+    [folder] = tmp_path.glob("views-*")
+    (folder / name).write_bytes(b"[")
+    with pytest.raises(UserError, match=rf"{folder} is damaged .* remove it and start the same command again"):
+        read(describer, Shop(), tmp_path)
+
+
 def test_pictures_that_are_put_back_are_read(describer, tmp_path, monkeypatch):
     with monkeypatch.context() as gone:
         gone.setattr(Shop, "_picture", lambda *_: Picture(None, problem="missing pictures"))
