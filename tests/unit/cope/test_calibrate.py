@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from cope import calibrate
-from cope.calibrate import Piece, heard, random_catalogue, render_stream, speech, vocabulary_of
+from cope.calibrate import Piece, heard, random_catalogue, vocabulary_of
+from cope.data import showings
 from cope.data.cutouts import thing
 from cope.data.objects import Product
+from cope.data.showings import Known, shown_frames, speech
 from cope.data.speech import CHAT
 from cope.keywords import MAX_KEYWORDS
 from topology.records import Keyword
@@ -21,13 +23,15 @@ SPLITS = ("train", "val", "test")
 
 @pytest.fixture
 def products():
-    picture = thing(np.random.default_rng(0))
     names = ("copper kettle", "wool blanket", "walnut tray", "linen apron", "")
-    return [Product(f"p{i}", f"p{i}", name, picture) for i, name in enumerate(names)]
+    return [Known(f"p{i}", f"p{i}", name) for i, name in enumerate(names)]
 
 
 def spoken(products, catalogue, seeds=range(40), split="val"):
-    return [speech(np.random.default_rng(seed), SHOWN, products, catalogue, split) for seed in seeds]
+    """What is said on some streams, as pieces with keywords."""
+    vocabulary = vocabulary_of(products, catalogue)
+    streams = [speech(np.random.default_rng(seed), SHOWN, products, catalogue, split) for seed in seeds]
+    return [[Piece(one.start_s, one.end_s, vocabulary.extract(one.text)) for one in lines] for lines in streams]
 
 
 def as_service_weighs(pieces, end_s):
@@ -76,7 +80,7 @@ def test_each_side_of_the_split_has_its_own_sentences(products, monkeypatch, spl
         asked.append(side)
         return ""
 
-    monkeypatch.setattr(calibrate, "transcript", said)
+    monkeypatch.setattr(showings, "transcript", said)
     spoken(products, range(4), split=split)
     assert set(asked) == {split}
 
@@ -125,17 +129,16 @@ def test_other_products_stand_beside_what_is_shown(pairs, monkeypatch):
         drawn.append([cutout for cutout, _ in items])
         return np.zeros((8, 8, 3), np.uint8), []
 
-    monkeypatch.setattr(calibrate, "render_frame", render)
+    monkeypatch.setattr(showings, "render_frame", render)
     pictures = [thing(np.random.default_rng(i)) for i in range(30)]
     shelf = [replace(product, cutout=picture) for product, picture in zip(pairs[:30], pictures, strict=True)]
-    encoder = SimpleNamespace(encode_frames=lambda images: [None] * len(images))
     room = np.zeros((400, 700, 3), np.uint8)
-    stream = render_stream(np.random.default_rng(0), encoder, shelf, range(30), [room])
+    stream = [number for _, number in shown_frames(np.random.default_rng(0), shelf, range(30), [room])]
     beside = [
         [picture for picture in pictures if any(picture is one for one in (items[:-1] if shown >= 0 else items))]
-        for items, shown in zip(drawn, stream.shown, strict=True)
+        for items, shown in zip(drawn, stream, strict=True)
     ]
     assert 0.1 < sum(map(bool, beside)) / len(beside) < 0.4
-    for shown, others in zip(stream.shown, beside, strict=True):
+    for shown, others in zip(stream, beside, strict=True):
         if shown >= 0:
             assert not any(pictures[i] is one for one in others for i in (shown, shown ^ 1))

@@ -1,0 +1,283 @@
+"""Streams on which known products are shown one after the other: rendered from objects, or made of recorded live clips.
+
+What calibration reads. It makes the random draws itself, so that one seed gives one calibration.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from cope.data import rendered
+from cope.data.cutouts import Cutout, thing
+from cope.data.files import Folder
+from cope.data.items import Counts, Item, Pixels, Source, open_source
+from cope.data.listing import local_folder, read_products
+from cope.data.objects import Product, Split, read_backgrounds, siblings
+from cope.data.speech import Talk, transcript
+from cope.data.synthetic import (
+    Placement,
+    random_background,
+    random_camera,
+    random_placement,
+    render_frame,
+    render_page,
+)
+
+SHOWING_S, GAP_S = 10, 4
+AT_A_STREAM = 6  # showings
+PIECE_S = 6  # of rendered speech that is transcribed at a time, as long as one is in service at most
+PAGE_PICTURES = 2  # of a product
+MOST_PRODUCTS = 600  # of recorded data: enough for catalogues of 300 that differ
+HELD_S = 4  # a recorded clip of fewer pictures shows them again: they are of one showing, which lasts longer
+
+
+@dataclass(frozen=True)
+class Known:
+    """A product that may be in a catalogue.
+
+    Attributes:
+        id: Unique.
+        group: Of those that look alike.
+        name: What its page says.
+    """
+
+    id: str
+    group: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """Something that is said on a stream, from second to second."""
+
+    start_s: int
+    end_s: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream at 1 frame/s.
+
+    Attributes:
+        frames: (H, W, 3) uint8 RGB each, and the number of the product that is shown; -1 for none of them.
+        said: What the host says, given what is shown in each second and which products are in the catalogue.
+    """
+
+    frames: Iterator[tuple[Pixels, int]]
+    said: Callable[[Sequence[int], Sequence[int]], list[Line]]
+
+
+class Showings(Protocol):
+    """Products of one side of the split, and streams with some of them.
+
+    Attributes:
+        products: By number.
+        counts: What of the data was left out.
+    """
+
+    products: Sequence[Known]
+    counts: Counts
+
+    def page(self, number: int) -> list[Pixels]:
+        """Pictures of a product's page."""
+
+    def streams(self) -> Iterator[Stream]:
+        """Each is to be read to its end before the next is asked for."""
+
+
+def open_showings(data: str, split: Split, rng: np.random.Generator, count: int) -> Showings:
+    """The showings of any data.
+
+    Args:
+        data: Folder or URL.
+        split: Side of the split.
+        rng: Of all draws.
+        count: Products that are shown, at most.
+
+    Raises:
+        UserError: As `open_source`.
+    """
+    folder = Folder(data)
+    if rendered.is_here(folder):
+        return RenderedShowings(local_folder(folder), split, rng, count)
+    return RecordedShowings(open_source(data, split), rng, count)
+
+
+class RenderedShowings:
+    """Streams of objects as in service: a product is held and moves, is laid down, other things stand about.
+
+    Every sixth showing is of a thing that is in no catalogue.
+    """
+
+    def __init__(self, folder: Path, split: Split, rng: np.random.Generator, count: int) -> None:
+        self.counts = Counts()
+        self._split: Split = split
+        self._rng, self._count = rng, count
+        self._objects = read_products(folder, split, self.counts)
+        self._objects += siblings(rng, self._objects, len(self._objects) // 3)
+        self._photos = read_backgrounds(folder, split)
+        self.products: Sequence[Known] = [Known(one.id, one.group, one.name) for one in self._objects]
+
+    def page(self, number: int) -> list[Pixels]:
+        """Pictures of a product's page."""
+        return [render_page(self._rng, self._objects[number].cutout) for _ in range(PAGE_PICTURES)]
+
+    def streams(self) -> Iterator[Stream]:
+        """Streams of six showings each."""
+        order = [int(i) for i in self._rng.permutation(len(self._objects))[: self._count]]
+        for at in range(0, len(order), AT_A_STREAM):
+            yield Stream(shown_frames(self._rng, self._objects, order[at : at + AT_A_STREAM], self._photos), self._said)
+
+    def _said(self, shown: Sequence[int], catalogue: Sequence[int]) -> list[Line]:
+        return speech(self._rng, shown, self.products, catalogue, self._split)
+
+
+class RecordedShowings:
+    """Streams made of the live clips of a data set, a frame a second, each clip with what was said in it.
+
+    Between two clips there is no gap. Nothing is shown, for a reader, where the product is not in its catalogue.
+    """
+
+    def __init__(self, source: Source, rng: np.random.Generator, count: int) -> None:
+        self.counts = source.counts
+        self._source, self._rng = source, rng
+        order = (int(number) for number in rng.permutation(len(source)))
+        self._numbers = list(islice((n for n in order if len(source.items(n, "page"))), MOST_PRODUCTS))
+        live = (i for i, number in enumerate(self._numbers) if len(source.items(number, "live")))
+        self._shown = list(islice(live, count))
+        self.products: Sequence[Known] = [
+            Known(source.product_id(n), source.category(n) or source.product_id(n), source.items(n, "page")[0].text)
+            for n in self._numbers
+        ]
+
+    def page(self, number: int) -> list[Pixels]:
+        """Pictures of a product's page; none if they cannot be read."""
+        item = self._source.items(self._numbers[number], "page")[0]
+        return self._read(replace(item, images=item.images[:PAGE_PICTURES], boxes=item.boxes[:PAGE_PICTURES]))
+
+    def streams(self) -> Iterator[Stream]:
+        """Streams of six clips each."""
+        for at in range(0, len(self._shown), AT_A_STREAM):
+            clips: list[tuple[int, list[Pixels]]] = []
+            lines: list[Line] = []
+            second = 0
+            for number in self._shown[at : at + AT_A_STREAM]:
+                items = self._source.items(self._numbers[number], "live")
+                item = items[int(self._rng.integers(len(items)))]
+                pictures = self._read(_spread(item, SHOWING_S))
+                while 0 < len(pictures) < HELD_S:
+                    pictures += pictures
+                if pictures:
+                    clips.append((number, pictures))
+                    lines.append(Line(second, second + len(pictures), item.text))
+                    second += len(pictures)
+            frames = ((picture, number) for number, pictures in clips for picture in pictures)
+            yield Stream(frames, partial(_as_recorded, lines))
+
+    def _read(self, item: Item) -> list[Pixels]:
+        found = self._source.read(item)
+        for picture in found:
+            if picture.problem:
+                self.counts.add(picture.problem)
+        return [picture.pixels for picture in found if picture.pixels is not None and min(picture.pixels.shape[:2]) > 0]
+
+
+def _as_recorded(lines: list[Line], _shown: Sequence[int], _catalogue: Sequence[int]) -> list[Line]:
+    return lines
+
+
+def _spread(item: Item, most: int) -> Item:
+    """The clip with frames spread evenly over it."""
+    count = len(item.images)
+    kept = range(count) if count <= most else [int((i + 0.5) * count / most) for i in range(most)]
+    return replace(item, images=tuple(item.images[i] for i in kept), boxes=())
+
+
+def shown_frames(
+    rng: np.random.Generator, products: Sequence[Product], order: Sequence[int], photos: Sequence[Pixels]
+) -> Iterator[tuple[Pixels, int]]:
+    """Shows the products of `order` one after the other, with gaps; every sixth showing is of an unknown thing."""
+    for number, index in enumerate(order):
+        unknown = number % 6 == 5
+        cutout = thing(rng) if unknown else products[index].cutout
+        camera = replace(random_camera(rng), noise=float(rng.uniform(0, 3)), jpeg_quality=int(rng.integers(60, 95)))
+        room = random_background(rng, photos, (640, 360))
+        bystander = _bystander(rng, products, products[index].group)
+        aside = random_placement(rng, (0.15, 0.35), 0.1)
+        base = random_placement(rng, (0.25, 0.9), 0.35)
+        for second in range(SHOWING_S + GAP_S):
+            held = second < SHOWING_S
+            items = [(bystander, aside)] if bystander else []
+            if held:
+                items.append((cutout, _moved(rng, base, second)))
+            picture, _ = render_frame(rng, room, items, (640, 360), camera)
+            yield picture, index if held and not unknown else -1
+
+
+def _bystander(rng: np.random.Generator, products: Sequence[Product], group: str) -> Cutout | None:
+    """What stands about in half of the showings: a thing of no catalogue, or as often a product that is not shown."""
+    roll = rng.random()
+    others = [product.cutout for product in products if product.group != group] if roll < 0.25 else []
+    if others:
+        return others[int(rng.integers(len(others)))]
+    return thing(rng) if roll < 0.5 else None
+
+
+def _moved(rng: np.random.Generator, base: Placement, second: int) -> Placement:
+    """Where a held thing is a moment later: it sways, turns, comes nearer, and a hand passes over it now and then."""
+    swing = np.sin(second / 2.0)
+    return replace(
+        base,
+        x=float(np.clip(base.x + 0.08 * swing + rng.normal(0, 0.02), 0.1, 0.9)),
+        y=float(np.clip(base.y + rng.normal(0, 0.03), 0.15, 0.85)),
+        scale=base.scale * float(1 + 0.15 * swing),
+        rotation_deg=base.rotation_deg + float(10 * swing + rng.normal(0, 3)),
+        turn_deg=float(np.clip(base.turn_deg + 15 * swing, -50, 50)),
+        cover=base.cover if rng.random() < 0.7 else 0.0,
+    )
+
+
+def speech(
+    rng: np.random.Generator,
+    shown: Sequence[int],
+    products: Sequence[Known],
+    catalogue: Sequence[int],
+    split: Split,
+) -> list[Line]:
+    """What is said on a rendered stream: a third of the streams is silent, else the host goes on talking.
+
+    Hosts name what they show, or other things, or chat. Between showings they also name what they have just shown or
+    will show next.
+    """
+    if rng.random() < 0.33:
+        return []
+    lines: list[Line] = []
+    start_s = int(rng.integers(PIECE_S))
+    while start_s < len(shown):
+        talk, about = _topic(rng, shown, min(start_s + PIECE_S // 2, len(shown) - 1), catalogue)
+        text = transcript(rng, [products[index].name for index in about], talk, split)
+        lines.append(Line(start_s, start_s + PIECE_S, text))
+        start_s += PIECE_S + int(rng.integers(PIECE_S))
+    return lines
+
+
+def _topic(
+    rng: np.random.Generator, shown: Sequence[int], at_s: int, catalogue: Sequence[int]
+) -> tuple[Talk, Sequence[int]]:
+    """What the host talks about at a time, and the products of which one is named."""
+    if shown[at_s] >= 0:
+        near, share = [shown[at_s]], 0.6
+    else:
+        before = [index for index in shown[:at_s] if index >= 0]
+        after = [index for index in shown[at_s:] if index >= 0]
+        near, share = before[-1:] + after[:1], 0.4
+    roll = rng.random()
+    if roll < share and near:
+        return "named", near
+    return ("other", catalogue) if roll < share + 0.1 else ("chat", ())
