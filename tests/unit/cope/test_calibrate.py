@@ -1,11 +1,13 @@
+import json
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
-from cope import calibrate
+from cope import artefact, calibrate
 from cope.calibrate import Piece, heard, random_catalogue, vocabulary_of
 from cope.data import showings
 from cope.data.cutouts import thing
@@ -13,6 +15,7 @@ from cope.data.objects import Product
 from cope.data.showings import Known, shown_frames, speech
 from cope.data.speech import CHAT
 from cope.keywords import MAX_KEYWORDS
+from cope.scoring import UNCALIBRATED
 from topology.records import Keyword
 from workers.embed.encoding import weigh
 from workers.embed.parts import KeywordsIn
@@ -142,3 +145,67 @@ def test_other_products_stand_beside_what_is_shown(pairs, monkeypatch):
     for shown, others in zip(stream, beside, strict=True):
         if shown >= 0:
             assert not any(pictures[i] is one for one in others for i in (shown, shown ^ 1))
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A manifest of 30 products with two clips each: of twelve pictures, and of one beside a lost one."""
+    rows = []
+    for number in range(30):
+        shades = {name: 5 * number + at for at, name in enumerate(("page", "still", *map(str, range(12))))}
+        for name, shade in shades.items():
+            cv2.imwrite(str(tmp_path / f"{number}-{name}.png"), np.full((40, 60, 3), shade, np.uint8))
+        about = {"product_id": f"p{number}", "category": f"c{number // 2}", "split": "val"}
+        clips = ([f"{number}-{at}.png" for at in range(12)], [f"{number}-still.png", "lost.png"])
+        rows.append(
+            {**about, "domain": "page", "id": "page", "images": [f"{number}-page.png"], "text": f"lamp {number}"}
+        )
+        rows += [
+            {**about, "domain": "live", "id": f"{at}", "images": images, "text": f"look at lamp {number}"}
+            for at, images in enumerate(clips)
+        ]
+    for row in rows:
+        row["id"] = f"{row['product_id']}-{row['id']}"
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return str(tmp_path)
+
+
+def test_streams_are_made_of_recorded_clips_and_what_is_said_in_them(recorded):
+    shop = showings.open_showings(recorded, "val", np.random.default_rng(0), 12)
+    assert len(shop.products) == 30
+    assert [stream_of_clips(shop, stream) for stream in shop.streams()] == [6, 6]
+    assert shop.counts["missing pictures"] > 0
+
+
+def stream_of_clips(shop, stream):
+    """The number of clips of a stream, each as it should be."""
+    frames = list(stream.frames)
+    lines = stream.said([], [])
+    assert lines[0].start_s == 0 and lines[-1].end_s == len(frames)
+    for line in lines:
+        [number] = {shown for _, shown in frames[line.start_s : line.end_s]}
+        product = shop.products[number]
+        name = int(product.id.removeprefix("p"))
+        assert line.text == f"look at {product.name}" == f"look at lamp {name}"
+        assert product.group == f"c{name // 2}"
+        shades = [int(picture[0, 0, 0]) - 5 * name for picture, _ in frames[line.start_s : line.end_s]]
+        assert shades in ([1] * 4, [2, 3, 5, 6, 7, 8, 9, 11, 12, 13])  # held on, or spread over the clip
+    return len(lines)
+
+
+def test_a_model_is_calibrated_on_recorded_clips(recorded, tiny, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "tiny"
+    artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None)
+    monkeypatch.setattr(calibrate, "CATALOGUES", 3)
+    assert calibrate.main([str(folder), "--data", recorded, "--showings", "30"]) == 0
+    assert artefact.load(folder).calibration != UNCALIBRATED
+    assert "missing pictures" in capsys.readouterr().err
+
+
+def test_too_few_recorded_products_are_one_line(recorded, tiny, tmp_path, capsys):
+    folder = tmp_path / "tiny"
+    artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None)
+    rows = (tmp_path / "manifest.jsonl").read_text().splitlines()
+    (tmp_path / "manifest.jsonl").write_text("\n".join(rows[:30]))
+    assert calibrate.main([str(folder), "--data", recorded]) == 2
+    assert "10 products with a page on the val side of the split" in capsys.readouterr().err.splitlines()[-1]
