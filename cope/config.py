@@ -42,7 +42,8 @@ class ModelConfig:
         keywords: How keywords become one text vector: the `mean` of each one's, by weight (a catalogue's keywords
             recur, so their vectors are kept), or `joined` into one text, as training on files has it.
         temporal: How the regions of a clip's frames become one vector. `attention`: over frame x region, by salience,
-            persistence and words; `transformer`: the paper's multi-frame integration transformer over frames.
+            persistence and words; `transformer`: that within each frame, then the paper's multi-frame integration
+            transformer over the frames.
         temporal_layers: Of that transformer.
         guided: Words guide the attention over regions.
         fusion: How picture and words are joined. `sum`: weighted per domain; `transformer`: the paper's fusion
@@ -152,8 +153,8 @@ class TrainConfig:
     learn_temperature: bool = True
     label_smoothing: float = 0.05
     region_contrast: float = 1.0
-    pair_agreement: float = 1.0
-    naming: float = 0.5
+    pair_agreement: float = 0.0
+    naming: float = 0.0
     classification: float = 0.0
     classes_sampled: int = 4096
     margin: float = 0.4
@@ -198,8 +199,6 @@ _PAPER = TrainConfig(
     learn_temperature=False,
     label_smoothing=0.1,
     region_contrast=0.0,
-    pair_agreement=0.0,
-    naming=0.0,
     classification=1.0,
     live_text="none",
     clip_frames=8,

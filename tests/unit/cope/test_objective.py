@@ -14,7 +14,7 @@ from cope.product_softmax import SampledProductSoftmax
 from cope.views import NOBODY
 
 CONTRASTS = {f"{kind} {pair}" for kind in ("visual", "fused") for pair in ("page-live", "page-video", "video-live")}
-BEYOND = {"regions page-live", "regions page-video", "pairs", "words"}
+BEYOND = {"regions page-live", "regions page-video"}
 
 
 def losses(made: Objective, views=None):

@@ -11,8 +11,13 @@ from cope.objective import Objective
 from cope.views import NOBODY, Views
 
 WIDTH, WORDS, CLASSES = 10, 6, 9
-CONFIG = TrainConfig(
-    model=ModelConfig(dim=12, regions=2, hidden=8), classification=0.5, classes_sampled=CLASSES, margin_scale=8.0
+CONFIG = TrainConfig(  # every loss
+    model=ModelConfig(dim=12, regions=2, hidden=8),
+    pair_agreement=1.0,
+    naming=0.5,
+    classification=0.5,
+    classes_sampled=CLASSES,
+    margin_scale=8.0,
 )
 
 
@@ -25,6 +30,8 @@ def objective(config: TrainConfig = CONFIG, **changes: Any) -> Objective:
     for part in model.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0
+        elif isinstance(part, torch.nn.MultiheadAttention):
+            part.dropout = 0.0
     for weight in model.looks_like.parameters():
         torch.nn.init.normal_(weight)  # as after some steps: zeros have no direction
     return Objective(model, config, CLASSES).double()
