@@ -11,15 +11,14 @@ DIM, WIDTH, WORDS = 12, 10, 6
 PLAIN = ModelConfig(dim=DIM, regions=2, hidden=8)
 SWITCHES = {
     "default": {},
-    "two layers over frames": {"temporal_layers": 2},
-    "attention alone": {"temporal": "attention"},
+    "transformer over frames": {"temporal": "transformer", "temporal_layers": 2},
     "guided": {"guided": True},
-    "guided attention": {"guided": True, "temporal": "attention"},
+    "guided transformer": {"guided": True, "temporal": "transformer"},
     "fusion encoder": {"fusion": "transformer", "fusion_layers": 2},
     "no fusion": {"fusion": "none"},
     "one projection": {"domain_projections": False},
     "whole frames": {"regions": 0},
-    "the paper": {"regions": 0, "fusion": "transformer"},
+    "the paper": {"regions": 0, "temporal": "transformer", "fusion": "transformer"},
 }
 
 
@@ -159,7 +158,7 @@ def test_projections_differ_by_domain_or_do_not():
 
 
 def test_the_integration_transformer_knows_the_order_of_frames():
-    model = built().eval()
+    model = built(temporal="transformer").eval()
     batch = views()
     turned = replace(batch, frame=torch.where(batch.frame < 0, -1, 2 - batch.frame))
     with torch.no_grad():
