@@ -1,6 +1,7 @@
 """How the commands of this package end: what a user can mend is one line on standard error, never a traceback."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -20,6 +21,9 @@ def ended(name: str, command: Callable[[], int], stopped: str) -> int:
         return command()
     except UserError as error:
         line, status = str(error), 2
+    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+        sys.stdout = open(os.devnull, "w")
+        return 128 + signal.SIGPIPE
     except OSError as error:  # files that cannot be read or written; what is better explained was so before
         line, status = f"{_of(error)}; mend that and start the same command again", 2
     except (RuntimeError, MemoryError) as error:

@@ -46,6 +46,13 @@ def test_what_a_user_can_mend_is_one_line(capsys, error, status, line):
     assert told.startswith(line)
 
 
+def test_output_that_nobody_reads_ends_a_command_in_silence():
+    code = "import sys; from cope.command import ended; sys.exit(ended('x', lambda: print('a' * 1_000_000) or 0, ''))"
+    made = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    made.stdout.close()
+    assert (made.stderr.read(), made.wait()) == (b"", 141)
+
+
 def test_a_mistake_of_ours_keeps_its_traceback():
     with pytest.raises(RuntimeError, match="shapes differ"):
         ended("cope.x", failing(RuntimeError("shapes differ")), "")
