@@ -23,7 +23,7 @@ import torch
 
 from cope import device
 from cope.checkpoint import full_disk, write_text_whole
-from cope.command import ended
+from cope.command import at_least, ended
 from cope.config import PRESETS, TrainConfig
 from cope.data.items import open_source
 from cope.encoder import Encoder
@@ -349,8 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ablate(args: argparse.Namespace) -> int:
-    if args.seeds < 1:
-        raise UserError(f"--seeds {args.seeds}: give 1 or more")
+    at_least(args, seeds=1)
     options = options_of(args, Protocol(seed=args.seed))
     base = configuration(args.preset, args.config, args.set)
     learn = learn_with(options, args.cache or args.out / "cache")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from cope import artefact
-from cope.command import ended
+from cope.command import at_least, ended
 from cope.data.objects import Split
 from cope.data.showings import AT_A_STREAM, Known, Stream, open_showings
 from cope.encoder import Encoder, PageInput, PageOutput, WindowInput
@@ -240,7 +240,7 @@ def calibrate(
     for number, stream in enumerate(shop.streams()):
         found = samples(rng, encoder, stream, products, pages, CATALOGUES)
         (held_out if number % 5 == 4 else fitted).extend(found)
-        print(f"calibrate  stream {number + 1}", file=sys.stderr, flush=True)
+        print(f"calibrate  stream {number + 1} of {shop.count}", file=sys.stderr, flush=True)
     print(f"calibrate  data: {shop.counts}", file=sys.stderr, flush=True)
     if not any(one.shown >= 0 for one in fitted):
         raise UserError(f"{data}: no product with a page is seen in any live clip that can be read; add some")
@@ -261,9 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    for name, least in {"showings": LEAST_SHOWINGS, "seed": 0}.items():
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} {getattr(args, name)}: give {least} or more")
+    at_least(args, showings=LEAST_SHOWINGS, seed=0)
     encoder = Encoder(args.model)
     calibration, found = calibrate(encoder, args.data, args.split, args.showings, args.seed)
     artefact.update(args.model, calibration=calibration)

@@ -10,6 +10,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 
+import cv2
+import torch
+
 from cope.errors import UserError
 
 
@@ -25,6 +28,13 @@ def follow_parent() -> None:
             os._exit(1)  # whatever the other threads wait for will not come
 
         threading.Thread(target=leave_with_it, daemon=True).start()
+
+
+def begin_reading(_worker: int) -> None:
+    """Called first in a loader's process that reads pictures: such processes share the processors."""
+    follow_parent()
+    cv2.setNumThreads(0)  # its pool does not survive a fork
+    torch.set_num_threads(1)
 
 
 def processors() -> int:

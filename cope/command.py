@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 
 from cope.errors import UserError
@@ -42,6 +43,21 @@ def ended(name: str, command: Callable[[], int], stopped: str) -> int:
         line, status = stopped, 130
     print(f"{name}: {line}", file=sys.stderr)
     return status
+
+
+def at_least(arguments: Namespace, **least: int) -> None:
+    """Refuses numbers of a command line that are too small.
+
+    Args:
+        arguments: As parsed.
+        least: The least value of each option, by its name with underscores.
+
+    Raises:
+        UserError: A number is smaller.
+    """
+    for name, bound in least.items():
+        if (given := getattr(arguments, name)) < bound:
+            raise UserError(f"--{name.replace('_', '-')} {given}: give {bound} or more")
 
 
 def _of(error: OSError) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cope.command import ended
+from cope.command import at_least, ended
 from cope.config import Modalities
 from cope.data.items import Counts, open_source
 from cope.data.objects import Split
@@ -187,10 +187,7 @@ def options_of(args: argparse.Namespace, protocol: Protocol, text: str = "") -> 
     Raises:
         UserError: A number is out of range.
     """
-    least = {"products": 0, "items": 0, "frames": 1, "workers": 0, "seed": 0}
-    for name, bound in least.items():
-        if getattr(args, name) < bound:
-            raise UserError(f"--{name} {getattr(args, name)}: give {bound} or more")
+    at_least(args, products=0, items=0, frames=1, workers=0, seed=0)
     if protocol.ways < 2 or protocol.episodes < 2 or protocol.room_size < 2:
         raise UserError("--ways, --episodes and --room-size must be 2 or more")
     sampling = Sampling(args.products, args.items, args.frames, args.seed)

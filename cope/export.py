@@ -38,17 +38,18 @@ import torch
 from cope import artefact
 from cope.artefact import KINDS, Precision
 from cope.card import precision_section, scores_section, with_section
-from cope.command import ended
+from cope.command import at_least, ended
 from cope.encoder import Encoder, PageInput
 from cope.errors import UserError
 from cope.evaluate import Options
 from cope.evaluation.collecting import Sampling
 from cope.identity import CALIBRATION, locate, read_config, sealed_calibration
 from cope.precision import PRECISIONS, Measured, choose, measure
+from cope.record import RECORD, read_record, unfinished
 from cope.scoring import UNCALIBRATED
 
 OF_THE_ARTEFACT = ("model.safetensors", "calibration.json", "config.json")
-BESIDE_IT = ("README.md", "training.json")
+BESIDE_IT = ("README.md", RECORD)
 # Fewer products would make half a point of R@1 a matter of luck; these take some minutes in each precision.
 MEASURED_ON = Options("val", Sampling(products=200, items=1, frames=4), device="cpu")
 LEAST_PRODUCTS = 50  # of other data; 1 of 100 clips more or less is a point
@@ -166,12 +167,8 @@ def _unit(folder: Path, what: str, vectors: np.ndarray) -> None:
 def _finished(model: str | Path) -> Path:
     """The artefact's folder."""
     folder = Path(model)
-    try:
-        run = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        unfinished = "started" in run and "sha256" not in run
-    except (OSError, ValueError, TypeError):
-        unfinished = (folder / "checkpoints").is_dir() and not (folder / "config.json").is_file()
-    if unfinished:
+    lost = not read_record(folder) and (folder / "checkpoints").is_dir() and not (folder / "config.json").is_file()
+    if lost or unfinished(folder):
         raise UserError(
             f"the training in {folder} has not ended, so there is no model yet; start its command again to end it"
         )
@@ -317,9 +314,7 @@ def options_of(args: argparse.Namespace) -> Options:
     Raises:
         UserError: A number is out of range.
     """
-    for name, bound in {"products": 0, "items": 0, "frames": 1, "workers": 0}.items():
-        if getattr(args, name) < bound:
-            raise UserError(f"--{name} {getattr(args, name)}: give {bound} or more")
+    at_least(args, products=0, items=0, frames=1, workers=0, seed=0)
     sampling = Sampling(args.products, args.items, args.frames, args.seed)
     return Options(args.split, sampling, device="cpu", workers=args.workers)
 

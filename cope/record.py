@@ -16,6 +16,7 @@ from cope.checkpoint import full_disk, identity, write_text_whole
 from cope.config import TrainConfig, from_dict
 from cope.errors import UserError
 
+RECORD = "training.json"
 PACKAGES = ("cope-live", "torch", "numpy", "transformers", "safetensors", "opencv-python-headless", "pillow")
 
 
@@ -32,7 +33,7 @@ class Record:
             device: Of this process.
             processes: That train together.
         """
-        self._path = out / "training.json"
+        self._path = out / RECORD
         self._content: dict[str, Any] = {
             "name": name,
             "config": asdict(config),
@@ -63,7 +64,7 @@ class Record:
             config: Of the run. What a run may go on with other values of does not count (`cope.checkpoint.identity`).
             data: Hash of the training data, wherever they lie.
         """
-        found = self._before()
+        found = read_record(self._path.parent)
         try:
             before = from_dict(TrainConfig, found["config"], str(self._path))
             of = identity(before, found["data"]["sha256"], found["processes"])
@@ -72,23 +73,24 @@ class Record:
         except (KeyError, TypeError, ValueError, AttributeError, UserError):  # none of this release's
             return None
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether a run was begun here that has not ended."""
-        found = self._before()
-        return "started" in found and "sha256" not in found
-
     def _starts(self) -> list[str]:
-        found = self._before()
+        found = read_record(self._path.parent)
         return [] if "sha256" in found else [str(one) for one in found.get("started", ())]
 
-    def _before(self) -> dict[str, Any]:
-        """What an earlier run has written; nothing if there is none, or it is none of this release's."""
-        try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What a run has written of itself; nothing if there is no record, or it cannot be read."""
+    try:
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether a run was begun in a folder that has not ended."""
+    found = read_record(folder)
+    return "started" in found and "sha256" not in found
 
 
 def git_commit() -> str | None:

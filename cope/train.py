@@ -36,7 +36,7 @@ from cope.distributed import rank, world
 from cope.errors import UserError
 from cope.identity import WEIGHTS
 from cope.pixels import PixelObjective, pixel_stage
-from cope.record import Record
+from cope.record import Record, unfinished
 from cope.trainer import Trainer
 from cope.validation import figures_on
 
@@ -64,7 +64,7 @@ def train(
     record = Record(out, name, config, device, world())
     done = record.figures_of(config, source.fingerprint)
     if done is None:
-        _may_write(out, record)
+        _may_write(out)
     trainer = Trainer(config, out, device, source.fingerprint)  # refuses the checkpoints of another run
     about = {"path": data, "name": source.name, "products": len(source), "sha256": source.fingerprint}
     if done is not None and (out / "config.json").is_file():
@@ -111,13 +111,13 @@ def train(
     return figures
 
 
-def _may_write(out: Path, record: Record) -> None:
+def _may_write(out: Path) -> None:
     """Refuses a folder with files that a run would write over at its end, but that this one has not made.
 
     Raises:
         UserError: There are such files.
     """
-    if record.unfinished or any((out / "checkpoints").glob("*.pt")):  # which tell whose they are
+    if unfinished(out) or any((out / "checkpoints").glob("*.pt")):  # which tell whose they are
         return
     there = next((name for name in ("config.json", WEIGHTS, "README.md") if (out / name).exists()), None)
     if there is not None:

@@ -12,14 +12,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cope.children import follow_parent
+from cope.children import begin_reading
 from cope.config import TrainConfig
 from cope.data.items import Counts, Item, Source
 from cope.data.live_text import NOTHING, LiveText
@@ -282,7 +281,7 @@ def batches(
         sampler=_Steps(start_step),
         num_workers=config.workers,
         prefetch_factor=_AHEAD if config.workers else None,
-        worker_init_fn=_start,
+        worker_init_fn=begin_reading,
         pin_memory=torch.cuda.is_available(),
         # Its own source of numbers, or making the loader would move the trainer's.
         generator=torch.Generator(),
@@ -316,13 +315,6 @@ class _Steps:
         while True:
             yield step
             step += 1
-
-
-def _start(worker: int) -> None:
-    follow_parent()
-    # Loader processes share the processors; threads inside each would only compete.
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
 
 
 def _check_shared_memory(loader: Loader, config: TrainConfig) -> None:

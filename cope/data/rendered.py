@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cope.command import ended
+from cope.command import at_least, ended
 from cope.data.cutouts import Cutout, thing
 from cope.data.files import Folder
 from cope.data.items import Counts, Item, ItemsOnDemand, Picture, Pixels
@@ -41,7 +41,6 @@ from cope.data.synthetic import (
     render_frame,
     render_page,
 )
-from cope.errors import UserError
 from cope.modeling import DOMAINS, Domain
 
 # Items of a product and domain. Training never runs out of new ones; a measurement wants few, the same for all, but
@@ -294,9 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write(options: argparse.Namespace) -> int:
     from cope.data.writing import write  # it is made of what stands above
 
-    for name, least in {"products": 1, "pages": 1, "clips": 1, "frames": 1, "seed": 0}.items():
-        if getattr(options, name) < least:
-            raise UserError(f"--{name} {getattr(options, name)}: give {least} or more")
+    at_least(options, products=1, pages=1, clips=1, frames=1, seed=0)
     source = RenderedSource(local_folder(Folder(options.objects)), options.split, options.seed)
     each: dict[Domain, int] = {"page": options.pages, "video": options.clips, "live": options.clips}
     write(source, options.out, options.format, options.products, each, options.frames)

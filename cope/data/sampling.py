@@ -89,6 +89,8 @@ def spread(rng: np.random.Generator | None, count: int, wanted: int) -> Sequence
     """
     if count <= wanted:
         return range(count)
+    if rng is None:
+        return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
     edges = np.linspace(0, count, wanted + 1)
-    at = edges[:-1] + (edges[1:] - edges[:-1]) * (0.5 if rng is None else rng.random(wanted))
+    at = edges[:-1] + (edges[1:] - edges[:-1]) * rng.random(wanted)
     return [min(int(a), count - 1) for a in at]

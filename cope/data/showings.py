@@ -18,6 +18,7 @@ from cope.data.files import Folder
 from cope.data.items import Counts, Item, Pixels, Source, open_source
 from cope.data.listing import local_folder, read_products
 from cope.data.objects import Product, Split, read_backgrounds, siblings
+from cope.data.sampling import spread
 from cope.data.speech import Talk, transcript
 from cope.data.synthetic import (
     Placement,
@@ -78,10 +79,12 @@ class Showings(Protocol):
 
     Attributes:
         products: By number.
+        count: Of streams.
         counts: What of the data was left out.
     """
 
     products: Sequence[Known]
+    count: int
     counts: Counts
 
     def page(self, number: int) -> list[Pixels]:
@@ -118,11 +121,12 @@ class RenderedShowings:
     def __init__(self, folder: Path, split: Split, rng: np.random.Generator, count: int) -> None:
         self.counts = Counts()
         self._split: Split = split
-        self._rng, self._count = rng, count
+        self._rng, self._shown = rng, count
         self._objects = read_products(folder, split, self.counts)
         self._objects += siblings(rng, self._objects, len(self._objects) // 3)
         self._photos = read_backgrounds(folder, split)
         self.products: Sequence[Known] = [Known(one.id, one.group, one.name) for one in self._objects]
+        self.count = -(-min(count, len(self._objects)) // AT_A_STREAM)
 
     def page(self, number: int) -> list[Pixels]:
         """Pictures of a product's page."""
@@ -130,7 +134,7 @@ class RenderedShowings:
 
     def streams(self) -> Iterator[Stream]:
         """Streams of six showings each."""
-        order = [int(i) for i in self._rng.permutation(len(self._objects))[: self._count]]
+        order = [int(i) for i in self._rng.permutation(len(self._objects))[: self._shown]]
         for at in range(0, len(order), AT_A_STREAM):
             yield Stream(shown_frames(self._rng, self._objects, order[at : at + AT_A_STREAM], self._photos), self._said)
 
@@ -151,6 +155,7 @@ class RecordedShowings:
         self._numbers = list(islice((n for n in order if len(source.items(n, "page"))), MOST_PRODUCTS))
         live = (i for i, number in enumerate(self._numbers) if len(source.items(number, "live")))
         self._shown = list(islice(live, count))
+        self.count = -(-len(self._shown) // AT_A_STREAM)
         self.products: Sequence[Known] = [
             Known(source.product_id(n), source.category(n) or source.product_id(n), source.items(n, "page")[0].text)
             for n in self._numbers
@@ -170,7 +175,8 @@ class RecordedShowings:
             for number in self._shown[at : at + AT_A_STREAM]:
                 items = self._source.items(self._numbers[number], "live")
                 item = items[int(self._rng.integers(len(items)))]
-                pictures = self._read(_spread(item, SHOWING_S))
+                kept = spread(None, len(item.images), SHOWING_S)
+                pictures = self._read(replace(item, images=tuple(item.images[i] for i in kept), boxes=()))
                 while 0 < len(pictures) < HELD_S:
                     pictures += pictures
                 if pictures:
@@ -190,13 +196,6 @@ class RecordedShowings:
 
 def _as_recorded(lines: list[Line], _shown: Sequence[int], _catalogue: Sequence[int]) -> list[Line]:
     return lines
-
-
-def _spread(item: Item, most: int) -> Item:
-    """The clip with frames spread evenly over it."""
-    count = len(item.images)
-    kept = range(count) if count <= most else [int((i + 0.5) * count / most) for i in range(most)]
-    return replace(item, images=tuple(item.images[i] for i in kept), boxes=())
 
 
 def shown_frames(

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,9 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cope.checkpoint import whole
-from cope.children import follow_parent
+from cope.children import begin_reading
 from cope.data.items import Counts, Item, Picture, Source
 from cope.data.rendered import RenderedSource
+from cope.data.sampling import spread
 from cope.errors import UserError
 from cope.evaluation.describing import Describer
 from cope.evaluation.sets import KEYWORDS, EvaluationSet, Words
@@ -176,12 +176,7 @@ def _rows(source: Source, sampling: Sampling) -> _Rows:
 def _shortened(item: Item, frames: int) -> Item:
     """A page with its first pictures, a clip with frames spread evenly over it."""
     count = len(item.images)
-    if item.domain == "page":
-        kept = list(range(min(count, PAGE_PICTURES)))
-    elif count <= frames:
-        kept = list(range(count))
-    else:
-        kept = [int((i + 0.5) * count / frames) for i in range(frames)]
+    kept = range(min(count, PAGE_PICTURES)) if item.domain == "page" else spread(None, count, frames)
     boxes = tuple(item.boxes[i] for i in kept) if item.boxes else ()
     return replace(item, images=tuple(item.images[i] for i in kept), boxes=boxes)
 
@@ -206,7 +201,7 @@ def _read(source: Source, items: Sequence[Item], workers: int) -> Iterator[list[
         batch_size=None,
         num_workers=workers if len(items) > 1 else 0,
         collate_fn=_as_it_is,
-        worker_init_fn=_start,
+        worker_init_fn=begin_reading,
         prefetch_factor=4 if workers and len(items) > 1 else None,
     )
     return iter(loader)
@@ -214,12 +209,6 @@ def _read(source: Source, items: Sequence[Item], workers: int) -> Iterator[list[
 
 def _as_it_is(pictures: list[Picture]) -> list[Picture]:
     return pictures
-
-
-def _start(_worker: int) -> None:
-    follow_parent()
-    cv2.setNumThreads(0)  # its pool does not survive a fork
-    torch.set_num_threads(1)
 
 
 def _describe_all(
