@@ -5,15 +5,19 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
+from typing import TypeVar
 
 import cv2
 import torch
+from torch.utils.data import Dataset
 
 from cope.errors import UserError
+
+T = TypeVar("T")
 
 
 def follow_parent() -> None:
@@ -35,6 +39,30 @@ def begin_reading(_worker: int) -> None:
     follow_parent()
     cv2.setNumThreads(0)  # its pool does not survive a fork
     torch.set_num_threads(1)
+
+
+class Caught(Dataset[T | UserError]):
+    """A data set whose `UserError`s come back as values. One that leaves a loader process becomes a traceback."""
+
+    def __init__(self, data: Dataset[T]) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)  # type: ignore[arg-type]
+
+    def __getitem__(self, at: int) -> T | UserError:
+        try:
+            return self._data[at]
+        except UserError as error:
+            return error
+
+
+def received(loaded: Iterable[T | UserError]) -> Iterator[T]:
+    """What a loader of a `Caught` data set gives; raises the first error among it."""
+    for one in loaded:
+        if isinstance(one, UserError):
+            raise one
+        yield one
 
 
 def processors() -> int:

@@ -289,7 +289,7 @@ def from_toml(path: Path, base: TrainConfig) -> TrainConfig:
         UserError: The file cannot be read, or a field is wrong.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors write a byte-order mark
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); name a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -10,11 +10,13 @@ Neither communicates in the backward pass. DDP reduces its buckets there as soon
 another point on a rank that has left a tower unused; a collective of ours in between would meet another rank's bucket.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+T = TypeVar("T")
 
 
 def world() -> int:
@@ -65,6 +67,14 @@ def gather(rows: Tensor) -> Tensor:
         return rows
     gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
     return gathered
+
+
+def each_rank(value: T) -> list[T]:
+    """The values of all ranks, in their order. They travel pickled: for a few small ones."""
+    values = [value] * world()
+    if world() > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 def average(tensor: Tensor) -> Tensor:

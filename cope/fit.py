@@ -343,7 +343,7 @@ def representation_stage(model: CopeModel, features: Features, texts: Texts, con
         groups=objective.groups(),
         batches=batches,
         steps=config.steps,
-        batch_size=config.batch_products,
+        batch_size=min(config.batch_products, len(sampler.shown)),
         accumulate=config.accumulate,
         after_step=objective.after_step,
     )

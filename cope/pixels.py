@@ -200,15 +200,17 @@ def pixel_stage(
         evaluate: See `Stage`.
     """
     tokenize = module.towers[1].tokenize
+    ranks = world()
     return Stage(
         name="representation",
         module=module,
         groups=module.groups(),
-        batches=lambda start: batches(source, config, tokenize, start_step=start, rank=rank(), world=world()),
+        batches=lambda start: batches(source, config, tokenize, start_step=start, rank=rank(), world=ranks),
         steps=config.steps,
-        batch_size=config.batch_products,
+        batch_size=min(config.batch_products, len(source) // ranks),
         accumulate=config.accumulate,
         after_step=module.objective.after_step,
         evaluate=evaluate,
+        skipped=source.counts,
         constant=("vision.", "text.", "finder_tower."),
     )

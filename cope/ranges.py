@@ -66,7 +66,7 @@ RANGES: dict[str, Range] = {
     "weight_decay": _WEIGHT,
     "clip_norm": _POSITIVE,
     "ema": Range(0, 1, below=True),
-    "temperature": _POSITIVE,
+    "temperature": Range(1e-3),  # below, one in float32 outweighs all others together
     "label_smoothing": Range(0, 1, below=True),
     "region_contrast": _WEIGHT,
     "pair_agreement": _WEIGHT,

@@ -21,7 +21,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from cope import artefact, fit
 from cope.backbones import TextTower, VisionTower
@@ -32,9 +32,10 @@ from cope.config import PRESETS, ModelConfig, TrainConfig, from_dict, from_toml,
 from cope.data.items import Counts, Source, open_source
 from cope.data.rendered import RenderedSource
 from cope.device import processes
-from cope.distributed import rank, world
+from cope.distributed import each_rank, rank, world
 from cope.errors import UserError
 from cope.identity import WEIGHTS
+from cope.interruptions import Stopped
 from cope.pixels import PixelObjective, pixel_stage
 from cope.record import Record, unfinished
 from cope.trainer import Trainer
@@ -58,6 +59,11 @@ def train(
         UserError: Anything that the user can mend.
         Stopped: By Ctrl-C or SIGTERM, after a checkpoint.
     """
+    if config.modalities == "text" and config.live_text == "none":
+        raise UserError(
+            "modalities=text leaves clips nothing but words, and live_text=none takes those; set live_text=keywords or "
+            "raw, or modalities=both"
+        )
     torch.manual_seed(config.seed)
     source = open_source(data)
     opened = Counts(source.counts.as_dict())
@@ -67,7 +73,7 @@ def train(
         _may_write(out)
     trainer = Trainer(config, out, device, source.fingerprint)  # refuses the checkpoints of another run
     about = {"path": data, "name": source.name, "products": len(source), "sha256": source.fingerprint}
-    if done is not None and (out / "config.json").is_file():
+    if done is not None and (out / "config.json").is_file() and (out / WEIGHTS).is_file():
         # The artefact may have been calibrated since; that is not to be lost.
         trainer.log.say(f"{out} is trained already; remove {trainer.checkpoints.folder.parent} to train it anew")
         return done
@@ -85,8 +91,12 @@ def train(
         check(config)
         module = PixelObjective(config, len(source))
         unseen = _unseen(data, trainer)
-        evaluate = None if unseen is None else figures_on(unseen, config)
-        figures = trainer.run(pixel_stage(module, source, config, evaluate))
+        evaluate = None if unseen is None else figures_on(unseen, config, trainer.log.say)
+        try:
+            figures = trainer.run(pixel_stage(module, source, config, evaluate))
+        except (Stopped, UserError):
+            trainer.log.say(f"data so far: {source.counts}")
+            raise
         model, towers = module.model, module.towers
     trainer.log.close()
 
@@ -125,7 +135,7 @@ def _may_write(out: Path) -> None:
 
 
 def check(config: TrainConfig) -> None:
-    """Refuses what only frozen towers on rendered products can do."""
+    """Refuses what only frozen towers on rendered products can do, and what would teach nothing."""
     if config.finder_steps:
         raise UserError(
             f"finder_steps={config.finder_steps}: a region finder learns from a folder of objects with frozen towers; "
@@ -157,11 +167,8 @@ def _check_rendered(config: TrainConfig) -> None:
 def _skipped(source: Source, opened: Counts) -> Counts:
     """What was skipped in all processes: each has opened the same rows, and read pictures of its own."""
     own = {kind: times - opened[kind] for kind, times in source.counts.as_dict().items()}
-    each = [own] * world()
-    if world() > 1:
-        distributed.all_gather_object(each, own)
     whole = Counts(opened.as_dict())
-    for one in each:
+    for one in each_rank(own):
         whole.merge(one)
     return whole
 
@@ -192,11 +199,13 @@ def configuration(name: str, file: Path | None, settings: Sequence[str]) -> Trai
         field, equals, text = setting.partition("=")
         if not equals:
             raise UserError(f"--set {setting}: give FIELD=VALUE, such as steps=100 or model.dim=128")
+        outer, _, inner = field.partition(".")
+        before = getattr(config, outer, None)
+        is_text = isinstance(getattr(before, inner, None) if inner else before, str)
         try:
-            value = json.loads(text)
+            value = text if is_text and not text.startswith('"') else json.loads(text)
         except ValueError:
             value = text  # a word
-        outer, _, inner = field.partition(".")
         config = from_dict(TrainConfig, {outer: {inner: value} if inner else value}, f"--set {setting}", config)
     return config
 

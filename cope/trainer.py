@@ -23,7 +23,8 @@ from torch.optim import Optimizer
 from cope.averaging import Average
 from cope.checkpoint import Checkpoints, full_disk, identity, whole
 from cope.config import TrainConfig
-from cope.distributed import rank, world
+from cope.data.items import Counts
+from cope.distributed import each_rank, rank, world
 from cope.errors import UserError
 from cope.interruptions import Stopped, asked_to_stop, explained, out_of_memory
 from cope.training_log import Pending, TrainingLog
@@ -65,9 +66,11 @@ class Stage:
         accumulate: Batches whose gradients are averaged before a step.
         after_step: Called after each step with the current share of the peak rates in [0, 1].
         evaluate: `evaluate(module)` -> figures, larger is better; the first one decides which checkpoint is best.
-            Called with the averaged weights in place where there are any. None: the last weights are the best.
+            Called with the averaged weights in place where there are any. None, or never a figure: the last weights
+            are the best.
         constant: Prefixes of names in the module's state that never change (frozen towers). A checkpoint leaves
             them out but for the parameters under them that require gradients.
+        skipped: What this process's batches have left out so far; a resumed run goes on counting there.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Stage:
     after_step: Callable[[float], None] | None = None
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
     constant: tuple[str, ...] = ()
+    skipped: Counts | None = None
 
 
 def schedule(step: int, steps: int, warm_up: float = 0.05) -> float:
@@ -136,6 +140,8 @@ class Trainer:
                     if average is not None:
                         average.load(found["average"])
                     progress = _Progress(found["step"], found["best"], found["figures"], saved=found["step"])
+                    if stage.skipped is not None and "skipped" in found:  # older releases have not kept it
+                        stage.skipped.go_on(found["skipped"][rank()])
                 self.log.say(f"{stage.name}  goes on after step {progress.step} of {stage.steps}")
 
         # 2. The steps.
@@ -232,10 +238,12 @@ class Trainer:
             progress.step = done
             if rank() == 0 and evaluates:
                 self._evaluate(stage, average, progress)
-            elif rank() == 0 and last:
+            if rank() == 0 and last and progress.best is None:
                 self._save_best(stage, average, progress)
-            if rank() == 0 and (saves or stops):
-                self._save_last(stage, optimiser, average, progress)
+            if saves or stops:
+                skipped = each_rank({} if stage.skipped is None else stage.skipped.as_dict())
+                if rank() == 0:
+                    self._save_last(stage, optimiser, average, progress, skipped)
             if saves or stops:
                 progress.saved = done
             if evaluates or saves or stops:
@@ -276,6 +284,10 @@ class Trainer:
             with _averaged(average), torch.no_grad():
                 figures = stage.evaluate(stage.module)
             stage.module.train()
+            if not figures:
+                at = f"{stage.name}  step {progress.step}"
+                self.log.say(f"{at}  nothing to evaluate: no product was seen in two domains")
+                return
             self.log.figures(progress.step, figures)
             first = next(iter(figures.values()))
             if progress.best is None or first > progress.best:
@@ -287,7 +299,14 @@ class Trainer:
             state = {"module": _state(stage), "step": progress.step, "figures": progress.figures}
             self.checkpoints.save(f"{stage.name}.best", state)
 
-    def _save_last(self, stage: Stage, optimiser: Optimizer, average: Average | None, progress: "_Progress") -> None:
+    def _save_last(
+        self,
+        stage: Stage,
+        optimiser: Optimizer,
+        average: Average | None,
+        progress: "_Progress",
+        skipped: list[dict[str, int]],
+    ) -> None:
         state = {
             "module": _state(stage),
             "optimiser": optimiser.state_dict(),
@@ -295,6 +314,7 @@ class Trainer:
             "step": progress.step,
             "best": progress.best,
             "figures": progress.figures,
+            "skipped": skipped,
         }
         self.checkpoints.save(f"{stage.name}.last", state)
 

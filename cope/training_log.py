@@ -194,7 +194,7 @@ class Pending:
 
 
 def _drop(path: Path, stage: str, step: int) -> None:
-    """Leaves out what the metrics say of a stage after `step`, and a last line that a kill has cut."""
+    """Leaves out what the metrics say of a stage after `step`, and a last line that a kill has cut. Others stay."""
     if not path.is_file():
         return
     kept = []
@@ -203,7 +203,8 @@ def _drop(path: Path, stage: str, step: int) -> None:
             values = json.loads(line)
         except ValueError:
             continue
-        if values["stage"] != stage or values["step"] <= step:
+        ours = isinstance(values, dict) and values.get("stage") == stage and "step" in values
+        if not ours or values["step"] <= step:
             kept.append(line + "\n")
     write_text_whole(path, "".join(kept))
 

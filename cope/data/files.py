@@ -2,6 +2,7 @@
 
 import codecs
 import hashlib
+import io
 import json
 import os
 import re
@@ -18,11 +19,16 @@ from cope.errors import UserError
 # Files up to this size are hashed whole: a second on any disk. Of larger ones, parts are.
 _HASHED_WHOLE_BYTES = 64 << 20
 _HASHED_PARTS = 64
+_BLOCK_BYTES = 1 << 20
 _HASHED_PART_BYTES = 64 << 10
 # A line longer than this is no row: a file without line ends would otherwise be read into memory whole.
 _LONGEST_LINE_BYTES = 4 << 20
 # Above this lie videos and archives; it bounds what one address can make a loader hold.
 _LARGEST_PICTURE_BYTES = 64 << 20
+# File systems that answer without another machine; zip and tar hold what another one has opened.
+_NEAR = ("file", "local", "memory", "zip", "tar")
+# What a single file of data ends in. A web server says of any address that it is a file.
+_FILE_ENDS = (".jsonl", ".tsv", ".txt")
 # An image server answers in milliseconds; a dead one must not hold up a batch for aiohttp's own five minutes.
 _HTTP_TIMEOUT_S = 20.0
 
@@ -47,16 +53,20 @@ class Folder:
         try:
             self._fs, self._root = _filesystem(self.url)
             self.file = ""
-            if self._fs.isfile(self._root):
+            if self._is_file():
                 self._root, _, self.file = self._root.rpartition("/")
             names = [self.file] if self.file else [entry.rpartition("/")[2] for entry in self._listing()]
         except FileNotFoundError:
             raise UserError(f"{self.url}: no such folder of training data; name a folder or an fsspec URL") from None
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # each of fsspec's file systems has errors of its own
             raise UserError(
                 f"{self.url}: cannot be read ({_first_line(error)}); name a folder or an fsspec URL"
-            ) from None
+            ) from error
         self.names: Sequence[str] = sorted(names)
+
+    def _is_file(self) -> bool:
+        on_the_web = self._root.lower().startswith(("http://", "https://"))
+        return self._root.endswith(_FILE_ENDS) if on_the_web else bool(self._fs.isfile(self._root))
 
     def _listing(self) -> Iterator[str]:
         for entry in self._fs.ls(self._root, detail=False):
@@ -69,8 +79,12 @@ class Folder:
 
     @property
     def root(self) -> str:
-        """What relative names of pictures are relative to: a local path, or an fsspec URL."""
-        return self._root if self.local else str(self._fs.unstrip_protocol(self._root))
+        """The folder's path in its file system."""
+        return self._root
+
+    def holds_folder(self, name: str) -> bool:
+        """Whether a folder of this name lies in it, or beside the file that was named."""
+        return bool(self._fs.isdir(self._path(name))) if self.file else name in self.names
 
     def unknown(self) -> UserError:
         """What to say of a folder that no reader knows."""
@@ -94,7 +108,8 @@ class Folder:
         A byte-order mark is dropped; bytes that are not UTF-8 become U+FFFD and the row is counted, since a title
         with one bad letter still says what the product is.
         """
-        with self.open(name) as file:
+        # Files behind URLs read no line of bounded length by themselves.
+        with io.BufferedReader(cast(io.RawIOBase, self.open(name)), _BLOCK_BYTES) as file:
             first = True
             while line := file.readline(_LONGEST_LINE_BYTES):
                 if len(line) == _LONGEST_LINE_BYTES and not line.endswith(b"\n"):
@@ -126,7 +141,7 @@ class Folder:
             digest.update(f"{name} {size} ".encode())
             with self.open(name) as file:
                 if size <= _HASHED_WHOLE_BYTES:
-                    while block := file.read(1 << 20):
+                    while block := file.read(_BLOCK_BYTES):
                         digest.update(block)
                 else:
                     for part in range(_HASHED_PARTS):
@@ -139,7 +154,7 @@ class Folder:
 
 
 class PictureFiles:
-    """Finds and reads a data set's pictures, by path or URL, relative or not. Can be pickled.
+    """Finds and reads a data set's pictures, by path or URL, relative to its folder or not. Can be pickled.
 
     A folder may hold a mirror of pictures on the web in `images/HOST/PATH`, as `wget --force-directories
     --directory-prefix images --input-file URLS` makes it. Where that folder is there, http(s) addresses are looked
@@ -148,12 +163,19 @@ class PictureFiles:
     """
 
     def __init__(self, folder: Folder) -> None:
-        self._root = folder.root
-        self._mirrored = "images" in folder.names
+        self._url, self._root = folder.url, folder.root
+        self._mirrored = folder.holds_folder("images")
         self._local = folder.local is not None
+        self._opened: tuple[int, Any] | None = None  # process, and the folder's file system in it
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "_opened": None}
 
     def places(self, image: str) -> list[str]:
-        """Where a picture may lie, the likeliest first: local paths, or fsspec URLs. Empty if it can be nowhere."""
+        """Where a picture may lie, the likeliest first: fsspec URLs, or paths in the folder's file system.
+
+        Empty if it can be nowhere.
+        """
         if self._mirrored and image.lower().startswith(("http://", "https://")):
             try:
                 parts = urlsplit(image)
@@ -168,8 +190,9 @@ class PictureFiles:
 
     def is_far(self, image: str) -> bool:
         """Whether reading it means waiting for another machine."""
-        near = ("file://", "local://", "memory://")
-        return any("://" in place and not place.startswith(near) for place in self.places(image))
+        urls = [place if "://" in place else self._url for place in self.places(image)]
+        links = [link.partition("://") for url in urls for link in url.split("::")]
+        return any(rest and kind not in _NEAR for kind, _, rest in links)
 
     def read(self, image: str) -> bytes | None:
         """The file's bytes; None if there is no such file.
@@ -178,12 +201,35 @@ class PictureFiles:
             OSError: It cannot be read now, or is larger than 64 MB.
         """
         try:
-            found = (_content(place) for place in self.places(image))
+            found = (self._content(place) for place in self.places(image))
             return next((data for data in found if data is not None), None)
         except OSError:
             raise
-        except Exception as error:  # fsspec's backends each have errors of their own, as have broken addresses
+        except Exception as error:  # each of fsspec's file systems has errors of its own, as have broken addresses
             raise OSError(_first_line(error)) from error
+
+    def _content(self, place: str) -> bytes | None:
+        """The bytes of a file; None if there is none."""
+        try:
+            with self._open(place) as file:
+                data = file.read(_LARGEST_PICTURE_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        if len(data) > _LARGEST_PICTURE_BYTES:
+            raise OSError("larger than 64 MB")
+        return data
+
+    def _open(self, place: str) -> IO[bytes]:
+        inside = "://" in self._root and place.startswith(self._root)  # on the web paths are addresses
+        if "://" in place and not inside:
+            fs, path = _filesystem(place)
+            return cast(IO[bytes], fs.open(path, "rb"))
+        if self._local:
+            return open(place, "rb")
+        # Kept, since an archive reads its table of contents when it is opened; but a fork must not use its parent's.
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), _filesystem(self._url)[0]
+        return cast(IO[bytes], self._opened[1].open(place, "rb"))
 
 
 def json_row(line: str, counts: Counts) -> dict[str, Any] | None:
@@ -232,26 +278,6 @@ def _as_wget_names_it(address: SplitResult) -> str:
 
 def _unescaped(part: str) -> str:
     return os.fsdecode(unquote_to_bytes(part).replace(b"/", b"%2F"))
-
-
-def _content(place: str) -> bytes | None:
-    """The bytes of a local file or of one behind a URL; None if there is none."""
-    try:
-        if "://" not in place:
-            with open(place, "rb") as file:
-                return _bounded(file)
-        fs, path = _filesystem(place)
-        with fs.open(path, "rb") as file:
-            return _bounded(file)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
-
-
-def _bounded(file: IO[bytes]) -> bytes:
-    data = file.read(_LARGEST_PICTURE_BYTES + 1)
-    if len(data) > _LARGEST_PICTURE_BYTES:
-        raise OSError("larger than 64 MB")
-    return data
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

@@ -26,7 +26,7 @@ from cope.data.objects import Split, split_of
 from cope.errors import UserError
 from cope.modeling import DOMAINS, Domain
 
-FORMAT = 1  # part of an index's name: another release makes its own
+FORMAT = 2  # part of an index's name: another release makes its own
 
 # Sorting and writing take about three times this. Four times as much is no faster at a million rows, a fraction of it
 # means more passes over the disk.
@@ -253,7 +253,8 @@ def _item(group: Iterator[tuple[int, str, int, str, str, int]], counts: Counts) 
     product = text = None
     room = ""
     first = 0  # the row that counts
-    images: dict[tuple[str, str], None] = {}
+    images: list[tuple[str, str]] = []
+    seen: set[tuple[str, str]] = set()
     for _, _, kind, value, more, row in group:
         if kind == _OWNER:
             if product is None:
@@ -269,12 +270,13 @@ def _item(group: Iterator[tuple[int, str, int, str, str, int]], counts: Counts) 
                 text = value
             else:
                 counts.add(DUPLICATES if value == text else SECOND_TEXT)
-        elif (value, more) in images:
+        elif not row and (value, more) in seen:  # one row that names a picture twice means a still
             counts.add(DUPLICATES)
         elif len(images) == _MOST_IMAGES:
             counts.add(TOO_MANY_IMAGES)
         else:
-            images[value, more] = None
+            images.append((value, more))
+            seen.add((value, more))
     if product is None:
         counts.add(NO_PRODUCT)
         return None

@@ -71,6 +71,10 @@ class Counts:
         for kind, times in other.items():
             self.add(kind, times)
 
+    def go_on(self, counts: Mapping[str, int]) -> None:
+        """Goes on from the counts of an earlier run."""
+        self._counts = dict(counts)
+
     def as_dict(self) -> dict[str, int]:
         """The counts by kind, the most frequent first: for JSON."""
         return dict(sorted(self._counts.items(), key=lambda one: (-one[1], one[0])))

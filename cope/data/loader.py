@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cope.children import begin_reading
+from cope.children import Caught, begin_reading, received
 from cope.config import TrainConfig
 from cope.data.items import Counts, Item, Source
 from cope.data.live_text import NOTHING, LiveText
@@ -114,13 +114,13 @@ class Batch:
 
 
 class Loader(Dataset[Batch]):
-    """Batch n of a training run, for any n: what loader processes are given."""
+    """Batch n of a training run, for any n."""
 
     def __init__(self, source: Source, config: TrainConfig, tokenize: Tokenize, rank: int = 0, world: int = 1) -> None:
         """Prepares the order of the products.
 
         Raises:
-            UserError: There are fewer products than ranks, or items of one domain only.
+            UserError: There are fewer products than ranks, items of one domain only, or no categories to balance.
         """
         if sum(source.sizes[domain] > 0 for domain in DOMAINS) < 2:
             raise UserError(f"{source.name}: items of one domain only; learning across domains needs two")
@@ -130,11 +130,26 @@ class Loader(Dataset[Batch]):
         drawn: NDArray[np.float64] | None = None
         if config.balance or config.reweight:
             sizes = category_sizes(source)
+            if sizes[0] == len(source):
+                raise UserError(
+                    f"{source.name}: all products are of one category, or of none, so there is no long tail; set "
+                    f"balance=0 and reweight=0, or add categories"
+                )
             drawn = long_tail(sizes, config.balance) if config.balance else None
             self._weight = long_tail(sizes, config.reweight) if config.reweight else None
         self.sampler = Sampler(len(source), config.batch_products, config.seed, world, drawn)
+        if self.sampler.each * world == 1 and not config.classification:
+            raise UserError(
+                f"{source.name}: a batch of one product has nothing to tell it from; set batch_products=2 or more, and "
+                f"see that there are as many products"
+            )
 
     def __getitem__(self, step: int) -> Batch:
+        """The batch of a step.
+
+        Raises:
+            UserError: The index of the data was damaged or removed.
+        """
         counts = Counts()
         products = self.sampler.products(step, self._rank).tolist()
         drawn = {domain: [self._draw(step, number, domain) for number in products] for domain in DOMAINS}
@@ -204,19 +219,22 @@ def item_batch(
         item, rng = items[row], rngs[row] if rngs else None
         if item is None:
             return []
-        seen, problems = _look(item, frames, rng), []
+        looks, problems = _looks(item, frames, rng), []
         # One window and one light for all frames of a clip: a camera does not jump.
         part, gains = (_WHOLE, None) if rng is None else (window(rng), light(rng))
-        for at, picture in enumerate(source.read(seen, enough(model, domain == "page"))):
-            if picture.pixels is None:
-                problems.append(picture.problem)
-            elif domain == "page":
-                pixels[row, at], there[row, at] = page_picture(model, picture.pixels, rng), True
-            else:
-                made = frame_picture(model, picture.pixels, picture.box, part, gains)
-                pixels[row, at], content[row, at], boxes[row, at] = made
-                there[row, at] = True
-        return problems if there[row].any() else [*problems, WITHOUT_PICTURE]
+        for seen in looks:
+            for at, picture in enumerate(source.read(seen, enough(model, domain == "page"))):
+                if picture.pixels is None:
+                    problems.append(picture.problem)
+                elif domain == "page":
+                    pixels[row, at], there[row, at] = page_picture(model, picture.pixels, rng), True
+                else:
+                    made = frame_picture(model, picture.pixels, picture.box, part, gains)
+                    pixels[row, at], content[row, at], boxes[row, at] = made
+                    there[row, at] = True
+            if there[row].any():
+                return problems
+        return [*problems, WITHOUT_PICTURE]
 
     with ThreadPoolExecutor(source.concurrency) if source.concurrency > 1 else nullcontext() as pool:
         for problem in itertools.chain.from_iterable((pool.map if pool else map)(fill, range(len(items)))):
@@ -240,12 +258,16 @@ def item_batch(
     )
 
 
-def _look(item: Item, frames: int, rng: np.random.Generator | None) -> Item:
-    """The item with the pictures that are looked at."""
-    if item.domain == "page":
-        chosen: Sequence[int] = [0 if rng is None else int(rng.integers(len(item.images)))]
-    else:
-        chosen = spread(rng, len(item.images), frames)
+def _looks(item: Item, frames: int, rng: np.random.Generator | None) -> list[Item]:
+    """The item with the pictures that are looked at; of a page others, should those be broken."""
+    count = len(item.images)
+    if item.domain != "page":
+        return [_with(item, spread(rng, count, frames))]
+    first = 0 if rng is None else int(rng.integers(count))
+    return [_with(item, [(first + more) % count]) for more in range(count)]
+
+
+def _with(item: Item, chosen: Sequence[int]) -> Item:
     boxes = tuple(item.boxes[at] for at in chosen) if item.boxes else ()
     return replace(item, images=tuple(item.images[at] for at in chosen), boxes=boxes)
 
@@ -275,8 +297,8 @@ def batches(
     loader = Loader(source, config, tokenize, rank, world)
     if config.workers:
         _check_shared_memory(loader, config)
-    ready: Iterable[Batch] = DataLoader(
-        loader,
+    ready: Iterable[Batch | UserError] = DataLoader(
+        Caught(loader),
         batch_size=None,
         sampler=_Steps(start_step),
         num_workers=config.workers,
@@ -286,7 +308,7 @@ def batches(
         # Its own source of numbers, or making the loader would move the trainer's.
         generator=torch.Generator(),
     )
-    return _watched(ready, source)
+    return _watched(received(ready), source)
 
 
 def _watched(ready: Iterable[Batch], source: Source) -> Iterator[Batch]:

@@ -101,13 +101,15 @@ class StoredSource:
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         # A connection must stay in its thread, and must not be used after a fork.
-        if getattr(self._open, "process", None) != os.getpid():
-            uri = f"{self._place.absolute().as_uri()}?mode=ro&immutable=1"
-            self._open.db = sqlite3.connect(uri, uri=True)
-            self._open.process = os.getpid()
         try:
+            if getattr(self._open, "process", None) != os.getpid():
+                uri = f"{self._place.absolute().as_uri()}?mode=ro&immutable=1"
+                self._open.db = sqlite3.connect(uri, uri=True)
+                self._open.process = os.getpid()
             return list(self._open.db.execute(query, values))
         except sqlite3.DatabaseError as error:
+            if not self._place.exists():
+                raise UserError(f"{self._place} was removed; start the same command again to build it anew") from None
             raise UserError(f"{self._place} is damaged ({error}); remove it and start the same command again") from None
 
     def crosses(self) -> bool:
@@ -166,8 +168,9 @@ def open_store(
     source = StoredSource(place, PictureFiles(folder), f"{folder.url} ({split})", split)
     if not len(source):
         raise UserError(
-            f"{folder.url}: no products on the {split} side of the split, which a hash of each product's id decides; "
-            "add products (a few dozen put some on each side)"
+            f"{folder.url}: no products on the {split} side of the split, which the data decide where they name a side "
+            "and else a hash of each product's id does; add products of that side, or leave the sides to the hash (a "
+            "few dozen products put some on each)"
         )
     if not source.crosses():
         raise UserError(

@@ -2,20 +2,25 @@
 
 import json
 import shutil
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from cope import artefact
+from cope import artefact, pixels
 from cope import train as command
 from cope.config import TrainConfig, preset
 from cope.data.items import Counts, open_source
+from cope.data.loader import batches
 from cope.errors import UserError
 from cope.identity import load_identity
+from cope.interruptions import Stopped
 from cope.scoring import UNCALIBRATED
 from cope.train import train
 
@@ -79,6 +84,17 @@ def test_a_calibration_is_kept_when_the_same_run_is_started_again(
     (out / "training.json").unlink()  # the checkpoints say that all is trained
     train(same, "tiny", str(shop), out, CPU)
     assert load_identity(out) == calibrated
+
+
+def test_an_artefact_that_has_lost_its_weights_is_written_again(
+    shop: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    train(config, "tiny", str(shop), out, CPU)
+    whole = artefact.verify(out).version
+    (out / "model.safetensors").unlink()
+    train(config, "tiny", str(shop), out, CPU)
+    assert artefact.verify(out).version == whole
 
 
 @pytest.mark.parametrize("name", ["config.json", "README.md", "model.safetensors"])
@@ -153,11 +169,64 @@ def test_what_every_process_skipped_is_recorded_and_rows_are_counted_once(
     opened = Counts(source.counts.as_dict())
     source.counts.add("missing pictures", 3)
 
-    def gathered(each: list[dict[str, int]], own: dict[str, int]) -> None:
-        each[:] = [own, {"broken rows": 0, "missing pictures": 4, "broken pictures": 1}]
+    def gathered(own: dict[str, int]) -> list[dict[str, int]]:
+        return [own, {"broken rows": 0, "missing pictures": 4, "broken pictures": 1}]
 
     assert command._skipped(source, opened).as_dict() == {"missing pictures": 3, "broken rows": 2}
-    monkeypatch.setattr(command, "world", lambda: 2)
-    monkeypatch.setattr(command.distributed, "all_gather_object", gathered)
+    monkeypatch.setattr(command, "each_rank", gathered)
     skipped = command._skipped(source, opened).as_dict()
     assert skipped == {"missing pictures": 7, "broken rows": 2, "broken pictures": 1}
+
+
+def test_a_stopped_run_tells_what_was_skipped_and_the_resumed_one_goes_on_counting(
+    shop: Path, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shop / "0-page.png").unlink()
+    config = replace(config, steps=4)
+    train(config, "tiny", str(shop), tmp_path / "whole", CPU)
+
+    def asked_to_stop(*args: Any, **more: Any) -> Iterator[Any]:
+        for number, batch in enumerate(batches(*args, **more)):
+            if number == 2:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pixels, "batches", asked_to_stop)
+        capsys.readouterr()
+        with pytest.raises(Stopped):
+            train(config, "tiny", str(shop), tmp_path / "stopped", CPU)
+    assert "data so far: 3 drawn items without a readable picture, 3 missing pictures" in capsys.readouterr().err
+
+    train(config, "tiny", str(shop), tmp_path / "stopped", CPU)
+    skipped = [json.loads((tmp_path / name / "training.json").read_text())["skipped"] for name in ("whole", "stopped")]
+    assert skipped[0] == skipped[1]
+    assert skipped[0]["missing pictures"] == 4
+
+
+def test_pictures_of_the_other_side_that_are_lost_are_told_and_the_run_goes_on(
+    shop: Path, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in (shop / "manifest.jsonl").read_text().splitlines()]
+    lost = [
+        {**row, "product_id": f"v{row['product_id']}", "id": f"v{row['id']}", "split": "val", "images": ["gone.png"]}
+        for row in rows
+    ]
+    (shop / "manifest.jsonl").write_text("\n".join(map(json.dumps, [*rows, *lost])))
+    assert train(config, "tiny", str(shop), tmp_path / "out", CPU) == {}
+    told = " ".join(capsys.readouterr().err.split())
+    assert "evaluated without 12 drawn items without a readable picture, 12 missing pictures" in told
+    assert "step 1 nothing to evaluate: no product was seen in two domains" in told
+    artefact.verify(tmp_path / "out")
+
+
+def test_words_alone_without_words_in_clips_are_refused(shop: Path, config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="live_text=none takes those; set live_text=keywords"):
+        train(replace(config, modalities="text", live_text="none"), "tiny", str(shop), tmp_path / "out", CPU)
+
+
+def test_a_word_that_looks_like_a_number_is_a_word_where_the_field_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "from-windows.toml"
+    file.write_bytes(b"\xef\xbb\xbfsteps = 7\r\n")
+    found = command.configuration("cope-mini", file, ["finder_from=2024", 'model.text="7"', "model.dim=64"])
+    assert (found.steps, found.finder_from, found.model.text, found.model.dim) == (7, "2024", "7", 64)

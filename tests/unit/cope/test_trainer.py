@@ -354,3 +354,11 @@ def test_a_checkpoint_is_read_on_a_processor_with_a_number(tmp_path: Path) -> No
     found = checkpoints.load("line.last", choose("cpu:0"))
     assert found is not None
     assert torch.equal(found["weight"], torch.ones(2))
+
+
+def test_lines_of_others_in_the_metrics_stay(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"loss": 1}\n[2]\n{"stage": "line", "st')
+    run(tmp_path)
+    kept = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert kept[:2] == ['{"loss": 1}', "[2]"]
+    assert json.loads(kept[2])["step"] == 1

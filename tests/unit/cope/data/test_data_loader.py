@@ -1,3 +1,4 @@
+import pickle
 import threading
 from dataclasses import fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -255,3 +256,35 @@ def test_a_batch_moves_between_devices(rope, config):
     moved = batch.to(torch.device("meta"))
     assert {moved.live.pixels.device.type, moved.weight.device.type, moved.page.tokens.device.type} == {"meta"}
     assert len(moved) == len(batch.page) == 4
+
+
+def test_a_page_whose_picture_is_lost_shows_another(rope, config):
+    files = rope_files()
+    files[IMAGES["page"]] = [f"{row.partition(',')[0]},images/gone.jpg" for row in files[IMAGES["page"]]] + files[
+        IMAGES["page"]
+    ]
+    source = open_source(str(write_rope(rope, files)))
+    [batch] = take(1, source, replace(config, batch_products=16))
+    assert (batch.page.product != NOBODY).all()
+    assert set(source.counts.as_dict()) == {"missing pictures"}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_index_that_is_removed_during_the_run_is_one_line(rope, config, workers):
+    source = open_source(str(rope))
+    next(rope.glob(".cope-live/*.sqlite")).unlink()
+    source = pickle.loads(pickle.dumps(source))  # as a process that opens it anew
+    with pytest.raises(UserError, match=r"sqlite was removed; start the same command again to build it anew$"):
+        take(1, source, replace(config, workers=workers))
+
+
+def test_a_long_tail_of_no_categories_is_refused(rope, config):
+    with pytest.raises(UserError, match="all products are of one category, or of none"):
+        take(1, open_source(str(rope)), replace(config, reweight=0.5))
+
+
+def test_a_batch_of_one_product_is_refused_where_nothing_else_is_learned(rope, config):
+    source = open_source(str(rope))
+    with pytest.raises(UserError, match="a batch of one product has nothing to tell it from"):
+        take(1, source, replace(config, batch_products=1, classification=0.0))
+    assert len(take(1, source, replace(config, batch_products=1, classification=1.0))[0]) == 1

@@ -162,3 +162,27 @@ def test_half_a_character_is_replaced_and_counted(tmp_path):
     sides = [open_source(str(tmp_path), split) for split in ("train", "val", "test")]
     texts = {one.text for side in sides for one in by_id(side, "page").values()}
     assert "\U0001f600 \\ud83d" in texts
+
+
+def test_a_frame_that_stands_twice_in_a_clip_is_a_still(tmp_path):
+    items = [{**row, "images": row["images"] * 3} if row["domain"] == "live" else row for row in rows()]
+    source = open_source(str(write(tmp_path, items)))
+    assert len(source.items(0, "live")[0].images) == 3
+    assert not source.counts
+
+
+def test_a_manifest_named_as_a_file_has_the_mirror_beside_it(tmp_path):
+    items = [{**row, "images": [f"https://shop.example/{row['images'][0]}"]} for row in rows()]
+    write(tmp_path, items, "mine.jsonl")
+    (tmp_path / "images" / "shop.example").mkdir(parents=True)
+    for product in range(30):
+        (tmp_path / "images" / "shop.example" / f"{product}.jpg").write_bytes(picture(product))
+    source = open_source(str(tmp_path / "mine.jsonl"))
+    assert source.concurrency == 1
+    assert source.pictures(source.items(0, "live")[0])[0] is not None
+
+
+def test_a_side_that_the_data_leave_empty_is_named(tmp_path):
+    folder = write(tmp_path, [{**row, "split": "train"} for row in rows()])
+    with pytest.raises(UserError, match=r"no products on the val side of the split, which the data decide where they"):
+        open_source(str(folder), "val")

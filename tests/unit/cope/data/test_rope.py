@@ -1,3 +1,8 @@
+import pickle
+import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
 import fsspec
 import pytest
 from data_sets import picture, rope_files, write_rope
@@ -165,19 +170,54 @@ def test_categories_may_stand_beside_the_nine(rope):
     assert set(categories.values()) == {"", "Shoes, boots"}
 
 
-@pytest.mark.parametrize("protocol", ["memory", "file"])
-def test_urls_read_like_folders(rope, tmp_path, cache, protocol):
+@pytest.mark.parametrize("protocol", ["memory", "file", "zip", "zip in memory", "http"])
+def test_urls_read_like_folders(rope, tmp_path, cache, protocol, request):
     url = f"file://{rope}"
     if protocol == "memory":
         url = f"memory://{tmp_path.name}"
         fsspec.filesystem("memory").put(f"{rope}/", f"/{tmp_path.name}", recursive=True)
+    elif protocol.startswith("zip"):
+        packed = shutil.make_archive(str(tmp_path / "rope"), "zip", tmp_path, "rope")
+        url = f"zip://rope::{packed}"
+        if "memory" in protocol:
+            fsspec.filesystem("memory").put(packed, f"/{tmp_path.name}.zip")
+            url = f"zip://rope/::memory://{tmp_path.name}.zip"
+    elif protocol == "http":
+        url = request.getfixturevalue("web") + "/rope/"
     plain, source = open_source(str(rope)), open_source(url)
     assert source.fingerprint == plain.fingerprint
     assert [source.product_id(i) for i in range(len(source))] == [plain.product_id(i) for i in range(len(plain))]
     item = source.items(3, "live")[0]
     assert item == plain.items(3, "live")[0]
     assert [image.shape for image in source.pictures(item)] == [(48, 64, 3)] * 3
-    assert bool(list(cache.glob("*.sqlite"))) == (protocol == "memory")
+    assert bool(list(cache.glob("*.sqlite"))) == (protocol != "file")
+    assert (source.concurrency > 1) == (protocol == "http")
+    again = pickle.loads(pickle.dumps(source))
+    assert [image.shape for image in again.pictures(item)] == [(48, 64, 3)] * 3
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A server that lists the folder, as most do."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(tmp_path))
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_archive_that_is_none_is_one_line(tmp_path):
+    (tmp_path / "bad.zip").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"cannot be read \(File is not a zip file\); name a folder"):
+        open_source(f"zip://::{tmp_path}/bad.zip")
 
 
 def test_pictures_on_the_web_come_from_the_mirror_beside_the_data(tmp_path):
