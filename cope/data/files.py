@@ -43,6 +43,7 @@ class Folder:
 
     Attributes:
         url: As the user named it, for messages.
+        root: The folder's path in its file system.
         file: The name of the file, where the user named one; else "".
     """
 
@@ -51,10 +52,10 @@ class Folder:
             raise UserError("no training data are named; give a folder or an fsspec URL")
         self.url = str(url).rstrip("/") or "/"
         try:
-            self._fs, self._root = _filesystem(self.url)
+            self._fs, self.root = _filesystem(self.url)
             self.file = ""
             if self._is_file():
-                self._root, _, self.file = self._root.rpartition("/")
+                self.root, _, self.file = self.root.rpartition("/")
             names = [self.file] if self.file else [entry.rpartition("/")[2] for entry in self._listing()]
         except FileNotFoundError:
             raise UserError(f"{self.url}: no such folder of training data; name a folder or an fsspec URL") from None
@@ -65,22 +66,17 @@ class Folder:
         self.names: Sequence[str] = sorted(names)
 
     def _is_file(self) -> bool:
-        on_the_web = self._root.lower().startswith(("http://", "https://"))
-        return self._root.endswith(_FILE_ENDS) if on_the_web else bool(self._fs.isfile(self._root))
+        on_the_web = self.root.lower().startswith(("http://", "https://"))
+        return self.root.endswith(_FILE_ENDS) if on_the_web else bool(self._fs.isfile(self.root))
 
     def _listing(self) -> Iterator[str]:
-        for entry in self._fs.ls(self._root, detail=False):
+        for entry in self._fs.ls(self.root, detail=False):
             yield str(entry).rstrip("/")
 
     @property
     def local(self) -> Path | None:
         """The folder as a path, if it lies on this machine."""
-        return Path(self._root or "/") if _is_local(self._fs) else None
-
-    @property
-    def root(self) -> str:
-        """The folder's path in its file system."""
-        return self._root
+        return Path(self.root or "/") if _is_local(self._fs) else None
 
     def holds_folder(self, name: str) -> bool:
         """Whether a folder of this name lies in it, or beside the file that was named."""
@@ -150,7 +146,7 @@ class Folder:
         return digest.hexdigest()
 
     def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return f"{self.root}/{name}"
 
 
 class PictureFiles:
