@@ -46,8 +46,9 @@ class Data:
 
     Attributes:
         url: Folder or URL.
-        trained_on: Fingerprint of the training side. What is at a path may change: only this says that it has not.
-        measured_on: Of the side that is measured.
+        trained_on: Fingerprint of the data, all sides of the split together, as they were when the training side was
+            opened. What is at a path may change: only this says that it has not.
+        measured_on: The same when the side that is measured was opened.
     """
 
     url: str

@@ -122,7 +122,9 @@ def read_items(describer: Describer, data: str, cache: Path, options: Options) -
     source = open_source(data, options.split)
     progress = Progress()
     try:
-        items, about = evaluation_set(describer, source, cache, options.sampling, options.workers, progress)
+        items, about = evaluation_set(
+            describer, source, options.split, cache, options.sampling, options.workers, progress
+        )
     finally:
         progress.close()
     if not any(bool(pictured(views).any()) for views in items.views.values()):

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from cope.checkpoint import whole
 from cope.children import begin_reading
 from cope.data.items import Counts, Item, Picture, Source
+from cope.data.objects import Split
 from cope.data.rendered import RenderedSource
 from cope.data.sampling import spread
 from cope.errors import UserError
@@ -82,6 +83,7 @@ class _Rows:
 def evaluation_set(
     describer: Describer,
     source: Source,
+    split: Split,
     cache: Path,
     sampling: Sampling | None = None,
     workers: int = 1,
@@ -95,6 +97,7 @@ def evaluation_set(
     Args:
         describer: Towers and finder.
         source: The data.
+        split: The side that it is of; its fingerprint is that of all sides.
         cache: Folder; what is kept in it is named by a hash of all that it depends on. It is made anew once pictures
             can be read that were missing or broken before.
         sampling: Which part of the data; None for all.
@@ -112,7 +115,7 @@ def evaluation_set(
     rows = _rows(source, sampling)
     if not rows.numbers or not any(rows.items.values()):
         raise UserError(f"{source.name}: no products to evaluate; name another --split or data set")
-    what = json.dumps([_VERSION, source.fingerprint, describer.key, asdict(sampling)])
+    what = json.dumps([_VERSION, source.fingerprint, split, describer.key, asdict(sampling)])
     folder = cache / f"views-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     if not _is_kept(source, rows, folder, workers):
         shutil.rmtree(folder, ignore_errors=True)

@@ -39,8 +39,8 @@ def describer(folder):
     return Describer(Encoder(folder, "cpu"))
 
 
-def read(describer, source, cache, **sampling):
-    return evaluation_set(describer, source, cache, Sampling(frames=3, **sampling), workers=0)
+def read(describer, source, cache, split="test", **sampling):
+    return evaluation_set(describer, source, split, cache, Sampling(frames=3, **sampling), workers=0)
 
 
 def test_items_become_vectors_as_in_service(folder, describer, tmp_path):
@@ -100,6 +100,13 @@ def test_descriptors_are_kept_and_found_again(describer, tmp_path):
     third = Shop(fingerprint="f01")
     read(describer, third, tmp_path)
     assert len(third.read_items) == 54
+
+
+def test_another_side_of_the_same_data_is_described_anew(describer, tmp_path):
+    read(describer, Shop(), tmp_path)
+    other = Shop()
+    read(describer, other, tmp_path, split="val")
+    assert len(other.read_items) == 54
 
 
 @pytest.mark.parametrize("name", ["about.json", "unread.json", "speech.pt", "live-frame.npy"])
