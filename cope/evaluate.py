@@ -52,7 +52,8 @@ class Options:
         split: Of the data.
         sampling: Which part of it.
         protocol: Sizes of the protocols.
-        text: What a clip's speech becomes (see `TrainConfig.live_text`); "" for what the model was trained with.
+        text: What a clip's speech becomes (see `TrainConfig.live_text`); "" for what the model was trained with, and
+            keywords to compare with titles, as recognition does whatever a model hears.
         device: "auto", "cpu", "cuda", ...
         workers: Processes that read pictures.
         cache: Where descriptors are kept; None for a folder beside the report.
@@ -78,17 +79,23 @@ def evaluate(model: str | Path, data: str, out: Path, options: Options, ablation
         ablations: Rows of `cope.ablations` for the report.
 
     Raises:
-        UserError: The model, the data or the device are not there, or the report cannot be written.
+        UserError: The model, the data or the device are not there, the model hears nothing and `text` is given, or the
+            report cannot be written.
     """
     encoder = Encoder(model, options.device)
+    hears = encoder.modalities != "vision"
+    if options.text and not hears:
+        raise UserError(f"{encoder.version} was trained on pictures alone and is given no words; leave --text out")
     cache = options.cache or out / "cache"
     items, about = read_items(Describer(encoder), data, cache, options)
     untuned = items
     if encoder.config.tuning != "frozen":
         untuned, _ = read_items(_untuned(encoder), data, cache, options)
-    text = options.text or encoder.live_text
+    text = options.text or (encoder.live_text if hears else "none")
     shaped, bare = (as_heard(one, text, encoder.modalities) for one in (items, untuned))
-    figures, drawn = measure(encoder.model, encoder.calibration, shaped, bare, encoder.device, options.protocol)
+    if options.text not in ("", KEYWORDS):
+        shaped = shaped.matched_by(options.text)
+    figures, drawn = measure(encoder.model, encoder.calibration, shaped, bare, encoder.device, options.protocol, hears)
     told: Figures = {
         "model": encoder.version,
         "data": items.name,

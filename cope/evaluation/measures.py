@@ -94,13 +94,13 @@ class Difference:
     """How much better one reading of the same queries is than another.
 
     Attributes:
-        mean: Of R@1, in [-1, 1].
-        interval: Half width of its 95 % interval, over products.
+        mean: Of R@1, in [-1, 1]; None where nothing was compared.
+        interval: Half width of its 95 % interval, over products; None likewise.
         queries: Compared.
     """
 
-    mean: float
-    interval: float
+    mean: float | None
+    interval: float | None
     queries: int
 
 
@@ -120,7 +120,7 @@ def difference(a: Ranks, b: Ranks, products: Tensor, among: Tensor) -> Differenc
     kept = among & change.isfinite()
     values = change[kept]
     if not len(values):
-        return Difference(0.0, 0.0, 0)
+        return Difference(None, None, 0)
     return Difference(float(values.mean()), interval(values, products[kept]), len(values))
 
 

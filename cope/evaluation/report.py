@@ -63,7 +63,8 @@ def rendered(figures: Figures, drawn: Drawn) -> str:
     if "ablations" in figures:
         _ablations(page, figures["ablations"])
     _retrieval(page, figures)
-    _speech(page, figures["speech"])
+    if figures["speech"]:
+        _speech(page, figures["speech"])
     _few_shot(page, figures)
     _rooms(page, figures["rooms"])
     _tail(page, figures["tail"])
@@ -179,7 +180,8 @@ def _speech(page: Page, speech: Figures) -> None:
     page.heading("What speech does for a live clip")
     page.note(
         "Live clips among pages, fused. The difference is to the same clips without words; ± is its 95 % interval over "
-        f"products. Speech names the product if its keywords score at least {NAMED:g} on a title (cope.keywords)."
+        f"products; a dash: without words the model is given nothing. Speech names "
+        f"the product if its keywords score at least {NAMED:g} on a title (cope.keywords)."
     )
     for group, rows in speech.items():
         page.table(
@@ -189,12 +191,16 @@ def _speech(page: Page, speech: Figures) -> None:
                     _VARIANTS[variant],
                     percent(one["r1"]),
                     percent(one["map"]),
-                    "" if variant == "none" else change(one["over_none"]["mean"], one["over_none"]["interval"]),
+                    "" if variant == "none" else _difference(one["over_none"]),
                     f"{one['queries']:,}",
                 ]
                 for variant, one in rows.items()
             ],
         )
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    return change(found["mean"], found["interval"]) if found["queries"] else "–"
 
 
 def _few_shot(page: Page, figures: Figures) -> None:

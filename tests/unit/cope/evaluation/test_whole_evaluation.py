@@ -29,6 +29,7 @@ from cope.evaluation.ranking import Ranks
 from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, NAMED, RAW
 from cope.evaluation.space import embedded, frozen
 from cope.evaluation.suite import Protocol
+from cope.keywords import query_terms
 from cope.modeling import DOMAINS, CopeModel
 from cope.scoring import UNCALIBRATED
 from cope.views import NOBODY
@@ -303,7 +304,45 @@ def test_a_model_trained_without_words_is_measured_without(folder, tmp_path, mon
     protocol = Protocol(ways=4, episodes=5, pictures=False)
     figures = evaluate(folder, "anything", tmp_path / "r", Options(protocol=protocol, workers=0, device="cpu"))
     assert figures["modalities"] == "vision"
+    assert figures["text"] == "none" and figures["speech"] == {}
+    assert "What speech does" not in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert figures["retrieval"]["fused"]["L→P"] == pytest.approx(figures["retrieval"]["vision"]["L→P"], abs=0.2)
+
+
+def test_words_for_a_model_trained_without_are_refused(folder, tmp_path):
+    made = artefact.load(folder)
+    artefact.save(folder, made.name, made.config, made.weights, made.calibration, modalities="vision")
+    with pytest.raises(UserError, match=r"was trained on pictures alone and is given no words; leave --text out"):
+        evaluate(folder, "anything", tmp_path / "r", Options(text="raw", workers=0, device="cpu"))
+
+
+def test_a_model_trained_on_words_alone_is_compared_with_nothing_said_by_a_dash(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    made = artefact.load(folder)
+    artefact.save(folder, made.name, made.config, made.weights, made.calibration, modalities="text")
+    options = Options(protocol=Protocol(ways=4, episodes=5, pictures=False), workers=0, device="cpu")
+    figures = evaluate(folder, "anything", tmp_path / "r", options)
+    assert figures["speech"]["named"]["keywords"]["over_none"] == {"mean": None, "interval": None, "queries": 0}
+    cells = Balance((tmp_path / "r" / "report.html").read_text(encoding="utf-8")).words
+    at = cells.index("keywords, as in service")
+    assert cells[at + 3] == "–"
+
+
+@pytest.mark.parametrize("text", ["", "keywords", "raw", "none"])
+def test_the_calibration_is_measured_with_the_words_that_are_asked_for(folder, tmp_path, monkeypatch, text):
+    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    measured = []
+
+    def measure(model, calibration, data, *_):
+        measured.extend(query_terms(words) for words in data.keywords["live"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(folder, "anything", tmp_path / "r", Options(text=text, workers=0, device="cpu"))
+    transcript = query_terms([("so this is the red kettle everybody", 1.0)])
+    assert (measured[0] == transcript) == (text == "raw")
+    assert any(measured) == (text != "none")
 
 
 def test_data_without_products_are_refused(describer, tmp_path, monkeypatch):
