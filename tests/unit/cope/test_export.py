@@ -363,6 +363,16 @@ def test_a_section_takes_the_place_of_its_older_self():
     assert with_section(card, "## Precision\n\nnew") == "# m\n\n## Limits\n\nsome\n\n## Precision\n\nnew\n"
 
 
+@pytest.mark.parametrize("live_text", ["keywords", "none"])
+def test_a_text_is_timed_by_a_title_which_every_model_that_reads_is_given(tiny, tmp_path, monkeypatch, live_text):
+    folder, read = tmp_path / "m", []
+    artefact.save(folder, "m", tiny.config, tiny.model.state_dict(), UNCALIBRATED, live_text=live_text)
+    encoder = Encoder(folder, device="cpu")
+    monkeypatch.setattr(encoder.text, "encode", lambda text, most: read.append(text) or torch.ones(16))
+    precision.timings([encoder], 2)
+    assert read == [f"soft red handbag {call}" for call in range(2 + precision.WARM_UP)]
+
+
 def test_calls_are_clocked_in_turn_and_warm(monkeypatch):
     now, order = [0.0], []
 
