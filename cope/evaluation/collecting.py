@@ -40,7 +40,7 @@ Report = Callable[[str, int, int], None]  # what is being done, so much of it is
 PAGE_PICTURES = 8
 
 # Of a rendered product in each domain, unless told otherwise. More take longer and say little more, but for few-shot
-# classification with 8 shots.
+# classification with 8 shots, which 8 suffice for.
 RENDERED_ITEMS = 4
 
 # A region shows the product if it covers its true box with this IoU at least.
@@ -109,7 +109,8 @@ def evaluation_set(
         the regions covers the product where its box is known.
 
     Raises:
-        UserError: There are no products, the disk is full, or what is kept is damaged.
+        UserError: There are no products, or fewer items of rendered ones than are asked for; the disk is full; or what
+            is kept is damaged.
     """
     sampling = sampling or Sampling()
     rows = _rows(source, sampling)
@@ -165,7 +166,12 @@ def _rows(source: Source, sampling: Sampling) -> _Rows:
     if 0 < sampling.products < len(numbers):
         chosen = np.random.default_rng(sampling.seed).choice(len(numbers), sampling.products, replace=False)
         numbers = sorted(int(n) for n in chosen)
-    most = sampling.items or (RENDERED_ITEMS if isinstance(source, RenderedSource) else None)
+    most = sampling.items or None
+    if isinstance(source, RenderedSource):
+        there = len(source.items(0, "page"))  # alike of all products and in all domains
+        if sampling.items > there:
+            raise UserError(f"{source.name}: --items {sampling.items}, and there are {there}; give {there} or fewer")
+        most = sampling.items or RENDERED_ITEMS
     items: dict[Domain, list[Item]] = {domain: [] for domain in DOMAINS}
     product: dict[Domain, list[int]] = {domain: [] for domain in DOMAINS}
     for new, number in enumerate(numbers):

@@ -27,6 +27,7 @@ DIRECTIONS: tuple[tuple[Domain, Domain], ...] = (
     ("live", "video"),
 )
 SHOTS = (1, 2, 4, 8)
+OWN_ROOMS = "rooms of the data"
 
 Figures = dict[str, Any]
 
@@ -190,7 +191,7 @@ def rooms_of(data: EvaluationSet, size: int, seed: int) -> Rooms:
             if room and product >= 0:
                 products.setdefault(room, set()).add(product)
     if products:
-        return Rooms("rooms of the data", {room: sorted(one) for room, one in products.items()}, data.rooms)
+        return Rooms(OWN_ROOMS, {room: sorted(one) for room, one in products.items()}, data.rooms)
     order = np.random.default_rng(seed).permutation(len(data))
     # A last room of few products would be easier than the others, so what is left over is spread.
     count = max(1, len(data) // size)

@@ -33,6 +33,11 @@ def test_more_shots_help_where_items_scatter():
     assert eight.mean - eight.interval > one.mean + one.interval
 
 
+def test_eight_items_of_a_product_make_eight_shots():
+    found = few_shot(*clusters(1, 4, 8, 0.1), *clusters(2, 4, 8, 0.1), k=8, ways=4, episodes=5)
+    assert (found.ways, found.products) == (4, 4)
+
+
 def test_few_shot_episodes_are_those_of_the_seed():
     shots, queries = clusters(1, 12, 8, 0.5), clusters(2, 12, 6, 0.5)
     a, b, c = (few_shot(*shots, *queries, k=2, ways=5, episodes=10, seed=seed) for seed in (3, 3, 4))
