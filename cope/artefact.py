@@ -202,10 +202,15 @@ def load(path_or_name: str | Path) -> Artefact:
     folder = locate(path_or_name)
     content = read_config(folder, "name", "model", "towers")
     calibration = sealed_calibration(folder, content)
+    for field in ("model", "towers"):
+        if not isinstance(content[field], dict):
+            raise UserError(f"{folder / 'config.json'}: {field} must be an object; export the model again")
     config = from_dict(ModelConfig, content["model"], str(folder / "config.json"))
     _check_files(folder, config, content.get("files", ()))
     named = _named(config)
     for kind, made_on in content["towers"].items():
+        if kind not in named:
+            raise UserError(f"{folder / 'config.json'}: the model has no {kind} tower; export the model again")
         if fingerprint(named[kind]) != made_on:
             raise UserError(
                 f"the model {folder} was made on other weights of the {kind} tower {named[kind]}, or with another "

@@ -37,16 +37,21 @@ _GROUPS = {
 
 
 def write(out: Path, figures: Figures, drawn: Drawn) -> None:
-    """Writes the report into a folder.
+    """Writes the report into a folder; sheets of an earlier one go.
 
     Raises:
         UserError: It cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for sheet in drawn.sheets:
-            (out / "sheets").mkdir(exist_ok=True)
-            (out / "sheets" / f"{sheet.direction[0]}-{sheet.direction[1]}.png").write_bytes(sheet.png)
+        sheets = {sheet.direction: sheet.png for sheet in drawn.sheets}
+        for direction in DIRECTIONS:
+            file = out / "sheets" / f"{direction[0]}-{direction[1]}.png"
+            if direction in sheets:
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(sheets[direction])
+            else:
+                file.unlink(missing_ok=True)
         for name, text in {
             "report.html": rendered(figures, drawn),
             "report.json": json.dumps(figures, indent=2, ensure_ascii=False) + "\n",

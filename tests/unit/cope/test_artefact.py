@@ -183,6 +183,22 @@ def test_files_that_are_no_names_are_refused(folder, files):
         artefact.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("towers", ["vision"], "towers must be an object"),
+        ("model", [], "model must be an object"),
+        ("towers", {"sound": "f00"}, "the model has no sound tower"),
+    ],
+)
+def test_a_field_of_another_kind_is_refused(folder, field, value, told):
+    content = json.loads((folder / "config.json").read_text()) | {field: value}
+    content["sha256"] = content_hash(folder, content)
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"config\.json: {told}; export the model again"):
+        artefact.load(folder)
+
+
 def test_a_file_that_cannot_be_read_is_named(folder):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").mkdir()

@@ -65,6 +65,13 @@ def test_a_collapsed_model_classifies_nothing():
     assert few_shot(same, known, same, known, k=1, ways=6, episodes=5).mean == 0.0
 
 
+def test_what_lies_within_a_rounding_of_another_product_is_a_tie():
+    same = functional.normalize(torch.ones(6, 16), dim=1)
+    shots = functional.normalize(same + 2e-4 * torch.eye(6, 16), dim=1).double()  # each 4e-8 nearer to its own
+    known = torch.arange(6)
+    assert few_shot(shots, known, shots, known, k=1, ways=6, episodes=5).mean == 0.0
+
+
 def test_head_body_and_tail_hold_a_third_of_the_products_each():
     categories = ["toys"] * 30 + ["shoes"] * 12 + ["hats"] * 12 + ["cups"] * 6 + [f"rare-{i}" for i in range(30)] + [""]
     parts = dict(zip(categories, category_parts(categories), strict=True))

@@ -22,13 +22,14 @@ from cope.data.items import Picture
 from cope.encoder import Encoder, PageInput, WindowInput
 from cope.errors import UserError
 from cope.evaluate import Options, evaluate
+from cope.evaluation import report
 from cope.evaluation.collecting import Sampling, evaluation_set
 from cope.evaluation.describing import Describer
 from cope.evaluation.measures import speech_figures
 from cope.evaluation.ranking import Ranks
 from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, NAMED, RAW
 from cope.evaluation.space import embedded, frozen
-from cope.evaluation.suite import Protocol
+from cope.evaluation.suite import Drawn, Protocol, Sheet
 from cope.keywords import query_terms
 from cope.modeling import DOMAINS, CopeModel
 from cope.scoring import UNCALIBRATED
@@ -350,6 +351,17 @@ def test_data_without_products_are_refused(describer, tmp_path, monkeypatch):
     monkeypatch.setattr(shop, "items", lambda number, domain: [])
     with pytest.raises(UserError, match="no products to evaluate"):
         read(describer, shop, tmp_path)
+
+
+def test_sheets_of_an_earlier_report_do_not_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "rendered", lambda *_: "")
+    sheets = [Sheet(way, b"png", []) for way in (("live", "page"), ("page", "live"))]
+    (tmp_path / "sheets").mkdir()
+    (tmp_path / "sheets" / "mine.png").write_bytes(b"")
+    for some in (sheets, sheets[:1], []):
+        report.write(tmp_path, {}, Drawn(None, None, some))
+        names = {f"{one.direction[0]}-{one.direction[1]}.png" for one in some}
+        assert {path.name for path in (tmp_path / "sheets").iterdir()} == names | {"mine.png"}
 
 
 def test_a_report_that_cannot_be_written_is_a_line(folder, tmp_path, monkeypatch):
