@@ -8,7 +8,7 @@ Torch in float32, bfloat16 and int8 as an artefact has them, and the vision towe
 * maps: the finder's feature maps of one frame of `frame_pixels`
 * crops: the descriptors of as many crops as a frame has regions
 * frame: the whole of `Encoder.encode_frames` for a 640 x 360 frame
-* text: the whole of `Encoder.encode_windows` for a phrase of four words
+* text: the whole of `Encoder.encode_pages` for a title of four words
 
 Beside them: the least cosine between the frame's vectors and those of float32; whether a crop gets the same bits alone
 as among others; and the sum of the files of ONNX. ONNX counts for a model whose finder and descriptions share one

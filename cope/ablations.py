@@ -46,8 +46,9 @@ class Data:
 
     Attributes:
         url: Folder or URL.
-        trained_on: Fingerprint of the training side. What is at a path may change: only this says that it has not.
-        measured_on: Of the side that is measured.
+        trained_on: Fingerprint of the data, all sides of the split together, as they were when the training side was
+            opened. What is at a path may change: only this says that it has not.
+        measured_on: The same when the side that is measured was opened.
     """
 
     url: str
@@ -109,7 +110,9 @@ ABLATIONS: dict[str, Ablation] = {
     "pair-agreement": Ablation("with a loss that judges each region and page alone", _run(pair_agreement=1.0)),
     "naming": Ablation("with a loss between words alone", _run(naming=0.5)),
     "raw-text": Ablation("raw ASR text in place of keywords", _run(live_text="raw")),
-    "no-live-text": Ablation("no text in the live domain (the paper's choice)", _run(live_text="none")),
+    "no-live-text": Ablation(
+        "no words in clips, live or video (the paper has none in live ones)", _run(live_text="none")
+    ),
     "guidance": Ablation("words guide the attention over regions", _model(guided=True)),
     "integration-transformer": Ablation(
         "integration transformer over the frames (the paper's)", _model(temporal="transformer")
@@ -180,9 +183,7 @@ def run(name: str, base: TrainConfig, data: Data, out: Path, options: Options, l
     before: Figures | None = _read(kept)
     if before and before["what"] == what:
         return before
-    began = time.monotonic()
-    artefact = trained(owner, base, data, out, learn)
-    seconds = time.monotonic() - began
+    artefact, seconds = trained(owner, base, data, out, learn)
     encoder = Encoder(artefact, options.device)
     describer = Describer(encoder, tuned=ablation.standard is None)
     items, _ = read_items(describer, data.url, options.cache or out / "cache", options)
@@ -223,18 +224,31 @@ def _shares(found: Mapping[str, Ranks], asked: Mapping[str, int]) -> Figures:
     return shares | {"mean": sum(shares.values()) / max(1, len(shares))}
 
 
-def trained(name: str, base: TrainConfig, data: Data, out: Path, learn: Train) -> Path:
-    """The folder of an ablation's artefact; trained, or trained to its end, if it is not there yet."""
+def trained(name: str, base: TrainConfig, data: Data, out: Path, learn: Train) -> tuple[Path, float | None]:
+    """The folder of an ablation's artefact; trained, or trained to its end, if it is not there yet.
+
+    Returns:
+        The folder, and the seconds that its training took, over all calls that were not killed; None if unknown.
+    """
     config = ABLATIONS[name].change(base)
     folder = out / name / f"seed-{base.seed}" / "model"
-    note = folder.parent / "configuration.json"
+    note, clock = folder.parent / "configuration.json", folder.parent / "seconds.json"
     what = json.loads(json.dumps([asdict(config), data.trained_on]))
     if (before := _read(note)) and before != what:
         shutil.rmtree(folder, ignore_errors=True)  # of another configuration or data: training would refuse them
+        clock.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     _write(note, what)
-    learn(config, data.url, folder)
-    return folder
+    before_s: float | None = _read(clock)
+    if (folder / "config.json").is_file():  # only looked up
+        learn(config, data.url, folder)
+        return folder, before_s
+    began = time.monotonic()
+    try:
+        learn(config, data.url, folder)
+    finally:  # a training that was stopped goes on another time
+        _write(clock, (before_s or 0.0) + time.monotonic() - began)
+    return folder, _read(clock)
 
 
 def _identity(name: str, config: TrainConfig, data: Data, options: Options) -> list[Any]:
@@ -270,6 +284,7 @@ def table(runs: Sequence[Figures]) -> list[Figures]:
         means = [one["r1"]["fused"]["mean"] for one in mine]
         over = [one["r1"]["fused"]["mean"] - full[one["seed"]]["r1"]["fused"]["mean"] for one in mine]
         ways = [way for way in mine[0]["r1"]["fused"] if way != "mean"]
+        seconds = [one["train_s"] for one in mine if one["train_s"] is not None]
         by_pictures = [one["r1"]["vision"]["mean"] for one in mine if "vision" in one["r1"]]
         rows.append(
             {
@@ -282,7 +297,7 @@ def table(runs: Sequence[Figures]) -> list[Figures]:
                 "over_full_spread": float(np.std(over, ddof=1)) if len(over) > 1 else None,
                 "vision_r1": float(np.mean(by_pictures)) if by_pictures else None,
                 "directions": {way: float(np.mean([one["r1"]["fused"][way] for one in mine])) for way in ways},
-                "train_s": float(np.mean([one["train_s"] for one in mine])),
+                "train_s": float(np.mean(seconds)) if seconds else None,
             }
         )
     return rows
@@ -301,7 +316,7 @@ def ablate(
             line = f"{one}, seed {config.seed}: mean R@1 {figures['r1']['fused']['mean']:.3f}"
             print(line, file=sys.stderr, flush=True)
     rows = table(_all_there(out, configs, sides, options))
-    artefact = trained(FULL, base, sides, out, learn)
+    artefact, _ = trained(FULL, base, sides, out, learn)
     evaluate(artefact, data, out, options, ablations=rows)
     return rows
 

@@ -20,7 +20,7 @@ process, the hash is that of the calibration before or of the one after, and bot
 import filecmp
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -173,13 +173,7 @@ def save(
             "live_text": live_text,
             "modalities": modalities,
             "towers": {kind: fingerprint(n) for kind, n in named.items() if not _carried(config, kind)},
-            "files": sorted(
-                str(p.relative_to(folder))
-                for kind in KINDS
-                if _carried(config, kind)
-                for p in (folder / kind).rglob("*")
-                if p.is_file()
-            ),
+            "files": _files(folder, config),
         }
         return _seal(folder, content, calibration or UNCALIBRATED)
 
@@ -202,18 +196,26 @@ def load(path_or_name: str | Path) -> Artefact:
     """Reads an artefact and checks it.
 
     Raises:
-        UserError: It is missing, of another format version, damaged, or made on other towers.
+        UserError: It is missing, of another format version, damaged, or made on other towers; or there are files in
+            the folders of its towers that are not its own.
     """
     folder = locate(path_or_name)
     content = read_config(folder, "name", "model", "towers")
     calibration = sealed_calibration(folder, content)
+    for field in ("model", "towers"):
+        if not isinstance(content[field], dict):
+            raise UserError(f"{folder / 'config.json'}: {field} must be an object; export the model again")
     config = from_dict(ModelConfig, content["model"], str(folder / "config.json"))
+    _check_files(folder, config, content.get("files", ()))
     named = _named(config)
     for kind, made_on in content["towers"].items():
+        if kind not in named:
+            raise UserError(f"{folder / 'config.json'}: the model has no {kind} tower; export the model again")
         if fingerprint(named[kind]) != made_on:
             raise UserError(
-                f"the model {folder} was made on other weights of the {kind} tower {named[kind]}, or they are not "
-                f"there; install the versions named in constraints.txt, or put the tower's folder back"
+                f"the model {folder} was made on other weights of the {kind} tower {named[kind]}, or with another "
+                f"tokenizer or processor, or they are not there; install the versions named in constraints.txt, or put "
+                f"the tower's folder back"
             )
     # What an older artefact does not say was not to be chosen then.
     precision = _one_of(Precision, folder, content, "precision", "float32")
@@ -262,6 +264,19 @@ def _named(config: ModelConfig) -> dict[str, str]:
 
 def _carried(config: ModelConfig, kind: str) -> bool:
     return config.tuning == "full" and kind in KINDS and not _named(config)[kind].startswith("packaged:")
+
+
+def _files(folder: Path, config: ModelConfig) -> list[str]:
+    """What lies in the folders of the towers that travel along, by name in the artefact."""
+    kinds = [kind for kind in KINDS if _carried(config, kind)]
+    return sorted(str(p.relative_to(folder)) for kind in kinds for p in (folder / kind).rglob("*") if p.is_file())
+
+
+def _check_files(folder: Path, config: ModelConfig, own: Collection[str]) -> None:
+    """Refuses files that `transformers` may read and the content hash does not cover."""
+    strange = next((name for name in _files(folder, config) if name not in own), None)
+    if strange is not None:
+        raise UserError(f"{folder / strange} is no part of the model; remove it, or copy the whole folder again")
 
 
 def _laterals(heads: dict[str, Tensor]) -> int:

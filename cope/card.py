@@ -1,4 +1,4 @@
-"""The model card: what an artefact's README says after training, and what export adds to it."""
+"""The model card: what an artefact's README says after training, and what calibration and export add to it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 from cope.config import ModelConfig, TrainConfig
 
+CALIBRATION = "## Calibration"
 PRECISION = "## Precision"
 SCORES = "## Scores"
 
@@ -41,12 +42,15 @@ configuration, versions and data hashes are in `training.json`.
 
 {scores}
 
-Measure it on your own data before you rely on it: `python -m cope.evaluate`. Calibrate it before it serves:
-`python -m cope.calibrate`.
+Measure it on your own data before you rely on it: `python -m cope.evaluate`.
 
 ## Limits
 
 {_limits(m)}
+
+{CALIBRATION}
+
+None yet. Calibrate it before it serves: `python -m cope.calibrate`.
 """
 
 
@@ -76,6 +80,23 @@ def with_section(card: str, section: str) -> str:
     old = re.compile(rf"^{re.escape(heading)}$.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     rest = old.sub("", card).rstrip()
     return f"{rest}\n\n{section.strip()}\n".lstrip()
+
+
+def calibration_section(data: str, split: str, found: Mapping[str, float], held_out: bool) -> str:
+    """How well the probabilities hold.
+
+    Args:
+        data: That it was calibrated on.
+        split: The side of it.
+        found: Figures of `cope.calibrate`.
+        held_out: Whether they are of streams that nothing was fitted on.
+    """
+    streams = "every fifth stream, held out" if held_out else "the streams that it was fitted on: none was held out"
+    return f"""{CALIBRATION}
+
+By `python -m cope.calibrate` on showings of {data} ({split}). Over {found["windows"]:,.0f} windows of {streams}.
+Expected calibration error {found["ece"]:.3f}; of the candidates at 0.9 or more {100 * found["precision_at_0.9"]:.1f} %
+are right, and they are {100 * found["recall_at_0.9"]:.1f} % of those shown."""
 
 
 def precision_section(record: Mapping[str, Any]) -> str:

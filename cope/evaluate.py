@@ -30,7 +30,7 @@ from cope.evaluation.calibration import expected_calibration_error as expected_c
 from cope.evaluation.calibration import rejection as rejection
 from cope.evaluation.collecting import Sampling, evaluation_set
 from cope.evaluation.describing import Describer
-from cope.evaluation.measures import Figures
+from cope.evaluation.measures import OWN_ROOMS, Figures
 from cope.evaluation.progress import Progress
 from cope.evaluation.ranking import Retrieval, ranks
 from cope.evaluation.report import write
@@ -52,7 +52,8 @@ class Options:
         split: Of the data.
         sampling: Which part of it.
         protocol: Sizes of the protocols.
-        text: What a clip's speech becomes (see `TrainConfig.live_text`); "" for what the model was trained with.
+        text: What a clip's speech becomes (see `TrainConfig.live_text`); "" for what the model was trained with, and
+            keywords to compare with titles, as recognition does whatever a model hears.
         device: "auto", "cpu", "cuda", ...
         workers: Processes that read pictures.
         cache: Where descriptors are kept; None for a folder beside the report.
@@ -78,17 +79,23 @@ def evaluate(model: str | Path, data: str, out: Path, options: Options, ablation
         ablations: Rows of `cope.ablations` for the report.
 
     Raises:
-        UserError: The model, the data or the device are not there, or the report cannot be written.
+        UserError: The model, the data or the device are not there, the model hears nothing and `text` is given, or the
+            report cannot be written.
     """
     encoder = Encoder(model, options.device)
+    hears = encoder.modalities != "vision"
+    if options.text and not hears:
+        raise UserError(f"{encoder.version} was trained on pictures alone and is given no words; leave --text out")
     cache = options.cache or out / "cache"
     items, about = read_items(Describer(encoder), data, cache, options)
     untuned = items
     if encoder.config.tuning != "frozen":
         untuned, _ = read_items(_untuned(encoder), data, cache, options)
-    text = options.text or encoder.live_text
+    text = options.text or (encoder.live_text if hears else "none")
     shaped, bare = (as_heard(one, text, encoder.modalities) for one in (items, untuned))
-    figures, drawn = measure(encoder.model, encoder.calibration, shaped, bare, encoder.device, options.protocol)
+    if options.text not in ("", KEYWORDS):
+        shaped = shaped.matched_by(options.text)
+    figures, drawn = measure(encoder.model, encoder.calibration, shaped, bare, encoder.device, options.protocol, hears)
     told: Figures = {
         "model": encoder.version,
         "data": items.name,
@@ -122,7 +129,9 @@ def read_items(describer: Describer, data: str, cache: Path, options: Options) -
     source = open_source(data, options.split)
     progress = Progress()
     try:
-        items, about = evaluation_set(describer, source, cache, options.sampling, options.workers, progress)
+        items, about = evaluation_set(
+            describer, source, options.split, cache, options.sampling, options.workers, progress
+        )
     finally:
         progress.close()
     if not any(bool(pictured(views).any()) for views in items.views.values()):
@@ -149,7 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--text", choices=("keywords", "raw", "none"), default="", help="what a clip's speech becomes")
     parser.add_argument("--ways", type=int, default=50, help="products of a few-shot episode (default: 50)")
     parser.add_argument("--episodes", type=int, default=200, help="of few-shot classification (default: 200)")
-    parser.add_argument("--room-size", type=int, default=20, help="products of a synthetic room (default: 20)")
+    parser.add_argument(
+        "--room-size", type=int, help="products of a synthetic room, where the data have no rooms (default: 20)"
+    )
     parser.add_argument("--no-pictures", action="store_true", help="no map and no sheets")
     add_data_options(parser)
     args = parser.parse_args(arguments)
@@ -158,8 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    protocol = Protocol(args.ways, args.episodes, args.room_size, args.seed, not args.no_pictures)
+    room_size = Protocol.room_size if args.room_size is None else args.room_size
+    protocol = Protocol(args.ways, args.episodes, room_size, args.seed, not args.no_pictures)
     figures = evaluate(args.model, args.data, args.out, options_of(args, protocol, args.text))
+    if args.room_size is not None and figures["rooms"]["rooms"]["name"] == OWN_ROOMS:
+        print(f"--room-size {args.room_size} is not used: the data have rooms of their own", file=sys.stderr)
     print(f"data: {Counts(figures['about']['skipped'])}", file=sys.stderr)
     for kind in ("fused", "vision", "frozen_fused", "frozen_vision"):
         mean = figures["retrieval"][kind]["mean"]
@@ -173,7 +187,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="a folder or URL: objects, ROPE, LPR4M or a manifest")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: test)")
     parser.add_argument("--products", type=int, default=0, help="products that are looked at, drawn by seed; 0 for all")
-    parser.add_argument("--items", type=int, default=0, help="of a product in each domain; 0 for all (rendered: 4)")
+    parser.add_argument(
+        "--items", type=int, default=0, help="of a product in each domain; 0 for all (rendered: 4, and 8 for 8 shots)"
+    )
     parser.add_argument("--frames", type=int, default=8, help="of a clip, spread over it (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")

@@ -78,16 +78,16 @@ def export(
         data: Folder or URL to measure on; "" measures nothing.
         options: Which part of the data.
         cache: Where descriptors are kept; None for nowhere.
-        report: A `report.json` of `cope.evaluate`, whose scores go into the card.
+        report: A `report.json` of `cope.evaluate` on this very version, whose scores go into the card.
 
     Raises:
         UserError: The model is unfinished, damaged or of another format; `out` holds something else or cannot be
-            written; the data or the report cannot be read.
+            written; the data or the report cannot be read, or the report is of another version.
     """
     folder = _finished(model)
     loaded = artefact.verify(folder)
     _may_replace(out, folder)
-    scores = "" if report is None else _scores(report)
+    scores = "" if report is None else _scores(report, loaded.version)
     place = out.resolve()
     stage = place.with_name(f"{place.name}.{os.getpid()}.part")
     try:
@@ -232,11 +232,15 @@ def _install(stage: Path, out: Path) -> None:
         path.replace(place)
 
 
-def _scores(report: Path) -> str:
+def _scores(report: Path, version: str) -> str:
     try:
-        return scores_section(json.loads(report.read_text(encoding="utf-8")))
+        content = json.loads(report.read_text(encoding="utf-8"))
+        section, measured = scores_section(content), content["model"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{report} is no report.json of cope.evaluate ({error}); leave --report out") from None
+    if measured != version:  # a calibration or a precision makes another version too, with other scores
+        raise UserError(f"{report} is of {measured}, and the model is {version}; evaluate it, or leave --report out")
+    return section
 
 
 def _row(one: Measured, verdict: str) -> dict[str, Any]:
@@ -291,18 +295,15 @@ def parser() -> argparse.ArgumentParser:
         help="of the towers on a CPU (default: auto with --data, else as the model has it)",
     )
     made.add_argument("--data", default="", help="a folder or URL to measure on, as cope.evaluate takes it")
-    made.add_argument(
-        "--split", choices=("val", "test"), default=MEASURED_ON.split, help="of the data (default: %(default)s)"
-    )
+    made.add_argument("--split", choices=("val", "test"), help=f"of the data (default: {MEASURED_ON.split})")
     for name, says in (
         ("products", "to measure on, drawn by seed; 0: all"),
         ("items", "of a product in each domain; 0: all"),
         ("frames", "of a clip"),
         ("seed", "of the draw"),
     ):
-        default = getattr(MEASURED_ON.sampling, name)
-        made.add_argument(f"--{name}", type=int, default=default, help=f"{says} (default: {default})")
-    made.add_argument("--workers", type=int, default=1, help="processes that read pictures (default: 1)")
+        made.add_argument(f"--{name}", type=int, help=f"{says} (default: {getattr(MEASURED_ON.sampling, name)})")
+    made.add_argument("--workers", type=int, help=f"processes that read pictures (default: {MEASURED_ON.workers})")
     made.add_argument("--cache", type=Path, help="keep descriptors here, for another time")
     made.add_argument("--report", type=Path, metavar="FILE", help="report.json of cope.evaluate, for the model card")
     return made
@@ -312,8 +313,15 @@ def options_of(args: argparse.Namespace) -> Options:
     """Which part of the data.
 
     Raises:
-        UserError: A number is out of range.
+        UserError: A number is out of range, or there are no data to take a part of.
     """
+    defaults = {**asdict(MEASURED_ON.sampling), "split": MEASURED_ON.split, "workers": MEASURED_ON.workers}
+    unread = [f"--{name}" for name in (*defaults, "cache") if getattr(args, name) is not None]
+    if unread and not args.data:
+        raise UserError(f"{', '.join(unread)}: nothing is measured; add --data DATA, or leave that out")
+    for name, default in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
     at_least(args, products=0, items=0, frames=1, workers=0, seed=0)
     sampling = Sampling(args.products, args.items, args.frames, args.seed)
     return Options(args.split, sampling, device="cpu", workers=args.workers)

@@ -75,24 +75,26 @@ def read_config(folder: Path, *required: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         found = content["format_version"]
-        missing = next((name for name in required if name not in content), None)
-        if missing is not None:
-            raise KeyError(missing)
     except OSError as error:
         raise UserError(f"{folder / 'config.json'} cannot be read ({error.strerror}); mend that") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder / 'config.json'} is no artefact's configuration ({error}); export the model again"
-        ) from None
-    files = content.get("files", [])
-    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
-        raise UserError(f"{folder / 'config.json'}: files must be a list of names; export the model again")
-    if found != FORMAT_VERSION:
+        raise _no_configuration(folder, error) from None
+    if found != FORMAT_VERSION:  # of which nothing else is known
         raise UserError(
             f"the model {folder} has format version {found}, this release reads {FORMAT_VERSION}; "
             f"export it with this release, or use the release that made it"
         )
+    missing = next((name for name in required if name not in content), None)
+    if missing is not None:
+        raise _no_configuration(folder, repr(missing))
+    files = content.get("files", [])
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+        raise UserError(f"{folder / 'config.json'}: files must be a list of names; export the model again")
     return content
+
+
+def _no_configuration(folder: Path, reason: object) -> UserError:
+    return UserError(f"{folder / 'config.json'} is no artefact's configuration ({reason}); export the model again")
 
 
 def sealed_calibration(folder: Path, content: dict[str, Any]) -> Path:

@@ -132,7 +132,6 @@ class RenderedSource:
             domain,
             tuple(f"{ident}/{frame}" for frame in range(frames)),
             self._title(number, rng) if domain == "page" else self._speech(number, rng),
-            room=f"room-{number // 20}",
         )
 
     def read(self, item: Item, side: int = 0) -> list[Picture]:

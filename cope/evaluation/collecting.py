@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from cope.checkpoint import whole
 from cope.children import begin_reading
 from cope.data.items import Counts, Item, Picture, Source
+from cope.data.objects import Split
 from cope.data.rendered import RenderedSource
 from cope.data.sampling import spread
 from cope.errors import UserError
@@ -39,7 +40,7 @@ Report = Callable[[str, int, int], None]  # what is being done, so much of it is
 PAGE_PICTURES = 8
 
 # Of a rendered product in each domain, unless told otherwise. More take longer and say little more, but for few-shot
-# classification with 8 shots.
+# classification with 8 shots, which 8 suffice for.
 RENDERED_ITEMS = 4
 
 # A region shows the product if it covers its true box with this IoU at least.
@@ -82,6 +83,7 @@ class _Rows:
 def evaluation_set(
     describer: Describer,
     source: Source,
+    split: Split,
     cache: Path,
     sampling: Sampling | None = None,
     workers: int = 1,
@@ -95,6 +97,7 @@ def evaluation_set(
     Args:
         describer: Towers and finder.
         source: The data.
+        split: The side that it is of; its fingerprint is that of all sides.
         cache: Folder; what is kept in it is named by a hash of all that it depends on. It is made anew once pictures
             can be read that were missing or broken before.
         sampling: Which part of the data; None for all.
@@ -106,13 +109,14 @@ def evaluation_set(
         the regions covers the product where its box is known.
 
     Raises:
-        UserError: There are no products, the disk is full, or what is kept is damaged.
+        UserError: There are no products, or fewer items of rendered ones than are asked for; the disk is full; or what
+            is kept is damaged.
     """
     sampling = sampling or Sampling()
     rows = _rows(source, sampling)
     if not rows.numbers or not any(rows.items.values()):
         raise UserError(f"{source.name}: no products to evaluate; name another --split or data set")
-    what = json.dumps([_VERSION, source.fingerprint, describer.key, asdict(sampling)])
+    what = json.dumps([_VERSION, source.fingerprint, split, describer.key, asdict(sampling)])
     folder = cache / f"views-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     if not _is_kept(source, rows, folder, workers):
         shutil.rmtree(folder, ignore_errors=True)
@@ -162,7 +166,12 @@ def _rows(source: Source, sampling: Sampling) -> _Rows:
     if 0 < sampling.products < len(numbers):
         chosen = np.random.default_rng(sampling.seed).choice(len(numbers), sampling.products, replace=False)
         numbers = sorted(int(n) for n in chosen)
-    most = sampling.items or (RENDERED_ITEMS if isinstance(source, RenderedSource) else None)
+    most = sampling.items or None
+    if isinstance(source, RenderedSource):
+        there = len(source.items(0, "page"))  # alike of all products and in all domains
+        if sampling.items > there:
+            raise UserError(f"{source.name}: --items {sampling.items}, and there are {there}; give {there} or fewer")
+        most = sampling.items or RENDERED_ITEMS
     items: dict[Domain, list[Item]] = {domain: [] for domain in DOMAINS}
     product: dict[Domain, list[int]] = {domain: [] for domain in DOMAINS}
     for new, number in enumerate(numbers):

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from cope.evaluation.ranking import TIE
+
 # Of each product in an episode: more only repeat what these say, since an interval is over episodes.
 QUERIES_EACH = 5
 
@@ -76,7 +78,7 @@ def few_shot(
         scores = queries[torch.from_numpy(np.concatenate(asked))] @ prototypes.T  # (Q, ways)
         own = scores.gather(1, label.unsqueeze(1)).squeeze(1).clone()
         best_other = scores.scatter(1, label.unsqueeze(1), float("-inf")).amax(dim=1)
-        found.append(float((own > best_other).float().mean()))
+        found.append(float((own - TIE > best_other).float().mean()))
     spread = float(np.std(found, ddof=1)) if episodes > 1 else 0.0
     return FewShot(float(np.mean(found)), _Z95 * spread / math.sqrt(episodes), ways, len(able))
 

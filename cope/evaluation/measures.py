@@ -27,6 +27,7 @@ DIRECTIONS: tuple[tuple[Domain, Domain], ...] = (
     ("live", "video"),
 )
 SHOTS = (1, 2, 4, 8)
+OWN_ROOMS = "rooms of the data"
 
 Figures = dict[str, Any]
 
@@ -94,13 +95,13 @@ class Difference:
     """How much better one reading of the same queries is than another.
 
     Attributes:
-        mean: Of R@1, in [-1, 1].
-        interval: Half width of its 95 % interval, over products.
+        mean: Of R@1, in [-1, 1]; None where nothing was compared.
+        interval: Half width of its 95 % interval, over products; None likewise.
         queries: Compared.
     """
 
-    mean: float
-    interval: float
+    mean: float | None
+    interval: float | None
     queries: int
 
 
@@ -120,7 +121,7 @@ def difference(a: Ranks, b: Ranks, products: Tensor, among: Tensor) -> Differenc
     kept = among & change.isfinite()
     values = change[kept]
     if not len(values):
-        return Difference(0.0, 0.0, 0)
+        return Difference(None, None, 0)
     return Difference(float(values.mean()), interval(values, products[kept]), len(values))
 
 
@@ -190,7 +191,7 @@ def rooms_of(data: EvaluationSet, size: int, seed: int) -> Rooms:
             if room and product >= 0:
                 products.setdefault(room, set()).add(product)
     if products:
-        return Rooms("rooms of the data", {room: sorted(one) for room, one in products.items()}, data.rooms)
+        return Rooms(OWN_ROOMS, {room: sorted(one) for room, one in products.items()}, data.rooms)
     order = np.random.default_rng(seed).permutation(len(data))
     # A last room of few products would be easier than the others, so what is left over is spread.
     count = max(1, len(data) // size)

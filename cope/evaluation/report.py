@@ -37,16 +37,21 @@ _GROUPS = {
 
 
 def write(out: Path, figures: Figures, drawn: Drawn) -> None:
-    """Writes the report into a folder.
+    """Writes the report into a folder; sheets of an earlier one go.
 
     Raises:
         UserError: It cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for sheet in drawn.sheets:
-            (out / "sheets").mkdir(exist_ok=True)
-            (out / "sheets" / f"{sheet.direction[0]}-{sheet.direction[1]}.png").write_bytes(sheet.png)
+        sheets = {sheet.direction: sheet.png for sheet in drawn.sheets}
+        for direction in DIRECTIONS:
+            file = out / "sheets" / f"{direction[0]}-{direction[1]}.png"
+            if direction in sheets:
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(sheets[direction])
+            else:
+                file.unlink(missing_ok=True)
         for name, text in {
             "report.html": rendered(figures, drawn),
             "report.json": json.dumps(figures, indent=2, ensure_ascii=False) + "\n",
@@ -63,7 +68,8 @@ def rendered(figures: Figures, drawn: Drawn) -> str:
     if "ablations" in figures:
         _ablations(page, figures["ablations"])
     _retrieval(page, figures)
-    _speech(page, figures["speech"])
+    if figures["speech"]:
+        _speech(page, figures["speech"])
     _few_shot(page, figures)
     _rooms(page, figures["rooms"])
     _tail(page, figures["tail"])
@@ -179,7 +185,8 @@ def _speech(page: Page, speech: Figures) -> None:
     page.heading("What speech does for a live clip")
     page.note(
         "Live clips among pages, fused. The difference is to the same clips without words; ± is its 95 % interval over "
-        f"products. Speech names the product if its keywords score at least {NAMED:g} on a title (cope.keywords)."
+        f"products; a dash: without words the model is given nothing. Speech names "
+        f"the product if its keywords score at least {NAMED:g} on a title (cope.keywords)."
     )
     for group, rows in speech.items():
         page.table(
@@ -189,12 +196,16 @@ def _speech(page: Page, speech: Figures) -> None:
                     _VARIANTS[variant],
                     percent(one["r1"]),
                     percent(one["map"]),
-                    "" if variant == "none" else change(one["over_none"]["mean"], one["over_none"]["interval"]),
+                    "" if variant == "none" else _difference(one["over_none"]),
                     f"{one['queries']:,}",
                 ]
                 for variant, one in rows.items()
             ],
         )
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    return change(found["mean"], found["interval"]) if found["queries"] else "–"
 
 
 def _few_shot(page: Page, figures: Figures) -> None:

@@ -87,6 +87,12 @@ class EvaluationSet:
                 views[domain] = replace(views[domain], words=words.vectors, told=words.told)
         return replace(self, views=views)
 
+    def matched_by(self, variant: str) -> "EvaluationSet":
+        """The same items with other words of live clips to compare with titles: transcripts (`RAW`) or nothing."""
+        texts = [text if variant == RAW else "" for text in self.texts["live"]]
+        said = [[(text, 1.0)] if text.strip() else [] for text in texts]
+        return replace(self, keywords={**self.keywords, "live": said})
+
     def without_words(self) -> "EvaluationSet":
         """The same items with nothing said or written."""
         return replace(self, views={domain: self.views[domain].without_words() for domain in DOMAINS})

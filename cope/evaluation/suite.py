@@ -83,6 +83,7 @@ def measure(
     untuned: EvaluationSet,
     device: torch.device,
     protocol: Protocol,
+    hears: bool = True,
 ) -> tuple[Figures, Drawn]:
     """Measures everything.
 
@@ -93,6 +94,7 @@ def measure(
         untuned: The same items as the towers see them before any training; `data` where the model's are frozen.
         device: Where searches run.
         protocol: Sizes.
+        hears: Whether the model was trained with words; else nothing is measured of speech.
 
     Returns:
         Figures by section, for JSON and tables; and pictures.
@@ -111,7 +113,7 @@ def measure(
             standard: {kind: mean_r1(found[kind]) - mean_r1(six(one.of(kind), device)) for kind in KINDS}
             for standard, one in bare.items()
         },
-        "speech": _speech(model, data, device),
+        "speech": _speech(model, data, device) if hears else {},
         "few_shot": few_shot_figures(space.fused, protocol.ways, protocol.episodes, protocol.seed),
         "rooms": room_figures(space.fused, rooms_of(data, protocol.room_size, protocol.seed), device),
         "tail": tail_figures(found["fused"], data),

@@ -3,7 +3,8 @@
 Each live clip stands for a window of a stream and is read against a random catalogue, as recognition does: the
 closest candidates by cosine and words compete with "none of them". Half of the clips show a product that this
 catalogue does not hold, so that refusing counts too. Speech is heard through the words of all pages of the set, as in
-a room whose bag is a part of the shop's catalogue.
+a room whose bag is a part of the shop's catalogue; what is compared with titles are the set's keywords, whatever the
+model hears.
 """
 
 from collections.abc import Sequence

@@ -63,8 +63,9 @@ class HubText(HubTower):
 
     def encode(self, text: str, max_tokens: int) -> Tensor:
         """(width,) float32, L2-normalised."""
-        tokens = torch.tensor([self.tokenize(text, max_tokens)], device=self._device())
-        return self._normalised(self._pooled(tokens, None))[0]
+        # Of "" there may be no token, not even an end; attention to nothing is NaN.
+        tokens = self.tokenize(text, max_tokens) or [self.padding]
+        return self._normalised(self._pooled(torch.tensor([tokens], device=self._device()), None))[0]
 
     def forward_tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """(B, L) and (B, L) bool -> (B, width) float32, L2-normalised."""

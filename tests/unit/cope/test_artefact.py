@@ -42,6 +42,24 @@ def test_another_format_version_is_refused(folder):
         artefact.load(folder)
 
 
+def test_another_format_version_is_named_whatever_else_it_has(folder):
+    content = json.loads((folder / "config.json").read_text())
+    for lost in ({"model"}, {"name", "sha256"}):
+        other = {k: v for k, v in content.items() if k not in lost} | {"format_version": 2, "files": {}}
+        (folder / "config.json").write_text(json.dumps(other))
+        for read in (artefact.load, load_identity):
+            with pytest.raises(UserError, match="has format version 2, this release reads 1"):
+                read(folder)
+
+
+def test_a_field_that_is_missing_is_named(folder):
+    content = json.loads((folder / "config.json").read_text())
+    del content["model"]
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"is no artefact's configuration \('model'\); export the model again"):
+        artefact.load(folder)
+
+
 def test_damage_is_noticed(folder):
     weights = folder / "model.safetensors"
     data = bytearray(weights.read_bytes())
@@ -162,6 +180,22 @@ def test_files_that_are_no_names_are_refused(folder, files):
     content = json.loads((folder / "config.json").read_text()) | {"files": files}
     (folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="files must be a list of names; export the model again"):
+        artefact.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("towers", ["vision"], "towers must be an object"),
+        ("model", [], "model must be an object"),
+        ("towers", {"sound": "f00"}, "the model has no sound tower"),
+    ],
+)
+def test_a_field_of_another_kind_is_refused(folder, field, value, told):
+    content = json.loads((folder / "config.json").read_text()) | {field: value}
+    content["sha256"] = content_hash(folder, content)
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"config\.json: {told}; export the model again"):
         artefact.load(folder)
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from cope import artefact, calibrate
 from cope.calibrate import Piece, heard, random_catalogue, vocabulary_of
+from cope.card import model_card
+from cope.config import TrainConfig
 from cope.data import showings
 from cope.data.cutouts import thing
 from cope.data.objects import Product
@@ -193,13 +195,21 @@ def stream_of_clips(shop, stream):
     return len(lines)
 
 
-def test_a_model_is_calibrated_on_recorded_clips(recorded, tiny, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("showings", "held_out"), [("30", True), ("24", False)])
+def test_a_model_is_calibrated_on_recorded_clips(recorded, tiny, tmp_path, monkeypatch, capsys, showings, held_out):
     folder = tmp_path / "tiny"
     artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None)
+    (folder / "README.md").write_text(model_card("tiny", TrainConfig(model=tiny.config), "things", 30, {}))
     monkeypatch.setattr(calibrate, "CATALOGUES", 3)
-    assert calibrate.main([str(folder), "--data", recorded, "--showings", "30"]) == 0
+    assert calibrate.main([str(folder), "--data", recorded, "--showings", showings]) == 0
     assert artefact.load(folder).calibration != UNCALIBRATED
-    assert "missing pictures" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "missing pictures" in said.err
+    of = "of streams held out" if held_out else "of the streams fitted on, none held out; give more --showings or data"
+    assert said.out.splitlines()[0].endswith(f"({of})")
+    card = (folder / "README.md").read_text()
+    assert "Calibrate it before it serves" not in card and card.count("## Calibration") == 1
+    assert ("every fifth stream, held out" in card) == held_out != ("fitted on: none was held out" in card)
 
 
 def test_too_few_recorded_products_are_one_line(recorded, tiny, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -164,6 +165,19 @@ def test_auto_without_data_is_refused(folder, tmp_path, capsys):
     assert "add --data" in error
 
 
+def test_options_of_a_measurement_without_data_are_refused(folder, tmp_path, capsys):
+    given = {"split": "val", "products": 5, "items": 1, "frames": 4, "seed": 0, "workers": 1, "cache": tmp_path / "c"}
+    for name, value in given.items():
+        status, _, error = run(capsys, folder, "--out", tmp_path / "out", f"--{name}", value)
+        assert status == 2
+        assert error == f"cope.export: --{name}: nothing is measured; add --data DATA, or leave that out\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_options_the_part_that_is_measured_is_the_usual_one():
+    assert export.options_of(export.parser().parse_args(["m", "--out", "o", "--data", "d"])) == export.MEASURED_ON
+
+
 def test_a_second_export_renews_the_first(folder, tmp_path, capsys):
     out = tmp_path / "out"
     run(capsys, folder, "--out", out, "--precision", "bfloat16")
@@ -302,21 +316,40 @@ def test_frozen_towers_that_workers_need_are_named(hub, tmp_path, capsys):
     assert f"workers need the vision tower {hub['vit']} too" in remarks
 
 
-def test_scores_of_a_report_go_into_the_card(folder, tmp_path, capsys):
+def write_report(path, model):
     figures = {"r1": 0.7, "r5": 0.9, "map": 0.6}
     kinds = ("fused", "vision", "frozen_fused", "frozen_vision")
     report = {
-        "model": "tiny@12345678",
+        "model": model,
         "data": "things",
         "about": {"products": 40},
         "retrieval": {kind: {"L→P": figures, "mean": figures} for kind in kinds},
         "calibration": {"ece": 0.01},
     }
-    (tmp_path / "report.json").write_text(json.dumps(report))
-    run(capsys, folder, "--out", tmp_path / "out", "--report", tmp_path / "report.json")
+    path.write_text(json.dumps(report))
+    return path
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_scores_of_a_report_go_into_the_card(folder, tmp_path, capsys, precision):
+    version = artefact.load(folder).version
+    report = write_report(tmp_path / "report.json", version)
+    run(capsys, folder, "--out", tmp_path / "out", "--report", report, "--precision", precision)
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "Of tiny@12345678 on 40 products of things" in card
+    assert f"Of {version} on 40 products of things" in card
     assert "| pictures and words | 0.700 | 0.700 | 0.900 | 0.600 |" in card
+
+
+def test_a_report_of_another_model_is_refused(folder, tmp_path, capsys):
+    version = artefact.load(folder).version
+    report = write_report(tmp_path / "report.json", "tiny@12345678")
+    status, _, error = run(capsys, folder, "--out", tmp_path / "out", "--report", report)
+    assert status == 2
+    assert f"{report} is of tiny@12345678, and the model is {version}; evaluate it, or leave --report out" in error
+    assert not (tmp_path / "out").exists()
+    write_report(report, version)
+    artefact.update(folder, calibration=replace(UNCALIBRATED, bias=-3.0))
+    assert run(capsys, folder, "--out", tmp_path / "out", "--report", report)[0] == 2
 
 
 def test_what_is_no_report_is_refused(folder, tmp_path, capsys):
@@ -328,6 +361,16 @@ def test_what_is_no_report_is_refused(folder, tmp_path, capsys):
 def test_a_section_takes_the_place_of_its_older_self():
     card = "# m\n\n## Precision\n\nold\n\n## Limits\n\nsome\n"
     assert with_section(card, "## Precision\n\nnew") == "# m\n\n## Limits\n\nsome\n\n## Precision\n\nnew\n"
+
+
+@pytest.mark.parametrize("live_text", ["keywords", "none"])
+def test_a_text_is_timed_by_a_title_which_every_model_that_reads_is_given(tiny, tmp_path, monkeypatch, live_text):
+    folder, read = tmp_path / "m", []
+    artefact.save(folder, "m", tiny.config, tiny.model.state_dict(), UNCALIBRATED, live_text=live_text)
+    encoder = Encoder(folder, device="cpu")
+    monkeypatch.setattr(encoder.text, "encode", lambda text, most: read.append(text) or torch.ones(16))
+    precision.timings([encoder], 2)
+    assert read == [f"soft red handbag {call}" for call in range(2 + precision.WARM_UP)]
 
 
 def test_calls_are_clocked_in_turn_and_warm(monkeypatch):

@@ -104,6 +104,27 @@ def test_a_frozen_tower_that_is_gone_is_named(made, hub, tmp_path):
         Encoder(folder, device="cpu")
 
 
+@pytest.mark.parametrize("tuning", ["frozen", "lora"])
+@pytest.mark.parametrize("file", ["bert/tokenizer.json", "clip/preprocessor_config.json"])
+def test_a_tower_that_reads_or_sees_otherwise_is_another_one(made, hub, tmp_path, tuning, file):
+    moved = {name: shutil.copytree(hub[name], tmp_path / "hub" / name) for name in ("clip", "bert")}
+    folder, _ = made(tuning, source=moved)
+    artefact.load(folder)
+    path = tmp_path / "hub" / file
+    path.write_text(path.read_text().replace("0.48", "0.5").replace('"a"', '"A"', 1))
+    with pytest.raises(UserError, match=r"made on other weights of the (vision|text) tower .* tokenizer or processor"):
+        artefact.load(folder)
+
+
+@pytest.mark.parametrize("file", ["text/special_tokens_map.json", "vision/processor_config.json"])
+def test_files_that_are_not_the_models_own_are_refused(made, file):
+    folder, _ = made("full")
+    artefact.load(folder)
+    (folder / file).write_text("{}")
+    with pytest.raises(UserError, match=rf"{file} is no part of the model; remove it"):
+        artefact.load(folder)
+
+
 def test_a_missing_tokenizer_is_named(made):
     folder, _ = made("full")
     (folder / "text" / "tokenizer.json").unlink()

@@ -33,6 +33,14 @@ def test_pictures_give_descriptors_and_maps(hub, family):
     assert (found[0] - found[1]).norm() > 0.01 * found[0].norm()
 
 
+@pytest.mark.parametrize("family", READING)
+def test_a_text_without_any_token_is_a_vector(hub, family, monkeypatch):
+    tower = text_tower(str(hub[family]))
+    monkeypatch.setattr(tower, "tokenizer", lambda text, most: [])  # as of a tokenizer that adds no end token
+    with torch.no_grad():
+        assert tower.encode("", 16).norm() == pytest.approx(1, abs=1e-5)
+
+
 @pytest.mark.parametrize("family", SEEING)
 def test_a_descriptor_does_not_depend_on_the_pictures_beside_it(hub, family):
     tower = vision_tower(str(hub[family]))

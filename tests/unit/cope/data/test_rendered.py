@@ -91,6 +91,13 @@ def test_training_has_many_items_and_a_measurement_few(objects):
     assert {len(items) for items in rows.items.values()} == {RENDERED_ITEMS * len(test)}
     rows = _rows(test, Sampling(items=9))
     assert {len(items) for items in rows.items.values()} == {9 * len(test)}
+    with pytest.raises(UserError, match=r"\(test, rendered\): --items 11, and there are 10; give 10 or fewer"):
+        _rows(test, Sampling(items=11))
+
+
+def test_rendered_products_have_no_rooms_of_their_own_so_that_those_drawn_are_dealt_out_to_whole_ones(objects):
+    rows = _rows(open_source(str(objects)), Sampling(products=12, items=1))
+    assert {item.room for items in rows.items.values() for item in items} == {""}
 
 
 def test_a_rendered_source_feeds_the_loader_in_processes(objects, config):

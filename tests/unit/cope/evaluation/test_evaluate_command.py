@@ -25,6 +25,13 @@ def test_what_was_skipped_is_told_at_the_end(folder, shop, tmp_path, capsys):
     assert capsys.readouterr().err.splitlines()[-1] == "data: 2 rows with too few columns, 1 broken pictures"
 
 
+@pytest.mark.parametrize("rooms", [False, True])
+def test_a_size_of_rooms_that_is_not_used_is_told(folder, shop, tmp_path, capsys, rooms):
+    shop.rooms = rooms
+    assert command.main(arguments(folder, tmp_path / "r")) == 0
+    assert ("--room-size 3 is not used: the data have rooms of their own" in capsys.readouterr().err) == rooms
+
+
 def test_data_without_any_readable_picture_are_refused(folder, shop, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shop, "_picture", lambda item, image: Picture(None, problem="missing pictures"))
     assert command.main(arguments(folder, tmp_path / "r")) == 2

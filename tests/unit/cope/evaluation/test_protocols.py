@@ -33,6 +33,11 @@ def test_more_shots_help_where_items_scatter():
     assert eight.mean - eight.interval > one.mean + one.interval
 
 
+def test_eight_items_of_a_product_make_eight_shots():
+    found = few_shot(*clusters(1, 4, 8, 0.1), *clusters(2, 4, 8, 0.1), k=8, ways=4, episodes=5)
+    assert (found.ways, found.products) == (4, 4)
+
+
 def test_few_shot_episodes_are_those_of_the_seed():
     shots, queries = clusters(1, 12, 8, 0.5), clusters(2, 12, 6, 0.5)
     a, b, c = (few_shot(*shots, *queries, k=2, ways=5, episodes=10, seed=seed) for seed in (3, 3, 4))
@@ -58,6 +63,13 @@ def test_a_collapsed_model_classifies_nothing():
     shots, known = clusters(1, 6, 3, 0.1)
     same = functional.normalize(torch.ones_like(shots), dim=1)
     assert few_shot(same, known, same, known, k=1, ways=6, episodes=5).mean == 0.0
+
+
+def test_what_lies_within_a_rounding_of_another_product_is_a_tie():
+    same = functional.normalize(torch.ones(6, 16), dim=1)
+    shots = functional.normalize(same + 2e-4 * torch.eye(6, 16), dim=1).double()  # each 4e-8 nearer to its own
+    known = torch.arange(6)
+    assert few_shot(shots, known, shots, known, k=1, ways=6, episodes=5).mean == 0.0
 
 
 def test_head_body_and_tail_hold_a_third_of_the_products_each():

@@ -42,7 +42,7 @@ def folders(request, hub, tiny, tmp_path):
 
 def read(folder, cache, tuned=True):
     describer = Describer(Encoder(folder, "cpu"), tuned)
-    return evaluation_set(describer, Shop(), cache, OPTIONS.sampling, workers=0)[0]
+    return evaluation_set(describer, Shop(), "test", cache, OPTIONS.sampling, workers=0)[0]
 
 
 def test_untuned_towers_see_what_frozen_ones_see_on_the_same_regions(folders, tmp_path):

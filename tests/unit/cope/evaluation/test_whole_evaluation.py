@@ -22,13 +22,15 @@ from cope.data.items import Picture
 from cope.encoder import Encoder, PageInput, WindowInput
 from cope.errors import UserError
 from cope.evaluate import Options, evaluate
+from cope.evaluation import report
 from cope.evaluation.collecting import Sampling, evaluation_set
 from cope.evaluation.describing import Describer
 from cope.evaluation.measures import speech_figures
 from cope.evaluation.ranking import Ranks
 from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, NAMED, RAW
 from cope.evaluation.space import embedded, frozen
-from cope.evaluation.suite import Protocol
+from cope.evaluation.suite import Drawn, Protocol, Sheet
+from cope.keywords import query_terms
 from cope.modeling import DOMAINS, CopeModel
 from cope.scoring import UNCALIBRATED
 from cope.views import NOBODY
@@ -39,8 +41,8 @@ def describer(folder):
     return Describer(Encoder(folder, "cpu"))
 
 
-def read(describer, source, cache, **sampling):
-    return evaluation_set(describer, source, cache, Sampling(frames=3, **sampling), workers=0)
+def read(describer, source, cache, split="test", **sampling):
+    return evaluation_set(describer, source, split, cache, Sampling(frames=3, **sampling), workers=0)
 
 
 def test_items_become_vectors_as_in_service(folder, describer, tmp_path):
@@ -100,6 +102,13 @@ def test_descriptors_are_kept_and_found_again(describer, tmp_path):
     third = Shop(fingerprint="f01")
     read(describer, third, tmp_path)
     assert len(third.read_items) == 54
+
+
+def test_another_side_of_the_same_data_is_described_anew(describer, tmp_path):
+    read(describer, Shop(), tmp_path)
+    other = Shop()
+    read(describer, other, tmp_path, split="val")
+    assert len(other.read_items) == 54
 
 
 @pytest.mark.parametrize("name", ["about.json", "unread.json", "speech.pt", "live-frame.npy"])
@@ -296,7 +305,45 @@ def test_a_model_trained_without_words_is_measured_without(folder, tmp_path, mon
     protocol = Protocol(ways=4, episodes=5, pictures=False)
     figures = evaluate(folder, "anything", tmp_path / "r", Options(protocol=protocol, workers=0, device="cpu"))
     assert figures["modalities"] == "vision"
+    assert figures["text"] == "none" and figures["speech"] == {}
+    assert "What speech does" not in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert figures["retrieval"]["fused"]["L→P"] == pytest.approx(figures["retrieval"]["vision"]["L→P"], abs=0.2)
+
+
+def test_words_for_a_model_trained_without_are_refused(folder, tmp_path):
+    made = artefact.load(folder)
+    artefact.save(folder, made.name, made.config, made.weights, made.calibration, modalities="vision")
+    with pytest.raises(UserError, match=r"was trained on pictures alone and is given no words; leave --text out"):
+        evaluate(folder, "anything", tmp_path / "r", Options(text="raw", workers=0, device="cpu"))
+
+
+def test_a_model_trained_on_words_alone_is_compared_with_nothing_said_by_a_dash(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    made = artefact.load(folder)
+    artefact.save(folder, made.name, made.config, made.weights, made.calibration, modalities="text")
+    options = Options(protocol=Protocol(ways=4, episodes=5, pictures=False), workers=0, device="cpu")
+    figures = evaluate(folder, "anything", tmp_path / "r", options)
+    assert figures["speech"]["named"]["keywords"]["over_none"] == {"mean": None, "interval": None, "queries": 0}
+    cells = Balance((tmp_path / "r" / "report.html").read_text(encoding="utf-8")).words
+    at = cells.index("keywords, as in service")
+    assert cells[at + 3] == "–"
+
+
+@pytest.mark.parametrize("text", ["", "keywords", "raw", "none"])
+def test_the_calibration_is_measured_with_the_words_that_are_asked_for(folder, tmp_path, monkeypatch, text):
+    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    measured = []
+
+    def measure(model, calibration, data, *_):
+        measured.extend(query_terms(words) for words in data.keywords["live"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(folder, "anything", tmp_path / "r", Options(text=text, workers=0, device="cpu"))
+    transcript = query_terms([("so this is the red kettle everybody", 1.0)])
+    assert (measured[0] == transcript) == (text == "raw")
+    assert any(measured) == (text != "none")
 
 
 def test_data_without_products_are_refused(describer, tmp_path, monkeypatch):
@@ -304,6 +351,17 @@ def test_data_without_products_are_refused(describer, tmp_path, monkeypatch):
     monkeypatch.setattr(shop, "items", lambda number, domain: [])
     with pytest.raises(UserError, match="no products to evaluate"):
         read(describer, shop, tmp_path)
+
+
+def test_sheets_of_an_earlier_report_do_not_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "rendered", lambda *_: "")
+    sheets = [Sheet(way, b"png", []) for way in (("live", "page"), ("page", "live"))]
+    (tmp_path / "sheets").mkdir()
+    (tmp_path / "sheets" / "mine.png").write_bytes(b"")
+    for some in (sheets, sheets[:1], []):
+        report.write(tmp_path, {}, Drawn(None, None, some))
+        names = {f"{one.direction[0]}-{one.direction[1]}.png" for one in some}
+        assert {path.name for path in (tmp_path / "sheets").iterdir()} == names | {"mine.png"}
 
 
 def test_a_report_that_cannot_be_written_is_a_line(folder, tmp_path, monkeypatch):
