@@ -188,8 +188,8 @@ def run(name: str, base: TrainConfig, data: Data, out: Path, options: Options, l
     describer = Describer(encoder, tuned=ablation.standard is None)
     items, _ = read_items(describer, data.url, options.cache or out / "cache", options)
     asked = _queries(items)
+    items = as_heard(items, config.live_text, config.modalities)
     if ablation.standard is None:
-        items = as_heard(items, config.live_text, config.modalities)
         space = embedded(encoder.model, items, encoder.device)
     else:
         space = frozen(items, ablation.standard)

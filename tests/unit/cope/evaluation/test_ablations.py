@@ -105,6 +105,18 @@ def test_what_is_there_is_not_done_again(base, tmp_path):
     assert len(learner.configs) == 3
 
 
+def test_frozen_towers_are_given_what_the_model_is(base, tmp_path):
+    for text in ("keywords", "none"):
+        deaf = replace(base, live_text=text)
+        ablate("frozen", deaf, 1, "data", tmp_path / text, OPTIONS, Learner())
+    heard, deaf = (
+        json.loads((tmp_path / text / "frozen" / f"seed-{base.seed}" / "figures.json").read_text())["r1"]
+        for text in ("keywords", "none")
+    )
+    assert heard["vision"] == deaf["vision"]
+    assert heard["fused"] != deaf["fused"]
+
+
 def test_what_a_kill_or_a_full_disk_has_cut_is_done_again(base, tmp_path):
     learner = Learner()
     rows = ablate("full", base, 1, "data", tmp_path, OPTIONS, learner)
