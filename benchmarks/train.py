@@ -75,7 +75,7 @@ def main() -> None:
 
 def packaged(workers: int) -> list[tuple[str, TrainConfig]]:
     """The packaged towers from pixels, as a CPU can train them."""
-    base = replace(preset("cope-mini"), start="random", finder_steps=0, finder_from="cope-mini", batch_products=8)
+    base = replace(preset("cope-mini"), finder_steps=0, finder_from="cope-mini", batch_products=8)
     base = replace(base, workers=workers, clip_frames=2, clip_regions=2)
     whole = replace(base, model=replace(base.model, regions=0), clip_regions=1)
     return [("packaged towers, whole frames", whole), ("packaged towers, regions", base)]

@@ -120,7 +120,6 @@ ABLATIONS: dict[str, Ablation] = {
     "fusion-transformer": Ablation(
         "fusion encoder in place of a weighted sum (the paper's)", _model(fusion="transformer")
     ),
-    "random-start": Ablation("projections start at random", _run(start="random")),
     "towers-frozen": Ablation("frozen towers, all else learned", _frozen),
     "towers-lora": Ablation("low-rank steps in the towers (LoRA)", _model(tuning="lora")),
     "towers-full": Ablation("towers learn in full", _model(tuning="full")),

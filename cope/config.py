@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from cope.errors import UserError
 from cope.ranges import RANGES
 
-FORMAT_VERSION = 1  # of the artefact folder; a reader refuses any other
+FORMAT_VERSION = 2  # of the artefact folder; a reader refuses any other
 
 LiveText = Literal["keywords", "raw", "none"]
 Modalities = Literal["both", "vision", "text"]
@@ -87,8 +87,6 @@ class TrainConfig:
         steps: Optimiser steps of the representation.
         finder_steps: Optimiser steps of the region finder, on rendered scenes. 0: take it from `finder_from`.
         finder_from: Artefact, by name or folder, whose region finder is taken over.
-        start: Where the visual projection starts: `discriminant` axes of the frozen features in closed form
-            (needs frozen towers and rendered products), or `random`.
         batch_products: Products in a batch and process. More are harder negatives.
         accumulate: Batches whose gradients are added up before a step.
         learning_rate: Peak of all that sits on the towers, after warm-up; then cosine to zero.
@@ -136,7 +134,6 @@ class TrainConfig:
     steps: int = 400
     finder_steps: int = 500
     finder_from: str = ""
-    start: Literal["discriminant", "random"] = "discriminant"
     batch_products: int = 256
     accumulate: int = 1
     learning_rate: float = 3e-4
@@ -192,7 +189,6 @@ _PAPER = TrainConfig(
     ),
     steps=100_000,
     finder_steps=0,
-    start="random",
     batch_products=128,
     learning_rate=5e-3,
     temperature=0.05,
@@ -219,7 +215,6 @@ _BASE = TrainConfig(
     steps=20_000,
     finder_steps=0,
     finder_from="cope-mini",
-    start="random",
     batch_products=64,
     classification=1.0,
     gradient_checkpointing=True,

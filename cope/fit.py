@@ -79,8 +79,6 @@ def train_rendered(
         trainer.run(finder_stage(model, features, config))
 
     # 3. What it is.
-    if config.start == "discriminant":
-        start_projection(model, features)
     start_text(model, texts)
     stage = representation_stage(model, features, texts, config)
     figures = trainer.run(replace(stage, evaluate=crops_evaluation(model, unseen)))
@@ -155,44 +153,6 @@ def finder_stage(model: CopeModel, features: Features, config: TrainConfig) -> S
         steps=config.finder_steps,
         batch_size=SCENES_AT_ONCE,
     )
-
-
-def start_projection(model: CopeModel, features: Features, shrinkage: float = 0.2) -> None:
-    """Starts the visual projection as the discriminant axes of the frozen features.
-
-    Directions in which one product's live views and page pictures differ (light, background, pose) are scaled
-    down, those in which products differ are kept (LDA, as speaker recognition uses it). It is in closed form,
-    so it cannot forget what the tower knows, and it carries over to products never seen.
-
-    Args:
-        model: Its `visual` is set.
-        features: Of the training products.
-        shrinkage: Share of the identity in the within-product covariance. Smaller trusts rare directions more.
-    """
-    shown = features.live_product != NOBODY
-    in_video = features.video_product != NOBODY
-    x = torch.from_numpy(np.concatenate([features.live[shown], features.video[in_video], features.page])).float()
-    whose = [features.live_product[shown], features.video_product[in_video], features.page_product]
-    ids = torch.from_numpy(np.concatenate(whose))
-    mean, scale = x.mean(dim=0), 1.0 / x.std(dim=0).clamp_min(1e-3)
-    x = (x - mean) * scale
-    count = int(ids.max()) + 1
-    sums = torch.zeros(count, x.shape[1]).index_add_(0, ids, x)
-    means = sums / torch.bincount(ids, minlength=count).clamp_min(1).unsqueeze(1)
-    within = x - means[ids]
-    covariance = (within.T @ within) / len(within)
-    covariance = (1 - shrinkage) * covariance + shrinkage * torch.eye(len(covariance)) * covariance.diagonal().mean()
-    values, vectors = torch.linalg.eigh(covariance)
-    whiten = vectors / values.sqrt()  # (F, F): columns
-    spread = means - means.mean(dim=0) if count > model.config.dim else x  # few products span too few axes
-    _, _, axes = torch.linalg.svd(spread @ whiten, full_matrices=False)
-    weight = (whiten @ axes[: model.config.dim].T).T  # (D, F)
-    with torch.no_grad():
-        model.visual.mean.copy_(mean)
-        model.visual.scale.copy_(scale)
-        # Unit mean length, so that the learned correction starts on an equal footing. A few crops span fewer axes.
-        model.visual.axes.weight.zero_()
-        model.visual.axes.weight[: len(weight)].copy_(weight / (x @ weight.T).norm(dim=1).mean())
 
 
 def start_text(model: CopeModel, texts: Texts) -> None:

@@ -73,19 +73,14 @@ class RegionFinder(nn.Module):
 
 
 class VisualProjection(nn.Module):
-    """Tower descriptors -> the shared space: whitened principal axes, a learned correction, a step per domain.
+    """Tower descriptors -> the shared space: a linear map, a learned correction, a step per domain.
 
-    It starts as the principal axes of the frozen features and what it learns is added to them, so that with
-    little data it stays close to features that were learned from a million photographs.
+    It starts as orthogonal axes, which keep the angles between the tower's features as far as fewer numbers can, and
+    with correction and steps at zero. So with little data it stays close to what a million photographs have taught.
     """
-
-    mean: Tensor
-    scale: Tensor
 
     def __init__(self, width: int, dim: int, per_domain: bool = True, hidden: int = 512) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(width))
         self.axes = nn.Linear(width, dim)
         nn.init.orthogonal_(self.axes.weight)
         nn.init.zeros_(self.axes.bias)
@@ -100,8 +95,7 @@ class VisualProjection(nn.Module):
 
     def forward(self, descriptors: Tensor, domain: Domain) -> Tensor:
         """(N, width) -> (N, D), L2-normalised."""
-        x = (descriptors - self.mean) * self.scale
-        z = self.axes(x) + self.correction(x)
+        z = self.axes(descriptors) + self.correction(descriptors)
         return functional.normalize(z + self.domains[domain if self.per_domain else "all"](z), dim=-1)
 
 

@@ -143,8 +143,6 @@ def check(config: TrainConfig) -> None:
         )
     if config.model.keywords != "joined" and config.live_text == "keywords":
         raise UserError("the loader of files reads a clip's keywords as one text; set model.keywords=joined")
-    if config.start == "discriminant":
-        raise UserError("start=discriminant needs a folder of objects and frozen towers; set start=random")
     if config.masked_language and config.model.tuning == "frozen":
         raise UserError(
             f"masked_language={config.masked_language} teaches the text tower, and model.tuning=frozen leaves it as it "

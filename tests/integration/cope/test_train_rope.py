@@ -166,7 +166,6 @@ def test_data_that_are_no_data_set_and_settings_that_need_others_are_one_line(
 ) -> None:
     for setting, told in (
         ("finder_steps=10", "set finder_steps=0"),
-        ("start=discriminant", "set start=random"),
         ("live_text=keywords model.keywords=mean", "set model.keywords=joined"),
         ("model.regions=2", "set finder_from"),
         ("model.vision=nowhere", "nowhere"),
