@@ -5,6 +5,7 @@ start from closed forms, which are already better than the frozen towers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -295,7 +296,12 @@ def representation_stage(model: CopeModel, features: Features, texts: Texts, con
     objective = Objective(model, config, len(texts.titles))
 
     def batches(start: int) -> Iterator[Any]:
-        return (sampler.batch(number) for number in count(start))
+        with ThreadPoolExecutor(1) as ahead:  # while one batch is learned from, the next is drawn
+            coming = ahead.submit(sampler.batch, start)
+            for number in count(start + 1):
+                batch = coming.result()
+                coming = ahead.submit(sampler.batch, number)
+                yield batch
 
     return Stage(
         name="representation",
