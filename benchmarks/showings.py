@@ -1,4 +1,4 @@
-"""How many showings of products that no model has seen are found in rendered streams. Compares models, not speed.
+"""How many showings of products that were not trained on are found in rendered streams. Compares models, not speed.
 
     python -m benchmarks.showings cope-mini build/mini-8 --data build/data   # table, build/benchmark-showings.json
 
