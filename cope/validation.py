@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from cope.children import Caught, received
+from cope.children import Caught, begin_reading, received
 from cope.config import TrainConfig
 from cope.data.items import Counts, Source
 from cope.data.live_text import LiveText
@@ -70,7 +70,13 @@ def figures_on(
         vectors: dict[Domain, list[Tensor]] = {domain: [] for domain in DOMAINS}
         products: dict[Domain, list[Tensor]] = {domain: [] for domain in DOMAINS}
         skipped = Counts()
-        ready = DataLoader(Caught(unseen), batch_size=None, num_workers=config.workers, generator=torch.Generator())
+        ready = DataLoader(
+            Caught(unseen),
+            batch_size=None,
+            num_workers=config.workers,
+            worker_init_fn=begin_reading,
+            generator=torch.Generator(),
+        )
         for items, lost in received(ready):
             skipped.merge(lost)
             views = pixels.views({domain: one.to(pixels.device) for domain, one in items.items()})
