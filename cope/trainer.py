@@ -244,7 +244,6 @@ class Trainer:
                 skipped = each_rank({} if stage.skipped is None else stage.skipped.as_dict())
                 if rank() == 0:
                     self._save_last(stage, optimiser, average, progress, skipped)
-            if saves or stops:
                 progress.saved = done
             if evaluates or saves or stops:
                 _wait()

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, overload
 
 import numpy as np
@@ -39,6 +39,11 @@ class Item:
     text: str
     boxes: tuple[RelativeBox | None, ...] = ()
     room: str = ""
+
+    def with_pictures(self, kept: Sequence[int]) -> "Item":
+        """The same with some of its pictures, by their places, in that order."""
+        boxes = tuple(self.boxes[at] for at in kept) if self.boxes else ()
+        return replace(self, images=tuple(self.images[at] for at in kept), boxes=boxes)
 
 
 class Picture(NamedTuple):

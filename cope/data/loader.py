@@ -262,14 +262,9 @@ def _looks(item: Item, frames: int, rng: np.random.Generator | None) -> list[Ite
     """The item with the pictures that are looked at; of a page others, should those be broken."""
     count = len(item.images)
     if item.domain != "page":
-        return [_with(item, spread(rng, count, frames))]
+        return [item.with_pictures(spread(rng, count, frames))]
     first = 0 if rng is None else int(rng.integers(count))
-    return [_with(item, [(first + more) % count]) for more in range(count)]
-
-
-def _with(item: Item, chosen: Sequence[int]) -> Item:
-    boxes = tuple(item.boxes[at] for at in chosen) if item.boxes else ()
-    return replace(item, images=tuple(item.images[at] for at in chosen), boxes=boxes)
+    return [item.with_pictures([(first + more) % count]) for more in range(count)]
 
 
 def batches(

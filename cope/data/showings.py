@@ -176,7 +176,7 @@ class RecordedShowings:
                 items = self._source.items(self._numbers[number], "live")
                 item = items[int(self._rng.integers(len(items)))]
                 kept = spread(None, len(item.images), SHOWING_S)
-                pictures = self._read(replace(item, images=tuple(item.images[i] for i in kept), boxes=()))
+                pictures = self._read(item.with_pictures(kept))
                 while 0 < len(pictures) < HELD_S:
                     pictures += pictures
                 if pictures:

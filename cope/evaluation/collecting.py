@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +186,7 @@ def _shortened(item: Item, frames: int) -> Item:
     """A page with its first pictures, a clip with frames spread evenly over it."""
     count = len(item.images)
     kept = range(min(count, PAGE_PICTURES)) if item.domain == "page" else spread(None, count, frames)
-    boxes = tuple(item.boxes[i] for i in kept) if item.boxes else ()
-    return replace(item, images=tuple(item.images[i] for i in kept), boxes=boxes)
+    return item.with_pictures(kept)
 
 
 class _Reading(Dataset[list[Picture]]):
@@ -378,5 +377,4 @@ def _picture(source: Source, item: Item) -> Pixels | None:
     if not item.images:
         return None
     at = 0 if item.domain == "page" else len(item.images) // 2
-    one = replace(item, images=item.images[at : at + 1], boxes=item.boxes[at : at + 1])
-    return source.read(one, 320)[0].pixels
+    return source.read(item.with_pictures([at]), 320)[0].pixels
