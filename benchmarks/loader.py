@@ -22,12 +22,12 @@ from pathlib import Path
 import psutil
 
 from cope.config import PRESETS, preset
-from cope.data.items import open_source
 from cope.data.loader import batches
+from cope.data.opening import open_source
 from cope.data.rendered import RenderedSource
 from cope.data.rope import IMAGES, PAIRS, TEXTS
 from cope.data.writing import write
-from cope.modeling import DOMAINS
+from cope.domains import DOMAINS
 
 SIZES = (10_000, 100_000, 1_000_000, 3_000_000)
 FRAMES = 4

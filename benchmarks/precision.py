@@ -31,12 +31,12 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from cope import artefact
-from cope.encoder import Encoder
+from cope.evaluation.precision import PRECISIONS, clocked, example_frame, one_thread, timings
 from cope.export import machine
-from cope.identity import locate
-from cope.pictures import fit_area
-from cope.precision import PRECISIONS, clocked, example_frame, one_thread, timings
+from cope.serving import artefact
+from cope.serving.encoder import Encoder
+from cope.serving.identity import locate
+from cope.vision.pictures import fit_area
 
 RESULT = Path(__file__).parents[1] / "build/benchmark-precision.json"
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cope.device import choose
 from cope.evaluation.ranking import ranks
+from cope.runtime.device import choose
 
 RESULT = Path("build/benchmark-retrieval.json")
 NOISE = 2.0  # so much that about half of the queries are not found at once

@@ -26,12 +26,12 @@ import numpy as np
 from cope.data.items import Counts
 from cope.data.listing import Listed, read_objects
 from cope.data.objects import split_of
-from cope.identity import load_identity
+from cope.serving.identity import load_identity
 from topology.errors import UserError
-from workers.score import Score, read_events, score, total
-from workers.simulate.recipe import Recipe
-from workers.simulate.stream import simulate
-from workers.truth import StreamTruth, read_truth
+from workers.cli.score import Score, read_events, score, total
+from workers.cli.simulate.recipe import Recipe
+from workers.cli.simulate.stream import simulate
+from workers.cli.truth import StreamTruth, read_truth
 
 BUILD = Path(__file__).parents[1] / "build"
 RESULT = BUILD / "benchmark-showings.json"

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cope.product_softmax import SampledProductSoftmax, cosface
+from cope.training.product_softmax import SampledProductSoftmax, cosface
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "build/benchmark-softmax.json"

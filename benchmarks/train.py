@@ -25,10 +25,11 @@ import torch
 from torch import nn
 
 from cope.config import TrainConfig, preset
-from cope.data.items import Source, open_source
-from cope.device import autocast, choose
-from cope.pixels import PixelObjective, pixel_stage
-from cope.trainer import Trainer
+from cope.data.items import Source
+from cope.data.opening import open_source
+from cope.runtime.device import autocast, choose
+from cope.training.pixels import PixelObjective, pixel_stage
+from cope.training.trainer import Trainer
 
 PRODUCTS, FRAMES = 96, 8
 PAGE, FRAME = (800, 800), (640, 360)

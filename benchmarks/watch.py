@@ -96,7 +96,7 @@ def _stage(thread_name: str) -> str:
 def measure(count: int, realtime: bool) -> dict[str, object]:
     """Watches `count` streams in this process and returns what was measured."""
     from topology.settings import load_settings
-    from workers.watch.session import watch
+    from workers.cli.watch.session import watch
 
     sources = [f"room-{number}={STREAMS[number % len(STREAMS)]}" for number in range(count)]
     with tempfile.TemporaryDirectory() as folder:

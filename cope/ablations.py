@@ -21,20 +21,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from cope import device
-from cope.checkpoint import full_disk, write_text_whole
-from cope.command import at_least, ended
 from cope.config import PRESETS, TrainConfig
-from cope.data.items import open_source
-from cope.encoder import Encoder
+from cope.data.opening import open_source
 from cope.errors import UserError
-from cope.evaluate import Options, add_data_options, as_heard, evaluate, options_of, read_items
+from cope.evaluate import add_data_options, options_of
 from cope.evaluation.describing import Describer
+from cope.evaluation.evaluating import Options, as_heard, evaluate, read_items
 from cope.evaluation.measures import DIRECTIONS, Figures, label, retrieval_figures, six
 from cope.evaluation.ranking import Ranks
 from cope.evaluation.sets import EvaluationSet
 from cope.evaluation.space import Standard, embedded, frozen
 from cope.evaluation.suite import Protocol
+from cope.runtime import device
+from cope.runtime.command import at_least, ended
+from cope.runtime.files import full_disk, write_text_whole
+from cope.serving.encoder import Encoder
 from cope.train import check, configuration, train
 
 Train = Callable[[TrainConfig, str, Path], None]  # configuration, data, folder of the artefact

@@ -21,18 +21,18 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from cope import artefact
-from cope.card import calibration_section, with_section
-from cope.checkpoint import full_disk, write_text_whole
-from cope.command import at_least, ended
-from cope.data.objects import Split
 from cope.data.showings import AT_A_STREAM, Known, Stream, open_showings
-from cope.encoder import Encoder, PageInput, PageOutput, WindowInput
+from cope.domains import Split
 from cope.errors import UserError
 from cope.evaluation.calibration import expected_calibration_error
 from cope.evaluation.trust import probabilities
 from cope.keywords import Vocabulary, of_window, page_terms, query_terms, text_score
-from cope.scoring import FEATURES, Calibration, MatchFeatures, match_features, with_rivals
+from cope.model.scoring import FEATURES, Calibration, MatchFeatures, match_features, with_rivals
+from cope.runtime.command import at_least, ended
+from cope.runtime.files import full_disk, write_text_whole
+from cope.serving import artefact
+from cope.serving.card import calibration_section, with_section
+from cope.serving.encoder import Encoder, PageInput, PageOutput, WindowInput
 
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
 LEAST_PRODUCTS = 24  # a catalogue of 10, and others that are shown and not in it

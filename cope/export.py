@@ -7,7 +7,7 @@
 
 MODEL is the folder of a run of `cope.train`, any artefact, or the name of one that ships. What lies in FOLDER:
 
-    config.json model.safetensors calibration.json (vision/ text/)    the artefact, see cope.artefact
+    config.json model.safetensors calibration.json (vision/ text/)    the artefact, see cope.serving.artefact
     README.md        the model card, with a section on precision, and the scores of `--report`
     export.json      what was measured, where, and what was decided
     training.json    the run's, as it was
@@ -35,18 +35,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from cope import artefact
-from cope.artefact import KINDS, Precision
-from cope.card import precision_section, scores_section, with_section
-from cope.command import at_least, ended
-from cope.encoder import Encoder, PageInput
 from cope.errors import UserError
-from cope.evaluate import Options
 from cope.evaluation.collecting import Sampling
-from cope.identity import CALIBRATION, locate, read_config, sealed_calibration
-from cope.precision import PRECISIONS, Measured, choose, measure
-from cope.record import RECORD, read_record, unfinished
-from cope.scoring import UNCALIBRATED
+from cope.evaluation.evaluating import Options
+from cope.evaluation.precision import PRECISIONS, Measured, choose, measure
+from cope.model.scoring import UNCALIBRATED
+from cope.runtime.command import at_least, ended
+from cope.serving import artefact
+from cope.serving.artefact import KINDS, Precision
+from cope.serving.card import precision_section, scores_section, with_section
+from cope.serving.encoder import Encoder, PageInput
+from cope.serving.identity import CALIBRATION, locate, read_config, sealed_calibration
+from cope.training.run_record import RECORD, read_record, unfinished
 
 OF_THE_ARTEFACT = ("model.safetensors", "calibration.json", "config.json")
 BESIDE_IT = ("README.md", RECORD)

@@ -23,23 +23,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cope import artefact, fit
-from cope.backbones import TextTower, VisionTower
-from cope.card import model_card
-from cope.checkpoint import full_disk, write_text_whole
-from cope.command import ended
 from cope.config import PRESETS, ModelConfig, TrainConfig, from_dict, from_toml, preset
-from cope.data.items import Counts, Source, open_source
+from cope.data.items import Counts, Source
+from cope.data.opening import open_source
 from cope.data.rendered import RenderedSource
-from cope.device import processes
-from cope.distributed import each_rank, rank, world
 from cope.errors import UserError
-from cope.identity import WEIGHTS
-from cope.interruptions import Stopped
-from cope.pixels import PixelObjective, pixel_stage
-from cope.record import Record, unfinished
-from cope.trainer import Trainer
-from cope.validation import figures_on
+from cope.runtime.command import ended
+from cope.runtime.device import processes
+from cope.runtime.distributed import each_rank, rank, world
+from cope.runtime.files import full_disk, write_text_whole
+from cope.runtime.interruptions import Stopped
+from cope.serving import artefact
+from cope.serving.card import model_card
+from cope.serving.identity import WEIGHTS
+from cope.towers.packaged import TextTower, VisionTower
+from cope.training import frozen as fit
+from cope.training.pixels import PixelObjective, pixel_stage
+from cope.training.run_record import Record, unfinished
+from cope.training.trainer import Trainer
+from cope.training.validation import figures_on
 
 
 def train(

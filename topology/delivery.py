@@ -25,10 +25,10 @@ from topology.codec import Headers, Value, decode_value
 from topology.connection import full_name
 from topology.errors import BadInput, Unavailable
 from topology.group import Group
-from topology.log import Producer, read_raw
 from topology.message import Message, Partition
 from topology.retry import describe, retrying
 from topology.settings import Role, Settings
+from topology.topic_log import Producer, read_raw
 from topology.topics import TOPICS, dead_letter
 
 __all__ = ["Delivery", "Handler", "Message"]

@@ -24,7 +24,7 @@ def _run() -> int:
 
     import cope.errors
     import topology.errors
-    from workers.cli import cli
+    from workers.cli.main import cli
 
     try:
         status = cli(standalone_mode=False)

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cope.command import ended
 from cope.errors import UserError
+from cope.runtime.command import ended
 
 EMOJI_PICTURES = "@lobehub/fluent-emoji-3d@1.1.0"
 EMOJI_NAMES = "emoji-datasource-google@16.0.0"

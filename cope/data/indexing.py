@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cope.data.items import Counts, RelativeBox
-from cope.data.objects import Split, split_of
+from cope.data.objects import split_of
+from cope.domains import DOMAINS, Domain, Split
 from cope.errors import UserError
-from cope.modeling import DOMAINS, Domain
 
 FORMAT = 2  # part of an index's name: another release makes its own
 

@@ -1,19 +1,15 @@
 """What every data set is to training and evaluation: numbered products, each with pages, videos and live clips.
 
-`open_source` opens one; `Source` says what it can be asked.
+`Source` says what it can be asked; `cope.data.opening` opens one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, overload
 
-import numpy as np
-from numpy.typing import NDArray
+from cope.domains import Domain
+from cope.vision.cutouts import Pixels
 
-from cope.data.objects import Split
-from cope.modeling import Domain
-
-Pixels = NDArray[np.uint8]
 RelativeBox = tuple[float, float, float, float]
 
 
@@ -171,35 +167,3 @@ class Source(Protocol):
 
     def pictures(self, item: Item) -> list[Pixels | None]:
         """The item's pictures in full size, (H, W, 3) uint8 RGB each; None for the missing and broken."""
-
-
-def open_source(data: str, split: Split = "train") -> Source:
-    """Opens a data set by what lies in its folder.
-
-    | found | reader |
-    |---|---|
-    | `objects.jsonl` | `cope.data.rendered`: cut-outs that are rendered on the fly |
-    | `manifest*.jsonl`, or the name of such a file | `cope.data.manifest` |
-    | any of ROPE's nine files | `cope.data.rope` |
-    | `*.tsv` | `cope.data.lpr4m` |
-
-    Args:
-        data: A local folder, or an fsspec URL of one (s3://..., memory://...).
-        split: The side of the split; no product lies on two.
-
-    Raises:
-        UserError: The folder is none of these, or a part of it is missing or empty.
-    """
-    # Here, since the readers are made of what stands above.
-    import cope.data.lpr4m as lpr4m
-    import cope.data.manifest as manifest
-    import cope.data.rendered as rendered
-    import cope.data.rope as rope
-    from cope.data.files import Folder
-
-    folder = Folder(data)
-    for reader in (rendered, manifest, rope, lpr4m):
-        if reader.is_here(folder):
-            source: Source = reader.open_folder(folder, split)
-            return source
-    raise folder.unknown()

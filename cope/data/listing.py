@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cope.data.files import Folder, json_row
 from cope.data.items import Counts
-from cope.data.objects import Product, Split, read_cutout, split_of
+from cope.data.objects import Product, read_cutout, split_of
+from cope.domains import Split
 from cope.errors import UserError
 
 LIST = "objects.jsonl"

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cope.children import Caught, begin_reading, received
 from cope.config import TrainConfig
 from cope.data.items import Counts, Item, Source
 from cope.data.live_text import NOTHING, LiveText
 from cope.data.sampling import Sampler, category_sizes, long_tail, spread
 from cope.data.transforms import canvas_side, enough, frame_picture, light, page_picture, window
+from cope.domains import DOMAINS, Domain
 from cope.errors import UserError
-from cope.modeling import DOMAINS, Domain
-from cope.views import NOBODY
+from cope.model.views import NOBODY
+from cope.runtime.processes import Caught, begin_reading, received
 
 __all__ = ["Batch", "ItemBatch", "Loader", "batches", "canvas_side", "item_batch"]
 

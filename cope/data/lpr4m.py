@@ -26,8 +26,8 @@ from collections.abc import Iterator
 from cope.data.files import Folder
 from cope.data.indexing import About, Fact, Image, Owner, Text
 from cope.data.items import Counts, RelativeBox
-from cope.data.objects import Split
 from cope.data.store import StoredSource, open_store
+from cope.domains import Split
 from cope.errors import UserError
 
 COLUMNS = 11

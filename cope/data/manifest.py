@@ -26,9 +26,8 @@ from typing import Any
 from cope.data.files import Folder, json_row
 from cope.data.indexing import About, Fact, Image, Owner, Text
 from cope.data.items import Counts, RelativeBox
-from cope.data.objects import Split
 from cope.data.store import StoredSource, open_store
-from cope.modeling import DOMAINS
+from cope.domains import DOMAINS, Split
 
 NOT_JSON = "rows that are not JSON objects"
 FEW_FIELDS = "rows without product_id, domain, id or images"

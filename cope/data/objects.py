@@ -10,15 +10,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
 
-from cope.data.cutouts import Cutout, Pixels, cutout_of, thing
+from cope.domains import Split
 from cope.errors import UserError
-
-Split = Literal["train", "val", "test"]
+from cope.vision.cutouts import Cutout, Pixels, cutout_of, thing
 
 # Of ten groups one is for validation and one for the test. The hash of the name decides, so that a folder that
 # grows keeps its split.

@@ -4,23 +4,19 @@ The products are those of `cope.data.objects`, with recoloured siblings and made
 and says depends on nothing but (seed, product, domain, number), so loader processes, ranks and a resumed run see the
 same pixels. To keep them as files:
 
-    python -m cope.data.rendered OBJECTS --out FOLDER --format rope --products 1000
+    python -m cope.data.writing OBJECTS --out FOLDER --format rope --products 1000
 """
 
-import argparse
 import functools
 import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from cope.command import at_least, ended
-from cope.data.cutouts import Cutout, thing
 from cope.data.files import Folder
-from cope.data.items import Counts, Item, ItemsOnDemand, Picture, Pixels
+from cope.data.items import Counts, Item, ItemsOnDemand, Picture
 from cope.data.listing import (
     LIST,
     NO_PICTURE,
@@ -30,10 +26,11 @@ from cope.data.listing import (
     nothing_usable,
     read_objects,
 )
-from cope.data.objects import Product, Split, read_backgrounds, read_cutout, siblings, split_of
-from cope.data.scenes import LANDSCAPE, MIN_SIDE_PX, PORTRAIT, overlay, relative
-from cope.data.speech import Talk, transcript
-from cope.data.synthetic import (
+from cope.data.objects import Product, read_backgrounds, read_cutout, siblings, split_of
+from cope.domains import DOMAINS, Domain, Split
+from cope.render.scenes import LANDSCAPE, MIN_SIDE_PX, PORTRAIT, overlay, relative
+from cope.render.speech import Talk, transcript
+from cope.render.synthetic import (
     Placement,
     random_background,
     random_camera,
@@ -41,14 +38,14 @@ from cope.data.synthetic import (
     render_frame,
     render_page,
 )
-from cope.modeling import DOMAINS, Domain
+from cope.vision.cutouts import Cutout, Pixels, thing
 
 # Items of a product and domain. Training never runs out of new ones; a measurement wants few, the same for all, but
 # more than the 8 shots of few-shot classification.
 _TRAIN_ITEMS, _TEST_ITEMS = 64, 10
 # Frames of a clip; a step takes some of them.
 CLIP_FRAMES = 8
-# As for cope-mini (`cope.data.features`): so many of the objects have a recoloured sibling, and so many made-up
+# As for cope-mini (`cope.training.features`): so many of the objects have a recoloured sibling, and so many made-up
 # things come along.
 _SIBLINGS, _THINGS = 3, 6
 # Cut-outs of 256 px are 260 kB; a loader process keeps so many.
@@ -269,35 +266,3 @@ def _more(objects: Sequence[_Object], seed: int) -> list[_Object]:
     coloured = [replace(objects[int(i)], id=f"{objects[int(i)].id}+hue", kind="sibling") for i in chosen]
     made_up = [_Object(f"thing-{i}", f"thing-{i}", "", "", "thing") for i in range(len(objects) // _THINGS)]
     return [*coloured, *made_up]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes rendered products as a data set of files; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cope.data.rendered", description="Writes rendered products as a data set of files."
-    )
-    parser.add_argument("objects", help="folder of objects, as cope.data.collect makes it")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder")
-    parser.add_argument("--format", choices=("rope", "manifest"), default="rope", help="default: rope")
-    parser.add_argument("--products", type=int, default=1000, help="default: 1000")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="of the objects")
-    parser.add_argument("--pages", type=int, default=2, help="of a product (default: 2)")
-    parser.add_argument("--clips", type=int, default=2, help="videos, and live clips, of a product (default: 2)")
-    parser.add_argument("--frames", type=int, default=4, help="of a clip (default: 4)")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    return ended("cope.data.rendered", lambda: _write(options), "stopped; remove what was written, and start again")
-
-
-def _write(options: argparse.Namespace) -> int:
-    from cope.data.writing import write  # it is made of what stands above
-
-    at_least(options, products=1, pages=1, clips=1, frames=1, seed=0)
-    source = RenderedSource(local_folder(Folder(options.objects)), options.split, options.seed)
-    each: dict[Domain, int] = {"page": options.pages, "video": options.clips, "live": options.clips}
-    write(source, options.out, options.format, options.products, each, options.frames)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

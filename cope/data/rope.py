@@ -24,10 +24,9 @@ from collections.abc import Iterator
 from cope.data.files import Folder
 from cope.data.indexing import About, Fact, Image, Owner, Text
 from cope.data.items import Counts
-from cope.data.objects import Split
 from cope.data.store import StoredSource, open_store
+from cope.domains import DOMAINS, Domain, Split
 from cope.errors import UserError
-from cope.modeling import DOMAINS, Domain
 
 PAIRS: dict[Domain, str] = {
     "page": "training_product_pages_pair.txt",

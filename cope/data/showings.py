@@ -13,14 +13,15 @@ from typing import Protocol
 import numpy as np
 
 from cope.data import rendered
-from cope.data.cutouts import Cutout, thing
 from cope.data.files import Folder
-from cope.data.items import Counts, Item, Pixels, Source, open_source
+from cope.data.items import Counts, Item, Source
 from cope.data.listing import local_folder, read_products
-from cope.data.objects import Product, Split, read_backgrounds, siblings
+from cope.data.objects import Product, read_backgrounds, siblings
+from cope.data.opening import open_source
 from cope.data.sampling import spread
-from cope.data.speech import Talk, transcript
-from cope.data.synthetic import (
+from cope.domains import Split
+from cope.render.speech import Talk, transcript
+from cope.render.synthetic import (
     Placement,
     random_background,
     random_camera,
@@ -28,6 +29,7 @@ from cope.data.synthetic import (
     render_frame,
     render_page,
 )
+from cope.vision.cutouts import Cutout, Pixels, thing
 
 SHOWING_S, GAP_S = 10, 4
 AT_A_STREAM = 6  # showings

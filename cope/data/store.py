@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cope.checkpoint import whole
-from cope.data.decoding import MISSING, UNREADABLE, decode
 from cope.data.files import Folder, PictureFiles, cache_folder
 from cope.data.indexing import FORMAT, Fact, build
-from cope.data.items import Counts, Item, ItemsOnDemand, Picture, Pixels
-from cope.data.objects import Split
+from cope.data.items import Counts, Item, ItemsOnDemand, Picture
+from cope.domains import DOMAINS, Domain, Split
 from cope.errors import UserError
-from cope.modeling import DOMAINS, Domain
+from cope.runtime.files import whole
+from cope.vision.cutouts import Pixels
+from cope.vision.decoding import MISSING, UNREADABLE, decode
 
 # Requests that one loader process has under way where pictures come over a network. An answer takes some 50 ms and
 # decoding 3: beyond this the processor is the limit.

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cope.config import ModelConfig
-from cope.data.items import Pixels, RelativeBox
-from cope.pictures import fit_area, page_crop, square_crop
+from cope.data.items import RelativeBox
+from cope.vision.cutouts import Pixels
+from cope.vision.pictures import fit_area, page_crop, square_crop
 
 # The finder's towers have strides up to 32: the picture's edge on the canvas then is an edge of a cell.
 _STRIDE = 32

@@ -3,11 +3,12 @@
 Where to try a preset before the real data are there, and what tests and measurements read.
 """
 
+import argparse
 import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,12 +17,15 @@ from typing import IO, Literal
 
 import cv2
 
-from cope.children import pool, processors
+from cope.data.files import Folder
 from cope.data.items import Item, RelativeBox
+from cope.data.listing import local_folder
 from cope.data.rendered import CLIP_FRAMES, RenderedSource
 from cope.data.rope import CATEGORIES, IMAGES, PAIRS, TEXTS
+from cope.domains import DOMAINS, Domain
 from cope.errors import UserError
-from cope.modeling import DOMAINS, Domain
+from cope.runtime.command import at_least, ended
+from cope.runtime.processes import pool, processors
 
 Format = Literal["rope", "manifest"]
 
@@ -200,3 +204,33 @@ def _rendered(work: _Work, numbers: list[int], processes: int) -> Iterator[list[
     with pool(processes, multiprocessing.get_context("fork"), partial(_start, work)) as rendering:
         for future in [rendering.submit(_render, number) for number in numbers]:
             yield future.result()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes rendered products as a data set of files; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cope.data.writing", description="Writes rendered products as a data set of files."
+    )
+    parser.add_argument("objects", help="folder of objects, as cope.data.collect makes it")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--format", choices=("rope", "manifest"), default="rope", help="default: rope")
+    parser.add_argument("--products", type=int, default=1000, help="default: 1000")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="of the objects")
+    parser.add_argument("--pages", type=int, default=2, help="of a product (default: 2)")
+    parser.add_argument("--clips", type=int, default=2, help="videos, and live clips, of a product (default: 2)")
+    parser.add_argument("--frames", type=int, default=4, help="of a clip (default: 4)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    return ended("cope.data.writing", lambda: _write(options), "stopped; remove what was written, and start again")
+
+
+def _write(options: argparse.Namespace) -> int:
+    at_least(options, products=1, pages=1, clips=1, frames=1, seed=0)
+    source = RenderedSource(local_folder(Folder(options.objects)), options.split, options.seed)
+    each: dict[Domain, int] = {"page": options.pages, "video": options.clips, "live": options.clips}
+    write(source, options.out, options.format, options.products, each, options.frames)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,20 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cope.checkpoint import whole
-from cope.children import begin_reading
 from cope.data.items import Counts, Item, Picture, Source
-from cope.data.objects import Split
 from cope.data.rendered import RenderedSource
 from cope.data.sampling import spread
+from cope.domains import DOMAINS, Domain, Split
 from cope.errors import UserError
 from cope.evaluation.describing import Describer
 from cope.evaluation.sets import KEYWORDS, EvaluationSet, Words
 from cope.evaluation.speech import Speech, said
 from cope.keywords import SURE
-from cope.modeling import DOMAINS, Domain
-from cope.regions import overlap
-from cope.views import NOBODY, Views
+from cope.model.views import NOBODY, Views
+from cope.runtime.files import whole
+from cope.runtime.processes import begin_reading
+from cope.vision.regions import overlap
 
 Pixels = NDArray[np.uint8]
 Report = Callable[[str, int, int], None]  # what is being done, so much of it is done, of

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cope.backbones import VisionTower, fingerprint
-from cope.encoder import WHOLE, Encoder
 from cope.keywords import readings
-from cope.pictures import fit_area, page_crop, square_crop
-from cope.regions import best_regions
-from cope.towers import TextTower, mean_text
+from cope.serving.encoder import WHOLE, Encoder
+from cope.towers.interface import TextTower, mean_text
+from cope.towers.packaged import VisionTower, fingerprint
+from cope.vision.pictures import fit_area, page_crop, square_crop
+from cope.vision.regions import best_regions
 
 Pixels = NDArray[np.uint8]
 

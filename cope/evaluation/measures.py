@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cope.domains import Domain
 from cope.evaluation.few_shot import few_shot
 from cope.evaluation.ranking import Ranks, Retrieval, ranks, room_ranks
 from cope.evaluation.sets import CHAT, CHAT_NAMELESS, CHAT_NAMING, NAMED, EvaluationSet
 from cope.evaluation.space import Side
 from cope.evaluation.tail import PARTS, category_parts
 from cope.keywords import SURE
-from cope.modeling import Domain
 
 LETTERS: dict[Domain, str] = {"page": "P", "video": "V", "live": "L"}
 DIRECTIONS: tuple[tuple[Domain, Domain], ...] = (

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cope.domains import DOMAINS, Domain
 from cope.errors import UserError
 from cope.evaluation.calibration import Bin
 from cope.evaluation.sets import EvaluationSet
 from cope.evaluation.space import Side
-from cope.modeling import DOMAINS, Domain
 
 Pixels = NDArray[np.uint8]
 

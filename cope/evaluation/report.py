@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cope.checkpoint import write_text_whole
 from cope.errors import UserError
 from cope.evaluation.measures import DIRECTIONS, SHOTS, Figures, label
 from cope.evaluation.page import Page, change, percent
@@ -14,6 +13,7 @@ from cope.evaluation.ranking import TIE
 from cope.evaluation.sets import NAMED
 from cope.evaluation.suite import Drawn
 from cope.evaluation.trust import CATALOGUE
+from cope.runtime.files import write_text_whole
 
 _VARIANTS = {
     "none": "nothing (the paper's choice)",

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cope.modeling import DOMAINS, Domain
-from cope.views import Views
+from cope.domains import DOMAINS, Domain
+from cope.model.views import Views
 
 Pixels = NDArray[np.uint8]
 
@@ -32,7 +32,7 @@ class Words:
 
     Attributes:
         vectors: (B, W); anything where `told` is 0.
-        told: (B,) in [0, 1], see `cope.views.Views`.
+        told: (B,) in [0, 1], see `cope.model.views.Views`.
     """
 
     vectors: Tensor

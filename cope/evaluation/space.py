@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cope.domains import DOMAINS, Domain
 from cope.evaluation.sets import EvaluationSet, blocks
-from cope.modeling import DOMAINS, CopeModel, Domain
-from cope.views import Views
+from cope.model.modeling import CopeModel
+from cope.model.views import Views
 
 Kind = Literal["vision", "fused"]
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from cope.data.items import Item
-from cope.data.speech import transcript
+from cope.domains import DOMAINS, Domain
 from cope.evaluation.describing import Describer
 from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, RAW, Words
 from cope.keywords import Vocabulary, page_terms, query_terms, text_score, told
-from cope.modeling import DOMAINS, Domain
+from cope.render.speech import transcript
 
-# Unrelated chatter for data whose speech is Chinese; for all other there is `cope.data.speech`.
+# Unrelated chatter for data whose speech is Chinese; for all other there is `cope.render.speech`.
 _CHINESE_CHAT = (
     "欢迎新来的朋友们",
     "能听到的扣个一",

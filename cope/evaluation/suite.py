@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
+from cope.domains import Domain
 from cope.evaluation.calibration import curve_error, reliability
 from cope.evaluation.measures import (
     Figures,
@@ -24,8 +25,8 @@ from cope.evaluation.ranking import Ranks, nearest
 from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, RAW, EvaluationSet
 from cope.evaluation.space import Kind, Space, Standard, embedded, frozen
 from cope.evaluation.trust import stated
-from cope.modeling import CopeModel, Domain
-from cope.scoring import Calibration
+from cope.model.modeling import CopeModel
+from cope.model.scoring import Calibration
 
 KINDS: tuple[Kind, ...] = ("fused", "vision")
 STANDARDS: tuple[Standard, ...] = ("raw", "all", "domain")

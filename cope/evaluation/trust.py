@@ -15,8 +15,8 @@ import torch
 from cope.evaluation.sets import EvaluationSet
 from cope.evaluation.space import block_of, pictured
 from cope.keywords import page_terms, query_terms, text_score
-from cope.modeling import CopeModel
-from cope.scoring import Calibration, MatchFeatures, match_features, with_rivals
+from cope.model.modeling import CopeModel
+from cope.model.scoring import Calibration, MatchFeatures, match_features, with_rivals
 
 CLIPS = 1000  # at most; each gives up to `CANDIDATES` probabilities
 CATALOGUE = 100

@@ -10,12 +10,12 @@ import pytest
 from flow_processes import SAMPLES, Processes, identities
 
 from topology.admin import create_topics
-from topology.log import Follower
 from topology.records import ProductDetected, RecognitionState
 from topology.settings import ROLES, Role, Settings
+from topology.topic_log import Follower
 from topology.topics import PRODUCT_DETECTED, RECOGNITION_STATE
 from workers.catalog.files import read_catalog
-from workers.publish import announce, publish_pages
+from workers.cli.publish import announce, publish_pages
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -11,8 +11,8 @@ import msgspec
 
 from topology import metrics
 from topology.delivery import Message
-from topology.log import read_partition
 from topology.records import Record, StreamAnnounced, StreamStatus
+from topology.topic_log import read_partition
 from topology.topics import LIVE_STREAMS, STREAM_STATUS
 from topology.worker import Worker
 from workers.capture.media import OpenSource

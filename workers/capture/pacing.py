@@ -4,9 +4,9 @@ import asyncio
 import time
 from typing import Protocol
 
-from topology.log import Follower
 from topology.records import Record
 from topology.settings import Settings
+from topology.topic_log import Follower
 from topology.topics import LIVE_WINDOWS
 from workers.capture.clock import AUDIO_OFFSET_US
 

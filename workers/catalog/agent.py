@@ -6,22 +6,22 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, TypeVar
 
-from cope.encoder import Encoder, PageOutput
+from cope.serving.encoder import Encoder, PageOutput
 from topology import metrics
 from topology.delivery import Message
 from topology.errors import BadInput
-from topology.log import read_partition, read_range
+from topology.index import Index, PageEntry, open_server_to_fill
 from topology.records import PageVectors, ProductPage
 from topology.retry import retrying
+from topology.topic_log import read_partition, read_range
 from topology.topics import PAGE_VECTORS, PRODUCT_PAGES
 from topology.worker import Worker
 from workers.catalog import encoding
 from workers.catalog.images import load_image
 from workers.catalog.reindex import switch_when_filled
-from workers.index import Index, PageEntry, open_server_to_fill
 
 if TYPE_CHECKING:
-    from workers.index.server import ServerIndex
+    from topology.index.server import ServerIndex
 
 T = TypeVar("T")
 

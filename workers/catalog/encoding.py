@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cope.encoder import PageInput, PageOutput
 from cope.keywords import page_terms
+from cope.serving.encoder import PageInput, PageOutput
 from topology.errors import BadInput, Unavailable
 from topology.records import PageImage, PageVectors, ProductPage
 
@@ -32,12 +32,12 @@ _FIRST_PAUSE_S = 0.5
 
 
 class Encoder(Protocol):
-    """The part of `cope.encoder.Encoder` that pages need."""
+    """The part of `cope.serving.encoder.Encoder` that pages need."""
 
     version: str
 
     def encode_pages(self, pages: Sequence[PageInput]) -> list[PageOutput]:
-        """See `cope.encoder.Encoder.encode_pages`."""
+        """See `cope.serving.encoder.Encoder.encode_pages`."""
         ...
 
 

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from topology.log import Follower
+from topology.index.progress import CatalogProgress, note_dead_letters
 from topology.records import PageVectors
 from topology.settings import Settings
+from topology.topic_log import Follower
 from topology.topics import PAGE_VECTORS
-from workers.index.progress import CatalogProgress, note_dead_letters
 
 # How often a caller hears of progress. Below, a bar costs more than the work; above, it looks stuck.
 _TELL_EVERY_S = 0.2

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from topology.log import Follower, end_offsets
+from topology.index import Index, PageEntry, Query
+from topology.index.base import Half
+from topology.index.progress import CatalogProgress, note_dead_letters
 from topology.records import PageVectors
 from topology.retry import retrying
 from topology.settings import Settings
+from topology.topic_log import Follower, end_offsets
 from topology.topics import PAGE_VECTORS, PRODUCT_PAGES
-from workers.index import Index, PageEntry, Query
-from workers.index.base import Half
-from workers.index.progress import CatalogProgress, note_dead_letters
 
 if TYPE_CHECKING:
-    from workers.index.server import ServerIndex
+    from topology.index.server import ServerIndex
 
 _log = logging.getLogger(__name__)
 

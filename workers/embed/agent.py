@@ -20,8 +20,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cope.encoder import Encoder, FrameFeatures, WindowInput
 from cope.errors import UserError as ModelError
+from cope.serving.encoder import Encoder, FrameFeatures, WindowInput
 from topology import metrics
 from topology.delivery import Message
 from topology.errors import BadInput, Unavailable, UserError
@@ -56,7 +56,7 @@ _TOPICS: dict[str, Topic] = {LIVE_FRAMES: "frames", LIVE_KEYWORDS: "keywords"}
 
 
 class Model(Protocol):
-    """What embedding needs of `cope.encoder.Encoder`."""
+    """What embedding needs of `cope.serving.encoder.Encoder`."""
 
     version: str
 

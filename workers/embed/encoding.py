@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from cope.encoder import FrameFeatures, WindowInput
 from cope.keywords import of_window
+from cope.serving.encoder import FrameFeatures, WindowInput
 from topology.delivery import Message
 from topology.errors import BadInput
 from topology.records import Frame, FrameRegions, Keyword, Keywords, WindowEmbedding

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from topology import metrics
-from topology.log import Follower, end_offsets
 from topology.records import ProductDetected, RecognitionState, StreamAnnounced, StreamStatus
+from topology.topic_log import Follower, end_offsets
 from topology.topics import LIVE_STREAMS, PRODUCT_DETECTED, RECOGNITION_STATE, STREAM_STATUS
 from topology.worker import Worker
 from workers.monitor.feed import Feed, Kind

@@ -11,17 +11,17 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Protocol
 
-from cope.identity import load_identity
-from cope.scoring import Calibration
+from cope.model.scoring import Calibration
+from cope.serving.identity import load_identity
 from topology import metrics
 from topology.delivery import Message
 from topology.errors import BadInput
-from topology.log import read_partition
+from topology.index import Index, PageEntry, open_index
 from topology.records import Evidence, ProductDetected, RecognitionState, RunnerUp, WindowEmbedding
 from topology.retry import retrying
+from topology.topic_log import read_partition
 from topology.topics import LIVE_WINDOWS, PRODUCT_DETECTED, RECOGNITION_STATE
 from topology.worker import Worker
-from workers.index import Index, PageEntry, open_index
 from workers.recognize import evidence
 from workers.recognize.catalogue import Catalogue
 from workers.recognize.tracker import Decision, FilterConfig, Observation, Tracker
@@ -40,7 +40,7 @@ _FORGET_AFTER_MS = 24 * 3_600_000
 
 
 class Model(Protocol):
-    """What recognition needs of a model: `cope.identity.ModelIdentity`, or a whole `Encoder`."""
+    """What recognition needs of a model: `cope.serving.identity.ModelIdentity`, or a whole `Encoder`."""
 
     @property
     def version(self) -> str:

@@ -9,13 +9,13 @@ from contextlib import suppress
 
 from topology import metrics
 from topology.errors import BadInput
-from topology.log import Follower, LogRecord, end_offsets
+from topology.index import Candidate, Index, PageEntry, Query
+from topology.index.progress import CatalogProgress, note_dead_letters
 from topology.records import PageVectors
 from topology.retry import retrying
 from topology.settings import Settings
+from topology.topic_log import Follower, LogRecord, end_offsets
 from topology.topics import PAGE_VECTORS, PRODUCT_PAGES
-from workers.index import Candidate, Index, PageEntry, Query
-from workers.index.progress import CatalogProgress, note_dead_letters
 
 _log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cope.keywords import query_terms, text_score
-from cope.scoring import Calibration, MatchFeatures, match_features, with_rivals
+from cope.model.scoring import Calibration, MatchFeatures, match_features, with_rivals
 from topology.errors import BadInput
+from topology.index import PageEntry, Query
 from topology.records import WindowEmbedding
-from workers.index import PageEntry, Query
 from workers.recognize.tracker import Observation
 
 Array = NDArray[Any]

@@ -8,8 +8,8 @@ from cope.keywords import Vocabulary
 from topology import metrics
 from topology.delivery import Message
 from topology.errors import BadInput, UserError
-from topology.log import end_offsets, read_partition
 from topology.records import Keywords, Speech
+from topology.topic_log import end_offsets, read_partition
 from topology.topics import LIVE_KEYWORDS, LIVE_SPEECH, PRODUCT_PAGES
 from topology.worker import Worker
 from workers.transcribe.catalogue import CatalogueWords

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from cope.keywords import Vocabulary
-from topology.log import Follower, LogRecord
 from topology.records import ProductPage
 from topology.settings import Settings
+from topology.topic_log import Follower, LogRecord
 from topology.topics import PRODUCT_PAGES
 
 _log = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from cope.calibrate import main as calibrate
-from cope.data.cutouts import thing
 from cope.data.listing import NO_PICTURE, NOT_OBJECTS
 from cope.data.objects import split_of
-from cope.encoder import Encoder, PageInput
+from cope.serving.encoder import Encoder, PageInput
 from cope.train import main as train
+from cope.vision.cutouts import thing
 
 SMALL = {
     "model.frame_pixels": 128 * 224,

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from topology import topics
-from topology.log import Producer, end_offsets, read_partition
 from topology.records import Frame, Keywords
 from topology.settings import Settings
+from topology.topic_log import Producer, end_offsets, read_partition
 from topology.worker import Worker
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from topology import topics
 from topology.delivery import Message
-from topology.logs import setup_logging
+from topology.log_format import setup_logging
 from topology.records import Frame, Keywords
 from topology.settings import Settings
 from topology.worker import Worker

@@ -2,7 +2,7 @@
 
 from topology import topics
 from topology.admin import create_topics
-from topology.log import end_offsets
+from topology.topic_log import end_offsets
 
 FRAMES = 600
 KILL_AT = (80, 300)  # records of output; somewhere within a batch, a commit interval, a held-back record

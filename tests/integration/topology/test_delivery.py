@@ -12,9 +12,9 @@ from topology.admin import create_topics
 from topology.codec import encode_value
 from topology.delivery import Message
 from topology.errors import BadInput
-from topology.log import Producer, end_offsets, read_raw
 from topology.records import SCHEMA_VERSION, Frame, StreamAnnounced
 from topology.settings import Settings
+from topology.topic_log import Producer, end_offsets, read_raw
 from topology.topics import dead_letter
 from topology.worker import Worker
 

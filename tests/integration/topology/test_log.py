@@ -10,8 +10,8 @@ from aiokafka.structs import TopicPartition
 from topology import topics
 from topology.admin import create_topics
 from topology.errors import UserError
-from topology.log import Follower, LogRecord, Producer, end_offsets, read_partition, read_range
 from topology.records import Evidence, PageVectors, ProductDetected, StreamAnnounced
+from topology.topic_log import Follower, LogRecord, Producer, end_offsets, read_partition, read_range
 
 
 def page(number: int) -> PageVectors:

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import cv2
 import numpy as np
 
-from cope.encoder import PageOutput
-from cope.scoring import FEATURES, Calibration
-from topology.log import end_offsets, read_partition
+from cope.model.scoring import FEATURES, Calibration
+from cope.serving.encoder import PageOutput
 from topology.records import FrameRegions, Keyword, PageImage, ProductPage, WindowEmbedding
 from topology.settings import Settings
+from topology.topic_log import end_offsets, read_partition
 from topology.worker import Worker
 
 DIM = 12

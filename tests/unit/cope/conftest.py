@@ -8,10 +8,11 @@ import torch
 from tiny_hub import build
 from torch import nn
 
-from cope import artefact, backbones
 from cope.config import ModelConfig
-from cope.modeling import CopeModel
-from cope.scoring import UNCALIBRATED
+from cope.model.modeling import CopeModel
+from cope.model.scoring import UNCALIBRATED
+from cope.serving import artefact
+from cope.towers import packaged as backbones
 
 
 class TinyVision(nn.Module):

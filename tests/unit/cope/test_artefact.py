@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cope import artefact, export
+from cope import export
 from cope.errors import UserError
-from cope.identity import content_hash, load_identity
-from cope.scoring import UNCALIBRATED
+from cope.model.scoring import UNCALIBRATED
+from cope.serving import artefact
+from cope.serving.identity import content_hash, load_identity
 
 CALIBRATED = replace(UNCALIBRATED, bias=-3.0)
 

@@ -7,17 +7,18 @@ import cv2
 import numpy as np
 import pytest
 
-from cope import artefact, calibrate
+from cope import calibrate
 from cope.calibrate import Piece, heard, random_catalogue, vocabulary_of
-from cope.card import model_card
 from cope.config import TrainConfig
 from cope.data import showings
-from cope.data.cutouts import thing
 from cope.data.objects import Product
 from cope.data.showings import Known, shown_frames, speech
-from cope.data.speech import CHAT
 from cope.keywords import MAX_KEYWORDS
-from cope.scoring import UNCALIBRATED
+from cope.model.scoring import UNCALIBRATED
+from cope.render.speech import CHAT
+from cope.serving import artefact
+from cope.serving.card import model_card
+from cope.vision.cutouts import thing
 from topology.records import Keyword
 from workers.embed.encoding import weigh
 from workers.embed.parts import KeywordsIn

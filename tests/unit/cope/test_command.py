@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cope.children import follow_parent, pool
-from cope.command import ended
 from cope.errors import UserError
-from cope.interruptions import Stopped
+from cope.runtime.command import ended
+from cope.runtime.interruptions import Stopped
+from cope.runtime.processes import follow_parent, pool
 
 DIED = "DataLoader worker (pid 7) is killed by signal: Killed."
 
@@ -47,7 +47,10 @@ def test_what_a_user_can_mend_is_one_line(capsys, error, status, line):
 
 
 def test_output_that_nobody_reads_ends_a_command_in_silence():
-    code = "import sys; from cope.command import ended; sys.exit(ended('x', lambda: print('a' * 1_000_000) or 0, ''))"
+    code = (
+        "import sys; from cope.runtime.command import ended; "
+        "sys.exit(ended('x', lambda: print('a' * 1_000_000) or 0, ''))"
+    )
     made = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     made.stdout.close()
     assert (made.stderr.read(), made.wait()) == (b"", 141)

@@ -10,11 +10,11 @@ from torch import distributed, multiprocessing, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from cope.distributed import average, gather, joined_mean, rank, world
-from cope.losses import Temperature, info_nce, region_loss
-from cope.masked_language import masked_language_loss
-from cope.product_softmax import SampledProductSoftmax
-from cope.views import NOBODY
+from cope.model.views import NOBODY
+from cope.runtime.distributed import average, gather, joined_mean, rank, world
+from cope.training.losses import Temperature, info_nce, region_loss
+from cope.training.masked_language import masked_language_loss
+from cope.training.product_softmax import SampledProductSoftmax
 
 RANKS, ROWS, REGIONS, STEPS = 2, 6, 3, 3
 VIEWS = 4  # products of a rank in a step of the whole objective

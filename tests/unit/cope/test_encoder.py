@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from cope import artefact, export
-from cope.encoder import Encoder, FrameFeatures, PageInput, WindowInput
+from cope import export
 from cope.errors import UserError
+from cope.serving import artefact
+from cope.serving.encoder import Encoder, FrameFeatures, PageInput, WindowInput
 
 
 @pytest.fixture

@@ -12,15 +12,17 @@ import torch
 from test_tuning import stirred
 from tiny_hub import SIDE
 
-from cope import artefact, export, precision
-from cope.backbones import text_tower, vision_tower
-from cope.card import PRECISION, with_section
+from cope import export
 from cope.config import ModelConfig
-from cope.encoder import Encoder
-from cope.identity import content_hash
-from cope.modeling import CopeModel
-from cope.precision import Measured, Speed, choose
-from cope.scoring import UNCALIBRATED
+from cope.evaluation import precision
+from cope.evaluation.precision import Measured, Speed, choose
+from cope.model.modeling import CopeModel
+from cope.model.scoring import UNCALIBRATED
+from cope.serving import artefact
+from cope.serving.card import PRECISION, with_section
+from cope.serving.encoder import Encoder
+from cope.serving.identity import content_hash
+from cope.towers.packaged import text_tower, vision_tower
 
 
 def measured(**rows):

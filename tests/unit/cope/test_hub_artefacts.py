@@ -9,14 +9,14 @@ import torch
 from test_tuning import stirred
 from tiny_hub import SIDE
 
-from cope import artefact
-from cope.backbones import text_tower, vision_tower
 from cope.config import ModelConfig
-from cope.encoder import Encoder, PageInput, WindowInput
 from cope.errors import UserError
-from cope.identity import content_hash
-from cope.modeling import CopeModel
-from cope.scoring import UNCALIBRATED
+from cope.model.modeling import CopeModel
+from cope.model.scoring import UNCALIBRATED
+from cope.serving import artefact
+from cope.serving.encoder import Encoder, PageInput, WindowInput
+from cope.serving.identity import content_hash
+from cope.towers.packaged import text_tower, vision_tower
 
 DIM = 12
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_hub import PATCH, READING, SEEING, SIDE, WIDTH
 
-from cope.backbones import fingerprint, text_tower, vision_tower
 from cope.errors import UserError
+from cope.towers.packaged import fingerprint, text_tower, vision_tower
 
 TEXTS = ("red bag", "a blue cup with 2 handles", "x")
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from cope.errors import UserError
-from cope.losses import Temperature, finder_loss, info_nce, pair_iou, pairwise_sigmoid, region_loss
-from cope.regions import best_regions, overlap
-from cope.views import NOBODY
+from cope.model.views import NOBODY
+from cope.training.losses import Temperature, finder_loss, info_nce, pairwise_sigmoid, region_loss
+from cope.vision.cropping import pair_iou
+from cope.vision.regions import best_regions, overlap
 
 
 def tensors(*arrays):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cope.masked_language import hide, masked_language_loss
+from cope.training.masked_language import hide, masked_language_loss
 
 CLS, SEP, PAD, MASK = 0, 1, 2, 3
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from cope.config import ModelConfig
-from cope.modeling import DOMAINS, CopeModel
-from cope.views import Views
+from cope.domains import DOMAINS
+from cope.model.modeling import CopeModel
+from cope.model.views import Views
 
 DIM, WIDTH, WORDS = 12, 10, 6
 PLAIN = ModelConfig(dim=DIM, regions=2, hidden=8)

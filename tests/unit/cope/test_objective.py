@@ -9,9 +9,9 @@ from test_losses import both_ways
 from tiny_views import CONFIG, batch, objective
 
 from cope.config import TrainConfig, preset
-from cope.objective import LOOKS_WEIGHT, Objective
-from cope.product_softmax import SampledProductSoftmax
-from cope.views import NOBODY
+from cope.model.views import NOBODY
+from cope.training.objective import LOOKS_WEIGHT, Objective
+from cope.training.product_softmax import SampledProductSoftmax
 
 CONTRASTS = {f"{kind} {pair}" for kind in ("visual", "fused") for pair in ("page-live", "page-video", "video-live")}
 BEYOND = {"regions page-live", "regions page-video"}

@@ -2,8 +2,8 @@ import pytest
 import torch
 from test_hub_towers import padded
 
-from cope.backbones import text_tower, vision_tower
 from cope.errors import UserError
+from cope.towers.packaged import text_tower, vision_tower
 
 TEXTS = ("red bag", "stainless steel water bottle, 500 ml", "手提包")
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from cope import cropping, pictures, regions
 from cope.config import ModelConfig, TrainConfig, preset
 from cope.data.loader import Batch, ItemBatch
 from cope.errors import UserError
-from cope.pixels import PixelObjective
+from cope.model.views import NOBODY
 from cope.train import configuration, main
-from cope.views import NOBODY
+from cope.training.pixels import PixelObjective
+from cope.vision import cropping, pictures, regions
 
 B, T, SIDE = 4, 3, 32
 

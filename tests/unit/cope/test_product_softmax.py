@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cope.errors import UserError
-from cope.product_softmax import SampledProductSoftmax, cosface
-from cope.views import NOBODY
+from cope.model.views import NOBODY
+from cope.training.product_softmax import SampledProductSoftmax, cosface
 
 
 def unit(rng, n, dim):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cope.errors import UserError
-from cope.scoring import (
+from cope.model.scoring import (
     FEATURES,
     UNCALIBRATED,
     Calibration,

@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from cope import artefact, pixels
 from cope import train as command
 from cope.config import TrainConfig, preset
-from cope.data.items import Counts, open_source
+from cope.data.items import Counts
 from cope.data.loader import batches
+from cope.data.opening import open_source
 from cope.errors import UserError
-from cope.identity import load_identity
-from cope.interruptions import Stopped
-from cope.scoring import UNCALIBRATED
+from cope.model.scoring import UNCALIBRATED
+from cope.runtime.interruptions import Stopped
+from cope.serving import artefact
+from cope.serving.identity import load_identity
 from cope.train import train
+from cope.training import pixels
 
 CPU = torch.device("cpu")
 CALIBRATED = replace(UNCALIBRATED, bias=-3.0)

@@ -18,14 +18,15 @@ from rich.console import Console
 from torch import Tensor, nn
 from trainer_run import CONFIG, Line, batches, stage
 
-from cope.averaging import Average
-from cope.checkpoint import Checkpoints, identity, write_whole
 from cope.config import ModelConfig, TrainConfig
-from cope.device import choose
 from cope.errors import UserError
-from cope.interruptions import Stopped
-from cope.trainer import Group, Stage, Trainer, schedule
-from cope.training_log import TrainingLog
+from cope.runtime.device import choose
+from cope.runtime.files import write_whole
+from cope.runtime.interruptions import Stopped
+from cope.training.averaging import Average
+from cope.training.checkpoint import Checkpoints, identity
+from cope.training.log import TrainingLog
+from cope.training.trainer import Group, Stage, Trainer, schedule
 
 CPU = torch.device("cpu")
 
@@ -156,7 +157,9 @@ def test_out_of_memory_is_told_with_the_mend(tmp_path: Path, error: RuntimeError
         run(tmp_path, batches=batches(8, fails))
 
 
-@pytest.mark.parametrize("moved", ["torch.nn.Module.to", "cope.averaging.Average.load", "cope.checkpoint.torch.load"])
+@pytest.mark.parametrize(
+    "moved", ["torch.nn.Module.to", "cope.training.averaging.Average.load", "cope.training.checkpoint.torch.load"]
+)
 def test_weights_and_checkpoints_that_do_not_fit_are_told_with_the_mend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: str
 ) -> None:
@@ -211,7 +214,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 def test_a_second_run_in_the_same_folder_is_kept_away(tmp_path: Path) -> None:
     mine = Checkpoints(tmp_path, {"seed": 1})
     code = (
-        f"from pathlib import Path; from cope.checkpoint import Checkpoints; Checkpoints(Path({str(tmp_path)!r}), {{}})"
+        "from pathlib import Path; from cope.training.checkpoint import Checkpoints; "
+        f"Checkpoints(Path({str(tmp_path)!r}), {{}})"
     )
     second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert f"another training writes to {tmp_path.parent}; wait until it has ended" in second.stderr

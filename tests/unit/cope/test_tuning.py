@@ -4,10 +4,10 @@ from test_hub_towers import TEXTS, padded, pixels
 from tiny_hub import READING, SEEING
 from torch import nn
 
-from cope.backbones import finder_tower, text_tower, vision_tower
 from cope.config import ModelConfig
 from cope.errors import UserError
-from cope.lora import LoraLinear, add_lora, merge_lora
+from cope.towers.lora import LoraLinear, add_lora, merge_lora
+from cope.towers.packaged import finder_tower, text_tower, vision_tower
 
 
 def stirred(tower):

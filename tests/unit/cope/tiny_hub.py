@@ -1,4 +1,4 @@
-"""Tiny models with random weights in the hub's folder format, one per family that `cope.hub` reads.
+"""Tiny models with random weights in the hub's folder format, one per family that `cope.towers.hub` reads.
 
     clip, chinese_clip, siglip, siglip2, x_clip    pictures (32 x 32, patches of 8) and text, 32 wide, 2 layers
     vit                                            pictures alone

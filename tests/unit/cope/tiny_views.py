@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from cope.config import ModelConfig, TrainConfig
-from cope.modeling import CopeModel
-from cope.objective import Objective
-from cope.views import NOBODY, Views
+from cope.model.modeling import CopeModel
+from cope.model.views import NOBODY, Views
+from cope.training.objective import Objective
 
 WIDTH, WORDS, CLASSES = 10, 6, 9
 CONFIG = TrainConfig(  # every loss

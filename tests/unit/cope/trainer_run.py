@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from cope.config import TrainConfig
-from cope.device import processes
 from cope.errors import UserError
-from cope.interruptions import Stopped
-from cope.trainer import Group, Stage, Trainer
+from cope.runtime.device import processes
+from cope.runtime.interruptions import Stopped
+from cope.training.trainer import Group, Stage, Trainer
 
 CONFIG = replace(TrainConfig(), steps=12, save_every=5, evaluate_every=4, ema=0.9, learning_rate=1e-2, batch_products=8)
 

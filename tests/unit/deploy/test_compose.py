@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 from topology.settings import ROLES, Settings
-from workers.cli import cli
+from workers.cli.main import cli
 
 ROOT = Path(__file__).parents[3]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from topology.logs import Quieter, setup_logging
+from topology.log_format import Quieter, setup_logging
 from topology.settings import Settings
 
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 import cope.errors
 from topology.errors import UserError
 from topology.settings import ROLES, Settings
-from workers import cli as command_line
 from workers.__main__ import main
+from workers.cli import main as command_line
 
 COMMANDS = ["config", "index", "score", "simulate", "streams", "topics", "watch", "worker"]
 
@@ -42,8 +42,8 @@ def test_config_prints_every_setting_where_it_comes_from_and_no_secret(monkeypat
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys, workers.cli; from click.testing import CliRunner; "
-    code += "CliRunner().invoke(workers.cli.cli, ['--help']); print('torch' in sys.modules)"
+    code = "import sys, workers.cli.main; from click.testing import CliRunner; "
+    code += "CliRunner().invoke(workers.cli.main.cli, ['--help']); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
@@ -101,8 +101,8 @@ def test_worker_runs_the_role_that_it_is_told(monkeypatch: pytest.MonkeyPatch, r
         return Runs()
 
     monkeypatch.setenv("COPE_BROKER", "kafka:9092")
-    monkeypatch.setattr("workers.roles.create_worker", create)
-    monkeypatch.setattr("topology.logs.setup_logging", lambda settings: None)
+    monkeypatch.setattr("workers.cli.roles.create_worker", create)
+    monkeypatch.setattr("topology.log_format.setup_logging", lambda settings: None)
     assert CliRunner().invoke(command_line.cli, ["worker", role], standalone_mode=False).return_value == 130
     assert asked == [(role, "kafka:9092")]
 
@@ -113,7 +113,7 @@ def test_ctrl_c_amid_the_imports_ends_quietly() -> None:
 import os, signal, sys
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
-        if name == "workers.cli":
+        if name == "workers.cli.main":
             os.kill(os.getpid(), signal.SIGINT)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the test run has inherited
 sys.meta_path.insert(0, Interrupt())

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topology.errors import UserError
-from workers.score import EventLine, read_events, score, score_command, sightings, total
-from workers.truth import Showing, StreamTruth, read_truth, write_truth
+from workers.cli.score import EventLine, read_events, score, score_command, sightings, total
+from workers.cli.truth import Showing, StreamTruth, read_truth, write_truth
 
 
 def event(

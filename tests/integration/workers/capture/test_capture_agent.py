@@ -10,9 +10,9 @@ import pytest
 from live_server import LiveServer
 from media_files import write_video
 
-from topology.log import Follower, Producer, read_partition
 from topology.records import Frame, Record, Speech, StreamAnnounced, StreamStatus, WindowEmbedding
 from topology.settings import Settings
+from topology.topic_log import Follower, Producer, read_partition
 from topology.topics import LIVE_FRAMES, LIVE_SPEECH, LIVE_STREAMS, LIVE_WINDOWS, STREAM_STATUS
 from topology.worker import Worker
 from workers.capture.agent import build

@@ -3,8 +3,8 @@
 import pytest
 from catalog_parts import HueModel, page, png, read_all, running, until
 
-from topology.log import Producer, end_offsets
 from topology.records import PageImage, PageVectors
+from topology.topic_log import Producer, end_offsets
 from topology.topics import PAGE_VECTORS, PRODUCT_PAGES, dead_letter
 from topology.worker import Worker
 from workers.catalog.agent import build

@@ -4,13 +4,13 @@ import pytest
 from catalog_parts import HueModel, page, running, until
 from qdrant_client import AsyncQdrantClient
 
-from topology.log import Producer, end_offsets
+from topology.index.server import ServerIndex
 from topology.settings import Settings
+from topology.topic_log import Producer, end_offsets
 from topology.topics import PRODUCT_PAGES
 from topology.worker import Worker
 from workers.catalog.agent import build
 from workers.catalog.progress import wait_indexed
-from workers.index.server import ServerIndex
 
 # The local client keeps no payload indexes and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
@@ -25,7 +25,7 @@ async def qdrant(monkeypatch):
         """Workers close their connection; the server stays."""
 
     monkeypatch.setattr(client, "close", stay)
-    monkeypatch.setattr("workers.index.server.connect", lambda settings: client)
+    monkeypatch.setattr("topology.index.server.connect", lambda settings: client)
     yield client
     await close()
 

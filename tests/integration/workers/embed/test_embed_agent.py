@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cope.encoder import FrameFeatures, WindowInput
+from cope.serving.encoder import FrameFeatures, WindowInput
 from topology.admin import create_topics
 from topology.errors import UserError
-from topology.log import Producer, end_offsets, read_raw
 from topology.records import Frame, Keyword, Keywords, WindowEmbedding, decode
 from topology.settings import Settings
+from topology.topic_log import Producer, end_offsets, read_raw
 from topology.topics import LIVE_FRAMES, LIVE_KEYWORDS, LIVE_WINDOWS, dead_letter
 from topology.worker import Worker
 from workers.embed.agent import build

@@ -10,9 +10,9 @@ import pytest
 
 from topology.admin import create_topics
 from topology.embedded import EmbeddedBroker
-from topology.log import Producer
 from topology.records import Evidence, ProductDetected, RecognitionState, StreamAnnounced, StreamStatus
 from topology.settings import Settings
+from topology.topic_log import Producer
 from topology.topics import LIVE_STREAMS, PRODUCT_DETECTED, RECOGNITION_STATE, STREAM_STATUS
 from topology.worker import Worker
 from workers.monitor import agent

@@ -4,8 +4,8 @@ import pytest
 from catalog_parts import HueModel, end_of_epoch, page, read_all, running, until, window
 
 from topology.admin import create_topics
-from topology.log import Producer, end_offsets
 from topology.records import ProductDetected, RecognitionState
+from topology.topic_log import Producer, end_offsets
 from topology.topics import LIVE_WINDOWS, PRODUCT_DETECTED, PRODUCT_PAGES, RECOGNITION_STATE, dead_letter
 from topology.worker import Worker
 from workers.catalog.agent import build as build_catalog

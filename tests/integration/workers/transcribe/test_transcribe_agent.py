@@ -9,9 +9,9 @@ import pytest
 
 from topology import topics
 from topology.errors import UserError
-from topology.log import Follower, Producer, read_partition
 from topology.records import Keywords, PageImage, ProductPage, Speech
 from topology.settings import Settings
+from topology.topic_log import Follower, Producer, read_partition
 from topology.worker import Worker
 from workers.transcribe.agent import build
 from workers.transcribe.recognizer import Audio, MemoryRecognizer, Transcript

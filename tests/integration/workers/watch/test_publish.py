@@ -13,14 +13,14 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from topology.errors import UserError
-from topology.log import Producer
 from topology.records import ProductPage, StreamAnnounced, StreamStatus
 from topology.settings import Settings
+from topology.topic_log import Producer
 from topology.topics import LIVE_STREAMS, PRODUCT_PAGES, STREAM_STATUS
 from topology.worker import Worker
 from workers.catalog.agent import build
-from workers.cli import cli
-from workers.publish import announce, announce_end, list_streams, publish_catalog
+from workers.cli.main import cli
+from workers.cli.publish import announce, announce_end, list_streams, publish_catalog
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ async def test_index_waits_until_all_is_encoded_and_names_what_is_not(
 def test_the_command_line_does_the_same(broker: Settings, catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("broker", "topic_prefix", "stream_partitions", "product_partitions", "idempotent_producer"):
         monkeypatch.setenv(f"COPE_{name.upper()}", str(getattr(broker, name)))
-    monkeypatch.setattr("topology.logs.setup_logging", lambda settings: None)
+    monkeypatch.setattr("topology.log_format.setup_logging", lambda settings: None)
 
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(cli, arguments, standalone_mode=False, catch_exceptions=False)

@@ -11,7 +11,7 @@ import pytest
 
 from topology.errors import UserError
 from topology.settings import Settings
-from workers.watch.session import WatchResult, watch
+from workers.cli.watch.session import WatchResult, watch
 
 SAMPLES = Path(__file__).parents[4] / "samples"
 STREAM = min((SAMPLES / "streams").glob("*.mp4"))

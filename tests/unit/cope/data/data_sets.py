@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cope.data.rope import IMAGES, PAIRS, TEXTS
-from cope.modeling import DOMAINS
+from cope.domains import DOMAINS
 
 PRODUCTS = 40
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from data_sets import WORDS, rope_files, tokenize, write_rope
 
-from cope.data.items import Counts, open_source
+from cope.data.items import Counts
 from cope.data.live_text import LiveText
 from cope.data.loader import WITHOUT_PICTURE, Loader, batches, item_batch
+from cope.data.opening import open_source
 from cope.data.rope import CATEGORIES, IMAGES, TEXTS
+from cope.domains import DOMAINS
 from cope.errors import UserError
-from cope.modeling import DOMAINS
-from cope.views import NOBODY
+from cope.model.views import NOBODY
 
 
 def take(count, *args, **kwargs):

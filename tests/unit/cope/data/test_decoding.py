@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cope.data.decoding import BROKEN, TOO_LARGE, TOO_SMALL, decode
+from cope.vision.decoding import BROKEN, TOO_LARGE, TOO_SMALL, decode
 
 
 def encoded(image, format, **options):

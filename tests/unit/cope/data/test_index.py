@@ -9,7 +9,7 @@ import pytest
 from data_sets import rope_files, write_rope
 
 from cope.data import indexing
-from cope.data.items import open_source
+from cope.data.opening import open_source
 from cope.data.rope import PAIRS, TEXTS
 from cope.errors import UserError
 
@@ -17,7 +17,7 @@ from cope.errors import UserError
 KILLED = """
 import os, signal, sys
 from cope.data import indexing
-from cope.data.items import open_source
+from cope.data.opening import open_source
 name = sys.argv[2]
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)

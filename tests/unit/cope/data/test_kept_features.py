@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from cope.config import ModelConfig, TrainConfig
-from cope.data import features, texts
-from cope.data.features import Features, Work, rendered
 from cope.data.objects import Product
 from cope.errors import UserError
+from cope.training import features, texts
+from cope.training.features import Features, Work, rendered
 
 
 class Reader:

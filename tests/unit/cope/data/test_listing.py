@@ -7,11 +7,12 @@ import fsspec
 import pytest
 
 from cope.config import TrainConfig
-from cope.data.features import Work
 from cope.data.files import CUT_OFF, NOT_UTF8, Folder
-from cope.data.items import Counts, open_source
+from cope.data.items import Counts
 from cope.data.listing import NO_PICTURE, NOT_OBJECTS, REPEATED, fingerprint, local_folder, read_objects, read_products
+from cope.data.opening import open_source
 from cope.errors import UserError
+from cope.training.features import Work
 
 
 def test_a_list_of_any_tool_is_read_and_what_is_wrong_is_counted(objects):

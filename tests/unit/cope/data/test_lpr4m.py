@@ -2,8 +2,8 @@ import pytest
 from data_sets import picture
 
 from cope.data.indexing import DUPLICATES
-from cope.data.items import open_source
 from cope.data.lpr4m import BAD_BOXES, FEW_COLUMNS
+from cope.data.opening import open_source
 from cope.errors import UserError
 
 

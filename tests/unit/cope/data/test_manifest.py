@@ -5,8 +5,8 @@ from data_sets import picture
 
 from cope.data.files import CUT_OFF
 from cope.data.indexing import DUPLICATES, NO_IMAGES, SECOND_PRODUCT, SECOND_SPLIT
-from cope.data.items import open_source
 from cope.data.manifest import BAD_BOXES, FEW_FIELDS, NO_DOMAIN, NO_SPLIT, NOT_JSON
+from cope.data.opening import open_source
 from cope.errors import UserError
 
 

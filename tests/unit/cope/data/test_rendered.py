@@ -7,13 +7,14 @@ import pytest
 import torch
 from data_sets import tokenize
 
-from cope.data.items import open_source
 from cope.data.listing import NO_PICTURE, NOT_OBJECTS
 from cope.data.loader import batches
-from cope.data.rendered import RenderedSource, main
+from cope.data.opening import open_source
+from cope.data.rendered import RenderedSource
+from cope.data.writing import main
+from cope.domains import DOMAINS
 from cope.errors import UserError
 from cope.evaluation.collecting import RENDERED_ITEMS, Sampling, _rows
-from cope.modeling import DOMAINS
 
 
 def test_a_source_renders_the_same_whatever_was_rendered_before(objects):
@@ -167,6 +168,6 @@ def test_what_is_written_reads_as_it_was_rendered(objects, tmp_path, capsys, for
 def test_what_cannot_be_rendered_is_refused_before_anything_is_written(objects, tmp_path, capsys, arguments, told):
     assert main([str(objects), "--out", str(tmp_path / "written"), *arguments]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("cope.data.rendered: ")
+    assert line.startswith("cope.data.writing: ")
     assert told in line
     assert not (tmp_path / "written").exists()

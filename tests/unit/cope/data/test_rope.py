@@ -9,10 +9,10 @@ from data_sets import picture, rope_files, write_rope
 
 from cope.data.files import NOT_UTF8, Folder, PictureFiles
 from cope.data.indexing import DUPLICATES, NO_IMAGES, NO_PRODUCT, SECOND_PRODUCT, SECOND_TEXT
-from cope.data.items import open_source
+from cope.data.opening import open_source
 from cope.data.rope import CATEGORIES, FEW_COLUMNS, FILES, IMAGES, NO_NUMBER, PAIRS, TEXTS
+from cope.domains import DOMAINS
 from cope.errors import UserError
-from cope.modeling import DOMAINS
 
 
 def all_items(folder):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cope.data.cutouts import Cutout, cutout_of, thing
-from cope.data.synthetic import (
+from cope.errors import UserError
+from cope.render.synthetic import (
     Camera,
     Placement,
     backgrounds,
@@ -17,7 +17,7 @@ from cope.data.synthetic import (
     render_frame,
     render_page,
 )
-from cope.errors import UserError
+from cope.vision.cutouts import Cutout, cutout_of, thing
 
 GREEN = np.zeros((360, 640, 3), np.uint8)
 GREEN[..., 1] = 120

@@ -3,7 +3,7 @@ import pytest
 
 from cope.config import ModelConfig
 from cope.data.transforms import canvas_side, enough, frame_picture, light, page_picture, window
-from cope.pictures import fit_area, page_crop
+from cope.vision.pictures import fit_area, page_crop
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 CONFIG = ModelConfig(frame_pixels=320 * 576, crop_pixels=64)

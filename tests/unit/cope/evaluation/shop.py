@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cope.data.items import Counts, Item, Picture
-from cope.modeling import DOMAINS
+from cope.domains import DOMAINS
 
 NAMES = ("red kettle", "green lamp", "blue chair", "yellow ball", "pink shoe", "grey mug")
 

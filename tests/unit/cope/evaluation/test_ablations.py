@@ -7,17 +7,19 @@ import pytest
 import torch
 from shop import Shop
 
-from cope import ablations, artefact, calibrate
+from cope import ablations, calibrate
 from cope import evaluate as command
 from cope.ablations import ABLATIONS, ablate, chosen, table
-from cope.backbones import vision_tower
 from cope.config import TrainConfig, preset
 from cope.errors import UserError
-from cope.evaluate import Options
+from cope.evaluation import evaluating
 from cope.evaluation.collecting import Sampling
+from cope.evaluation.evaluating import Options
 from cope.evaluation.suite import Protocol
-from cope.modeling import CopeModel
-from cope.scoring import UNCALIBRATED
+from cope.model.modeling import CopeModel
+from cope.model.scoring import UNCALIBRATED
+from cope.serving import artefact
+from cope.towers.packaged import vision_tower
 
 OPTIONS = Options(
     sampling=Sampling(items=2, frames=2), protocol=Protocol(4, 5, 3, pictures=False), device="cpu", workers=0
@@ -26,7 +28,7 @@ OPTIONS = Options(
 
 @pytest.fixture
 def base(tiny, monkeypatch):
-    for module in (command, ablations):
+    for module in (evaluating, ablations):
         monkeypatch.setattr(module, "open_source", lambda data, split="train": Shop())
     return TrainConfig(model=replace(tiny.config, guided=False))
 
@@ -162,7 +164,7 @@ def test_another_configuration_is_trained_anew_and_not_mixed_with_the_old(base, 
 def test_other_data_at_the_same_path_are_trained_on_and_measured_anew(base, tmp_path, monkeypatch):
     learner = Learner()
     ablate("vision-only", base, 1, "data", tmp_path, OPTIONS, learner)
-    for module in (command, ablations):
+    for module in (evaluating, ablations):
         monkeypatch.setattr(module, "open_source", lambda data, split="train": Shop(fingerprint="f01"))
     rows = ablate("full", base, 1, "data", tmp_path, OPTIONS, learner)
     assert [row["name"] for row in rows] == ["full"]  # what was measured of the other data is not in the table
@@ -233,7 +235,7 @@ def test_ctrl_c_is_one_line_and_status_130(module, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     # What each opens first.
-    name = {ablations: "ablate", calibrate: "Encoder", command: "Encoder"}[module]
+    name = {ablations: "ablate", calibrate: "Encoder", command: "evaluate"}[module]
     monkeypatch.setattr(module, name, pressed)
     own = [] if module is ablations else ["model"]
     arguments = [*(own or ["all"]), "--data", "d", *([] if module is calibrate else ["--out", "o"])]

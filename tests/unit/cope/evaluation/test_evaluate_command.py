@@ -3,15 +3,16 @@
 import pytest
 from shop import Shop
 
-from cope import artefact
 from cope import evaluate as command
 from cope.data.items import Picture
+from cope.evaluation import evaluating
+from cope.serving import artefact
 
 
 @pytest.fixture
 def shop(monkeypatch):
     shop = Shop()
-    monkeypatch.setattr(command, "open_source", lambda data, split: shop)
+    monkeypatch.setattr(evaluating, "open_source", lambda data, split: shop)
     return shop
 
 

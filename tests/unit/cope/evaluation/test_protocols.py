@@ -2,15 +2,15 @@ import pytest
 import torch
 from torch.nn import functional
 
+from cope.domains import DOMAINS
 from cope.evaluation.calibration import curve_error, expected_calibration_error, reliability
 from cope.evaluation.few_shot import few_shot
 from cope.evaluation.measures import difference, interval
 from cope.evaluation.ranking import Ranks
 from cope.evaluation.tail import category_parts
 from cope.evaluation.trust import probabilities
-from cope.modeling import DOMAINS
-from cope.scoring import Calibration, MatchFeatures
-from cope.validation import directions
+from cope.model.scoring import Calibration, MatchFeatures
+from cope.training.validation import directions
 
 
 def clusters(seed, products, each, spread, dim=16):

@@ -8,18 +8,19 @@ import torch
 from shop import Shop
 from test_tuning import stirred
 
-from cope import artefact
-from cope import evaluate as command
-from cope.backbones import text_tower, vision_tower
-from cope.encoder import Encoder
+from cope.domains import DOMAINS
 from cope.errors import UserError
 from cope.evaluate import Options, evaluate
+from cope.evaluation import evaluating
 from cope.evaluation.collecting import Sampling, evaluation_set
 from cope.evaluation.describing import Describer
 from cope.evaluation.space import frozen
 from cope.evaluation.suite import Protocol
-from cope.modeling import DOMAINS, CopeModel
-from cope.scoring import UNCALIBRATED
+from cope.model.modeling import CopeModel
+from cope.model.scoring import UNCALIBRATED
+from cope.serving import artefact
+from cope.serving.encoder import Encoder
+from cope.towers.packaged import text_tower, vision_tower
 
 OPTIONS = Options(
     sampling=Sampling(items=2, frames=2), protocol=Protocol(4, 5, 3, pictures=False), device="cpu", workers=0
@@ -59,7 +60,7 @@ def test_untuned_towers_see_what_frozen_ones_see_on_the_same_regions(folders, tm
 
 
 def test_the_report_compares_with_the_towers_before_tuning(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    monkeypatch.setattr(evaluating, "open_source", lambda data, split: Shop())
     plain, tuned = (evaluate(folders / name, "data", tmp_path / f"r-{name}", OPTIONS) for name in ("frozen", "tuned"))
     for kind in ("frozen_fused", "frozen_vision"):
         assert tuned["retrieval"][kind] == plain["retrieval"][kind]
@@ -77,7 +78,7 @@ def test_a_model_on_frozen_towers_is_read_once(folders, tmp_path):
 
 @pytest.mark.parametrize("folders", ["full"], indirect=True)  # which travel along
 def test_towers_that_are_not_there_are_one_line(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    monkeypatch.setattr(evaluating, "open_source", lambda data, split: Shop())
     shutil.rmtree(folders / "clip")
     with pytest.raises(UserError, match=r"beside its towers as they were before: the vision tower .* is not there"):
         evaluate(folders / "tuned", "data", tmp_path / "r", OPTIONS)

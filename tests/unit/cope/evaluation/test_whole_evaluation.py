@@ -14,15 +14,13 @@ import pytest
 import torch
 from shop import Shop
 
-from cope import artefact
 from cope import evaluate as command
-from cope.backbones import text_tower, vision_tower
 from cope.config import ModelConfig
 from cope.data.items import Picture
-from cope.encoder import Encoder, PageInput, WindowInput
+from cope.domains import DOMAINS
 from cope.errors import UserError
 from cope.evaluate import Options, evaluate
-from cope.evaluation import report
+from cope.evaluation import evaluating, report
 from cope.evaluation.collecting import Sampling, evaluation_set
 from cope.evaluation.describing import Describer
 from cope.evaluation.measures import speech_figures
@@ -31,9 +29,12 @@ from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, NAMED, RAW
 from cope.evaluation.space import embedded, frozen
 from cope.evaluation.suite import Drawn, Protocol, Sheet
 from cope.keywords import query_terms
-from cope.modeling import DOMAINS, CopeModel
-from cope.scoring import UNCALIBRATED
-from cope.views import NOBODY
+from cope.model.modeling import CopeModel
+from cope.model.scoring import UNCALIBRATED
+from cope.model.views import NOBODY
+from cope.serving import artefact
+from cope.serving.encoder import Encoder, PageInput, WindowInput
+from cope.towers.packaged import text_tower, vision_tower
 
 
 @pytest.fixture
@@ -261,7 +262,7 @@ class Balance(HTMLParser):
 
 @pytest.mark.parametrize("rooms", [False, True], ids=["synthetic rooms", "rooms of the data"])
 def test_the_report_holds_all_figures_and_pictures(folder, tmp_path, monkeypatch, rooms):
-    monkeypatch.setattr(command, "open_source", lambda data, split: Shop(name="<shop> & sons", rooms=rooms))
+    monkeypatch.setattr(evaluating, "open_source", lambda data, split: Shop(name="<shop> & sons", rooms=rooms))
     out = tmp_path / "report"
     protocol = Protocol(ways=4, episodes=5, room_size=3, pictures=not rooms)
     figures = evaluate(folder, "anything", out, Options(protocol=protocol, workers=0, device="cpu"))
@@ -299,7 +300,7 @@ def test_the_report_holds_all_figures_and_pictures(folder, tmp_path, monkeypatch
 
 
 def test_a_model_trained_without_words_is_measured_without(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    monkeypatch.setattr(evaluating, "open_source", lambda data, split: Shop())
     made = artefact.load(folder)
     artefact.save(folder, made.name, made.config, made.weights, made.calibration, modalities="vision")
     protocol = Protocol(ways=4, episodes=5, pictures=False)
@@ -318,7 +319,7 @@ def test_words_for_a_model_trained_without_are_refused(folder, tmp_path):
 
 
 def test_a_model_trained_on_words_alone_is_compared_with_nothing_said_by_a_dash(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    monkeypatch.setattr(evaluating, "open_source", lambda data, split: Shop())
     made = artefact.load(folder)
     artefact.save(folder, made.name, made.config, made.weights, made.calibration, modalities="text")
     options = Options(protocol=Protocol(ways=4, episodes=5, pictures=False), workers=0, device="cpu")
@@ -331,14 +332,14 @@ def test_a_model_trained_on_words_alone_is_compared_with_nothing_said_by_a_dash(
 
 @pytest.mark.parametrize("text", ["", "keywords", "raw", "none"])
 def test_the_calibration_is_measured_with_the_words_that_are_asked_for(folder, tmp_path, monkeypatch, text):
-    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    monkeypatch.setattr(evaluating, "open_source", lambda data, split: Shop())
     measured = []
 
     def measure(model, calibration, data, *_):
         measured.extend(query_terms(words) for words in data.keywords["live"])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "measure", measure)
+    monkeypatch.setattr(evaluating, "measure", measure)
     with pytest.raises(KeyboardInterrupt):
         evaluate(folder, "anything", tmp_path / "r", Options(text=text, workers=0, device="cpu"))
     transcript = query_terms([("so this is the red kettle everybody", 1.0)])
@@ -365,7 +366,7 @@ def test_sheets_of_an_earlier_report_do_not_stay(tmp_path, monkeypatch):
 
 
 def test_a_report_that_cannot_be_written_is_a_line(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "open_source", lambda data, split: Shop())
+    monkeypatch.setattr(evaluating, "open_source", lambda data, split: Shop())
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot keep descriptors|cannot write the report"):
         evaluate(folder, "anything", tmp_path / "file", Options(workers=0, device="cpu"))

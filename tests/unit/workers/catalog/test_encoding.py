@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from cope.encoder import PageOutput
+from cope.serving.encoder import PageOutput
 from topology.errors import BadInput, Unavailable
+from topology.index import PageEntry
 from topology.records import PageImage, ProductPage
 from workers.catalog.encoding import (
     FETCH_ATTEMPTS,
@@ -17,7 +18,6 @@ from workers.catalog.encoding import (
     page_vectors,
     withdrawn,
 )
-from workers.index import PageEntry
 
 
 def page(count=3, **fields):

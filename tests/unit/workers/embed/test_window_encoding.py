@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cope.encoder import FrameFeatures
+from cope.serving.encoder import FrameFeatures
 from topology.errors import BadInput
 from topology.records import Frame, Keyword, Keywords
 from workers.embed import encoding

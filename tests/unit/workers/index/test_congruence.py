@@ -8,9 +8,9 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from topology.errors import BadInput
-from workers.index import MemoryIndex, PageEntry, Query
-from workers.index.edge import EdgeIndex
-from workers.index.server import ServerIndex
+from topology.index import MemoryIndex, PageEntry, Query
+from topology.index.edge import EdgeIndex
+from topology.index.server import ServerIndex
 
 # The local client keeps no payload indexes and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")

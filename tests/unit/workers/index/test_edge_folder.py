@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from topology.errors import UserError
-from workers.index import PageEntry, Query
-from workers.index.edge import EdgeIndex
+from topology.index import PageEntry, Query
+from topology.index.edge import EdgeIndex
 
 PAGE = PageEntry(
     "p1", "m@1", np.eye(1, 8, dtype=np.float16), np.eye(1, 8, dtype=np.float16)[0], {1: 1.0}, "t", "c", ("i",)

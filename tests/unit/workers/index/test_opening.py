@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from topology.errors import Unavailable, UserError
+from topology.index.edge import EdgeIndex
+from topology.index.opening import open_index, open_server_to_fill
 from topology.settings import Settings
-from workers.index.edge import EdgeIndex
-from workers.index.opening import open_index, open_server_to_fill
 
 
 def settings(**values: object) -> Settings:

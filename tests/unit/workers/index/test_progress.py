@@ -1,7 +1,7 @@
 """How far the catalogue has been encoded."""
 
+from topology.index.progress import CatalogProgress
 from topology.records import PageVectors
-from workers.index.progress import CatalogProgress
 
 
 def vectors(partition, offset, model="m@1", **fields):

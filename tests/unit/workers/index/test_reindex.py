@@ -7,10 +7,10 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from topology.errors import Unavailable, UserError
+from topology.index import PageEntry, Query, open_index
+from topology.index.server import ServerIndex, open_to_fill
 from topology.settings import Settings
 from workers.catalog.reindex import Expected, find_fault
-from workers.index import PageEntry, Query, open_index
-from workers.index.server import ServerIndex, open_to_fill
 
 # The local client keeps no payload indexes and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from cope.keywords import page_terms
-from cope.scoring import FEATURES, Calibration
+from cope.model.scoring import FEATURES, Calibration
 from topology.errors import BadInput
+from topology.index import PageEntry
 from topology.records import FrameRegions, Keyword, WindowEmbedding
-from workers.index import PageEntry
 from workers.recognize.evidence import observe, search_query, unpack
 
 CALIBRATION = Calibration(

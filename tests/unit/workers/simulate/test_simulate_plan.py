@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from topology.errors import UserError
 from topology.records import PageImage, ProductPage
-from workers.simulate.phrases import PHRASES, Host, spoken_price
-from workers.simulate.plan import Line, make_plan
-from workers.simulate.recipe import Recipe, parse_size, read_recipe
-from workers.simulate.sound import speak
-from workers.simulate.voices import SAMPLE_RATE, Samples, voice_of
+from workers.cli.simulate.phrases import PHRASES, Host, spoken_price
+from workers.cli.simulate.plan import Line, make_plan
+from workers.cli.simulate.recipe import Recipe, parse_size, read_recipe
+from workers.cli.simulate.sound import speak
+from workers.cli.simulate.voices import SAMPLE_RATE, Samples, voice_of
 
 PAGES = [
     ProductPage(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from topology.errors import UserError
-from workers.simulate import voices
-from workers.simulate.voices import voice_of
+from workers.cli.simulate import voices
+from workers.cli.simulate.voices import voice_of
 
 ROWS, WIDTH = 510, 256
 

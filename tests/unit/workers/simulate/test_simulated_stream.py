@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner
 
 from topology.errors import UserError
-from workers.simulate.command import simulate_command
-from workers.simulate.recipe import Recipe
-from workers.simulate.stream import Simulated, simulate
-from workers.simulate.writer import write_stream
-from workers.truth import read_truth
+from workers.cli.simulate.command import simulate_command
+from workers.cli.simulate.recipe import Recipe
+from workers.cli.simulate.stream import Simulated, simulate
+from workers.cli.simulate.writer import write_stream
+from workers.cli.truth import read_truth
 
 # Small and silent: 4 s take a second.
 SMALL = Recipe(seed=3, duration_s=4.0, size=(160, 90), fps=10, voice="none")

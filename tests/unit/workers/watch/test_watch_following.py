@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from topology.settings import Settings
-from workers.watch.following import Following
-from workers.watch.progress import StreamProgress, WatchProgress
-from workers.watch.view import PlainView
+from workers.cli.watch.following import Following
+from workers.cli.watch.progress import StreamProgress, WatchProgress
+from workers.cli.watch.view import PlainView
 
 
 @pytest.fixture

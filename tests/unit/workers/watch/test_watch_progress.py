@@ -1,7 +1,7 @@
 from watch_events import event
 
 from topology.records import RecognitionState, StreamStatus
-from workers.watch.progress import StreamProgress, WatchProgress
+from workers.cli.watch.progress import StreamProgress, WatchProgress
 
 
 def status(state: str, epoch: int = 0, detail: str = "") -> StreamStatus:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from topology.errors import UserError
-from workers.watch.session import name_sources
+from workers.cli.watch.session import name_sources
 
 
 def test_a_stream_is_called_by_its_files_stem() -> None:

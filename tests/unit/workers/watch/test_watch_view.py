@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 from watch_events import event
 
-from workers.watch.progress import StreamProgress, WatchProgress
-from workers.watch.view import LiveView, PlainView, create_view, describe, media_time
+from workers.cli.watch.progress import StreamProgress, WatchProgress
+from workers.cli.watch.view import LiveView, PlainView, create_view, describe, media_time
 
 TITLES = {"p": "Red handbag"}
 

@@ -1,0 +1,31 @@
+"""Opens a data set, of whichever kind it is."""
+
+from cope.data import lpr4m, manifest, rendered, rope
+from cope.data.files import Folder
+from cope.data.items import Source
+from cope.domains import Split
+
+
+def open_source(data: str, split: Split = "train") -> Source:
+    """Opens a data set by what lies in its folder.
+
+    | found | reader |
+    |---|---|
+    | `objects.jsonl` | `cope.data.rendered`: cut-outs that are rendered on the fly |
+    | `manifest*.jsonl`, or the name of such a file | `cope.data.manifest` |
+    | any of ROPE's nine files | `cope.data.rope` |
+    | `*.tsv` | `cope.data.lpr4m` |
+
+    Args:
+        data: A local folder, or an fsspec URL of one (s3://..., memory://...).
+        split: The side of the split; no product lies on two.
+
+    Raises:
+        UserError: The folder is none of these, or a part of it is missing or empty.
+    """
+    folder = Folder(data)
+    for reader in (rendered, manifest, rope, lpr4m):
+        if reader.is_here(folder):
+            source: Source = reader.open_folder(folder, split)
+            return source
+    raise folder.unknown()

@@ -1,0 +1,1 @@
+"""A trained model at work: its folder (`artefact`, `identity`, `card`) and the one class that encodes (`encoder`)."""

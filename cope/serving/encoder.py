@@ -1,0 +1,341 @@
+"""The one class through which workers use COPE: pictures and strings in, vectors of the shared space out.
+
+Each picture and each text goes through its tower alone: what a thing is encoded to never depends on what it
+was batched with, so a replay, a restart and six processes all see the same vectors.
+"""
+
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cope.domains import Domain
+from cope.errors import UserError
+from cope.keywords import readings, told
+from cope.model.scoring import Calibration
+from cope.runtime.device import choose
+from cope.serving import artefact as artefacts
+from cope.towers.interface import Tower, mean_text
+from cope.towers.packaged import TextTower, VisionTower, finder_tower, text_tower, vision_tower
+from cope.vision.pictures import fit_area, page_crop, square_crop
+from cope.vision.regions import best_regions
+
+Pixels = NDArray[np.uint8]
+Half = NDArray[np.float16]
+
+# Keyword phrases repeat from window to window; 4,096 vectors of 384 float32 are 6 MB.
+TEXT_CACHE = 4096
+
+WHOLE = np.array([[0.0, 0.0, 1.0, 1.0]], np.float32)
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """What of one frame is kept.
+
+    Attributes:
+        regions: (K, D) float16, rows L2-normalised, most salient first.
+        salience: (K,) float32 in [0, 1]: how surely something is being shown there.
+        boxes: (K, 4) float32: x0, y0, x1, y1 relative to the frame.
+        picture: (S, S, 3) uint8, the frame as the tower takes it, where a window's frames go through the tower
+            together (X-CLIP); else None.
+    """
+
+    regions: NDArray[np.float16]
+    salience: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    picture: Pixels | None = None
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Words as the model takes them: (1, D), and how surely they name something, in [0, 1]."""
+
+    vector: Tensor
+    told: float
+
+
+@dataclass(frozen=True)
+class WindowInput:
+    """The frames of a window, by time, and the keywords with their weights. Either may be empty."""
+
+    frames: Sequence[FrameFeatures]
+    keywords: Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class PageInput:
+    """A product page.
+
+    Attributes:
+        title: As shown in the shop; may be empty.
+        images: (H, W, 3) uint8 RGB each; may be none.
+        text: What else the page says: brand, category, attributes, description.
+    """
+
+    title: str
+    images: Sequence[Pixels]
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class PageOutput:
+    """A product page in the shared space.
+
+    Attributes:
+        vectors: (N, D) float16, one per usable picture, L2-normalised; what regions are compared with.
+        fused: (D,) float16, pictures and text together, L2-normalised; what windows are compared with. Zero
+            if the page has neither.
+    """
+
+    vectors: NDArray[np.float16]
+    fused: NDArray[np.float16]
+
+
+class Encoder:
+    """Encodes frames, windows of a stream, and product pages. Safe to share between threads.
+
+    Attributes:
+        version: Name and content hash, as in "cope-mini@3fa1c2d4".
+        calibration: Of the scores.
+        config: What the model is built of.
+        dim: D.
+        precision: Of the towers on a CPU.
+        live_text: What of speech the model was trained to hear; at `none` windows leave their keywords out.
+        modalities: What it was trained on; the other is left out of windows and pages.
+        device: Where they are.
+        model: What was learned on top of the towers.
+        vision: The tower that describes.
+        finder: The tower whose maps the region finder reads; None where frames are taken as a whole.
+    """
+
+    def __init__(self, path_or_name: str | Path = "cope-mini", device: str = "auto", threads: int = 0) -> None:
+        """Loads an artefact and its vision tower.
+
+        Args:
+            path_or_name: An artefact's folder, or the name of one that ships.
+            device: "auto", "cpu", "cuda", "cuda:1", ...
+            threads: For PyTorch on a CPU; 0 leaves PyTorch's own choice.
+
+        Raises:
+            UserError: There is no such artefact or device, a tower's weights are not installed, or they do not fit.
+        """
+        if threads:
+            torch.set_num_threads(threads)
+        self.device = choose(device)
+        loaded = artefacts.load(path_or_name)
+        self._loaded = loaded
+        self.precision = loaded.precision
+        self.live_text, self.modalities = loaded.live_text, loaded.modalities
+        self.version: str = loaded.version
+        self.calibration: Calibration = loaded.calibration
+        self.config = loaded.config
+        self.dim: int = loaded.config.dim
+        self.model = loaded.model().to(self.device)
+        vision = self.tower("vision")
+        self.vision = cast(VisionTower, vision)
+        if self.vision.descriptor_width != self.model.visual.axes.in_features:
+            raise UserError(f"the model {loaded.folder} is of another vision tower than {self.config.vision}")
+        finder = finder_tower(self.config, vision)
+        self.finder = cast("VisionTower | None", finder if finder is None else finder.to(self.device))
+        # Frames of a window see one another in the tower, so they go through it once more for each window.
+        self._together = self.vision.cross_frame and not self.config.regions
+        self._lock = threading.Lock()
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+
+    def tower(self, kind: artefacts.Kind, tuned: bool = True) -> nn.Module:
+        """Opens a tower at its own speed.
+
+        Args:
+            kind: Which.
+            tuned: As it was trained; else as it was before, by its name, also where a trained one travels along.
+
+        Raises:
+            UserError: Its weights are not installed, or they do not fit.
+        """
+        loaded, config = self._loaded, self.config
+        opened, plain = (vision_tower, config.vision) if kind == "vision" else (text_tower, config.text)
+        if tuned and config.tuning != "frozen":
+            tower = opened(loaded.tower_name(kind), config.tuning, config.lora_rank, not loaded.carried(kind))
+            if isinstance(tower, Tower):
+                tower.load_tuned(loaded.tower(kind))
+                tower.merge()
+                tower.requires_grad_(False)
+        else:
+            tower = opened(plain)
+        if self.precision == "int8" and self.device.type == "cpu":
+            _quantise(tower)
+        return tower.to(self.device)
+
+    @cached_property
+    def text(self) -> TextTower:
+        """Loaded with the first text: half of the memory, and capture-only work never needs it."""
+        return cast(TextTower, self.tower("text"))
+
+    def computing(self) -> torch.autocast:
+        """What the towers run under."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    @torch.inference_mode()
+    def encode_frames(self, images: Sequence[Pixels]) -> list[FrameFeatures]:
+        """Finds and describes what is shown in frames.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each, of any sizes.
+        """
+        return [self._frame(image) for image in images]
+
+    def _frame(self, image: Pixels) -> FrameFeatures:
+        config = self.config
+        if self.finder is None:
+            crop = square_crop(image, WHOLE[0], config.crop_pixels, 0.0)
+            picture = crop if self._together else None
+            return FrameFeatures(self._project([crop], "live"), np.ones(1, np.float32), WHOLE, picture)
+        small = fit_area(image, config.frame_pixels, self.finder.stride)
+        with self.computing():
+            maps = self.finder.maps(self._tensor([small]))
+        logits, boxes = self.model.finder([level.float() for level in maps])
+        kept, salience = best_regions(
+            boxes[0].reshape(-1, 4).cpu().numpy(),
+            logits[0].sigmoid().reshape(-1).cpu().numpy(),
+            config.regions,
+            config.region_overlap,
+        )
+        crops = [square_crop(image, box, config.crop_pixels, config.crop_margin) for box in kept]
+        return FrameFeatures(self._project(crops, "live"), salience, kept.astype(np.float32))
+
+    @torch.inference_mode()
+    def encode_pages(self, pages: Sequence[PageInput]) -> list[PageOutput]:
+        """Encodes product pages; pictures of no size are left out."""
+        return [self._page(page) for page in pages]
+
+    def _page(self, page: PageInput) -> PageOutput:
+        config = self.config
+        usable = [image for image in page.images if min(image.shape[:2]) > 0 and self.modalities != "text"]
+        vectors = np.concatenate(
+            [self._project([page_crop(i, config.crop_pixels, config.crop_margin)], "page") for i in usable]
+            or [np.zeros((0, self.dim), np.float16)]
+        )
+        texts = [(page.title, 1.0), (page.text, 0.3)] if self.modalities != "vision" else []
+        words = self._words(readings(texts, "mean"), told=1.0)
+        if not len(vectors) and words is None:
+            return PageOutput(vectors, np.zeros(self.dim, np.float16))
+        picture = shown = None
+        if len(vectors):
+            each = torch.from_numpy(vectors).float().to(self.device)
+            picture = nn.functional.normalize(each.mean(dim=0, keepdim=True), dim=-1)
+            shown = (each.unsqueeze(0), torch.ones(1, len(each), dtype=torch.bool, device=self.device))
+        return PageOutput(vectors, self._fuse(picture, words, "page", shown))
+
+    def _fuse(
+        self,
+        picture: Tensor | None,
+        words: _Words | None,
+        domain: Domain,
+        shown: tuple[Tensor, Tensor] | None = None,
+    ) -> Half:
+        none = torch.zeros(1, self.dim, device=self.device)
+        fused = self.model.fuse(
+            none if picture is None else picture,
+            torch.tensor([picture is not None], device=self.device),
+            none if words is None else words.vector,
+            torch.tensor([0.0 if words is None else words.told], device=self.device),
+            domain,
+            shown,
+        )
+        row: Half = _half(fused)[0]
+        return row
+
+    @torch.inference_mode()
+    def encode_windows(self, windows: Sequence[WindowInput]) -> NDArray[np.float16]:
+        """Encodes windows of a stream: (B, D) float16, L2-normalised; a zero row where there is nothing."""
+        out = np.zeros((len(windows), self.dim), np.float16)
+        hears = self.live_text != "none" and self.modalities != "vision"
+        for i, window in enumerate(windows):
+            keywords = window.keywords if hears else []
+            words = self._words(readings(keywords, self.config.keywords), told(keywords))
+            frames = window.frames if self.modalities != "text" else []
+            picture = self._pool([f for f in frames if len(f.regions)], words)
+            if picture is not None or words is not None:
+                out[i] = self._fuse(picture, words, "live")
+        return out
+
+    def _pool(self, frames: Sequence[FrameFeatures], words: _Words | None) -> Tensor | None:
+        """(1, D); None if there are no frames."""
+        if not frames:
+            return None
+        pictures = [f.picture for f in frames if f.picture is not None]
+        if self._together and len(pictures) == len(frames):
+            regions = torch.from_numpy(self._project(pictures, "live", len(frames))).float()
+        else:
+            regions = torch.from_numpy(np.concatenate([f.regions for f in frames])).float()
+        salience = torch.from_numpy(np.concatenate([f.salience for f in frames])).float()
+        index = torch.repeat_interleave(torch.arange(len(frames)), torch.tensor([len(f.regions) for f in frames]))
+        return self.model.pool(
+            regions.unsqueeze(0).to(self.device),
+            salience.unsqueeze(0).to(self.device),
+            index.unsqueeze(0).to(self.device),
+            torch.zeros(1, self.dim, device=self.device) if words is None else words.vector,
+            torch.tensor([0.0 if words is None else words.told], device=self.device),
+        )
+
+    def _project(self, crops: Sequence[Pixels], domain: Domain, frames: int = 1) -> Half:
+        if not crops:
+            return np.zeros((0, self.dim), np.float16)
+        with self.computing():
+            descriptors = self.vision.describe(self._tensor(crops), frames)
+        return _half(self.model.visual(descriptors.float(), domain))
+
+    def _words(self, texts: Sequence[tuple[str, float]], told: float) -> _Words | None:
+        """The weighted mean of the texts' vectors, projected; None if there is no text."""
+        if not texts:
+            return None
+        return _Words(self.model.text(mean_text(texts, self._text_vector).unsqueeze(0)), told)
+
+    def _text_vector(self, text: str) -> Tensor:
+        with self._lock:
+            found = self._texts.get(text)
+            if found is not None:
+                self._texts.move_to_end(text)
+                return found
+            with self.computing():
+                vector = self.text.encode(text, self.config.text_tokens)
+            self._texts[text] = vector
+            if len(self._texts) > TEXT_CACHE:
+                self._texts.popitem(last=False)
+            return vector
+
+    def _tensor(self, images: Sequence[Pixels]) -> Tensor:
+        """Pictures of one size -> (B, 3, H, W) float32 in [0, 255]."""
+        stacked = torch.from_numpy(np.stack(images)).to(self.device)
+        return stacked.permute(0, 3, 1, 2).float()
+
+
+def _quantise(tower: nn.Module) -> None:
+    """Linear layers compute in 8 bits, activations scaled as they come."""
+    if not isinstance(tower, Tower):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch announces a package of its own for this
+        try:
+            from torch.ao.quantization import quantize_dynamic
+        except ImportError:
+            raise UserError(
+                "this PyTorch has no dynamic quantisation; export the model with precision=bfloat16"
+            ) from None
+        for layer in tower.stack():
+            quantize_dynamic(layer, {nn.Linear}, dtype=torch.qint8, inplace=True)  # type: ignore[no-untyped-call]
+
+
+def _half(vectors: Tensor) -> Half:
+    half: Half = vectors.cpu().to(torch.float16).numpy()
+    return half

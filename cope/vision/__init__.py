@@ -1,0 +1,1 @@
+"""Pixels and boxes, before any model: decoding, cutting out, cropping, and the choice of regions."""

@@ -1,0 +1,43 @@
+"""The command `cope-live watch`."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from topology.settings import load_settings
+
+
+@click.command("watch")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "--catalog", required=True, type=click.Path(path_type=Path), help="The products: JSON lines, CSV or Parquet."
+)
+@click.option(
+    "--events", type=click.Path(path_type=Path), help="Write each product_detected event to this file, one JSON a line."
+)
+@click.option("--realtime", is_flag=True, help="Play files at the speed of their clock instead of as fast as possible.")
+@click.option("--language", help="The hosts' language, e.g. en or zh; detected if not given.")
+@click.option("--model", help="A COPE artefact: a folder, or `cope-mini` (default: COPE_MODEL).")
+def watch_command(
+    sources: tuple[str, ...],
+    catalog: Path,
+    events: Path | None,
+    realtime: bool,
+    language: str | None,
+    model: str | None,
+) -> int:
+    """Recognise the products of a catalogue in streams, with all roles in this process.
+
+    SOURCE is a video file or a URL (rtmp, rtsp, srt, HLS, HTTP-FLV). A stream is called by its file's stem or the
+    last part of its URL; NAME=SOURCE calls it otherwise.
+
+    Without COPE_BROKER and COPE_QDRANT_URL, a broker and an index are embedded and leave nothing behind. The command
+    ends when its sources end: status 0 if all was processed, 1 if a stream failed on the way, 2 if there was
+    nothing that it could play.
+    """
+    from workers.cli.watch.session import watch
+
+    settings = load_settings(**({"model": model} if model else {}))
+    result = asyncio.run(watch(settings, sources, catalog, events_path=events, realtime=realtime, language=language))
+    return result.status
