@@ -28,16 +28,9 @@ from cope.data.listing import (
 )
 from cope.data.objects import Product, read_backgrounds, read_cutout, siblings, split_of
 from cope.domains import DOMAINS, Domain, Split
-from cope.render.scenes import LANDSCAPE, MIN_SIDE_PX, PORTRAIT, overlay, relative
+from cope.render.scenes import Clip, clutter
 from cope.render.speech import Talk, transcript
-from cope.render.synthetic import (
-    Placement,
-    random_background,
-    random_camera,
-    random_placement,
-    render_frame,
-    render_page,
-)
+from cope.render.synthetic import render_page
 from cope.vision.cutouts import Cutout, Pixels, thing
 
 # Items of a product and domain. Training never runs out of new ones; a measurement wants few, the same for all, but
@@ -140,12 +133,13 @@ class RenderedSource:
         if item.domain == "page":
             rng = self._rng(item.product, item.domain, at, 1)
             return [Picture(render_page(rng, cutout)) for _ in item.images]
-        clip = _Clip(self._rng(item.product, item.domain, at, 1), item.domain, self._photos, self._others(item, at))
+        clip = Clip(self._rng(item.product, item.domain, at, 1), item.domain, self._photos, self._others(item, at))
         frames = [int(image.rpartition("/")[2]) for image in item.images]
-        return [
+        drawn = (
             clip.frame(self._rng(item.product, item.domain, at, 2 + frame), cutout, frame / CLIP_FRAMES)
             for frame in frames
-        ]
+        )
+        return [Picture(frame, box) for frame, box in drawn]
 
     def pictures(self, item: Item) -> list[Pixels | None]:
         """The item's pictures, (H, W, 3) uint8 RGB each."""
@@ -168,7 +162,7 @@ class RenderedSource:
         if item.domain != "live":
             return []
         rng = self._rng(item.product, item.domain, at, 1_000)
-        others = [thing(rng, "clutter") for _ in range(int(rng.integers(0, 3)))] if rng.random() < 0.4 else []
+        others = clutter(rng)
         if rng.random() < 0.4:
             other = int(rng.integers(len(self)))
             cutout = self._cutout(other) if self._objects[other].group != self._objects[item.product].group else None
@@ -195,55 +189,6 @@ class RenderedSource:
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
         self._cutout = functools.lru_cache(_KEPT)(self._read_cutout)
-
-
-class _Clip:
-    """One showing: the scene and the way of the product through it."""
-
-    def __init__(self, rng: np.random.Generator, domain: Domain, photos: Sequence[Pixels], others: Sequence[Cutout]):
-        self._live = domain == "live"
-        upright = rng.random() < (0.25 if self._live else 0.6)
-        self._size = PORTRAIT if upright else LANDSCAPE
-        self._background = random_background(rng, photos, self._size)
-        # A video shows its product large, a live room at any size; both move it about and turn it.
-        scale, cover = ((0.2, 1.0), 0.45) if self._live else ((0.45, 1.0), 0.25)
-        self._start, self._end = (self._placed(rng, scale, cover) for _ in range(2))
-        self._others = [(other, random_placement(rng, (0.16, 0.5))) for other in others]
-        count = int(rng.integers(0, 4)) if self._live else 0
-        self._overlays = [(overlay(rng), self._at_the_edge(rng)) for _ in range(count)]
-        quality = (35, 95) if self._live else (60, 95)
-        self._camera = replace(random_camera(rng), jpeg_quality=int(rng.integers(*quality)))
-
-    def frame(self, rng: np.random.Generator, cutout: Cutout, share: float) -> Picture:
-        """Draws the frame at a share of the clip's length."""
-        # A hand does not move evenly: it comes, holds still, and goes.
-        share = share * share * (3 - 2 * share)
-        moved = {
-            name: (1 - share) * getattr(self._start, name) + share * getattr(self._end, name)
-            for name in ("x", "y", "scale", "rotation_deg", "tilt_deg", "turn_deg", "cover")
-        }
-        place = replace(self._start, **moved)
-        items = [*self._others, (replace(cutout, id="shown"), place), *self._overlays]
-        frame, boxes = render_frame(rng, self._background, items, self._size, self._camera)
-        for box in boxes:
-            if box.id == "shown" and max(box.x1 - box.x0, box.y1 - box.y0) >= MIN_SIDE_PX:
-                x0, y0, x1, y1 = (float(v) for v in relative(box, frame))
-                return Picture(frame, (x0, y0, x1, y1))
-        return Picture(frame)
-
-    def _placed(self, rng: np.random.Generator, scale: tuple[float, float], cover: float) -> Placement:
-        place = random_placement(rng, scale, cover)
-        if self._live:
-            return place
-        x, y = 0.5 + float(rng.normal(0, 0.08)), 0.5 + float(rng.normal(0, 0.08))
-        # The scale is a share of the height: in an upright frame a thing must also fit the width.
-        width, height = self._size
-        return replace(place, x=x, y=y, scale=place.scale * min(1.0, width / height))
-
-    @staticmethod
-    def _at_the_edge(rng: np.random.Generator) -> Placement:
-        scale = random_placement(rng, (0.15, 0.7)).scale
-        return Placement(x=float(rng.uniform(0, 1)), y=float(rng.choice([0.05, 0.12, 0.88, 0.95])), scale=scale)
 
 
 def is_here(folder: Folder) -> bool:

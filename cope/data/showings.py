@@ -20,19 +20,17 @@ from cope.data.objects import Product, read_backgrounds, siblings
 from cope.data.opening import open_source
 from cope.data.sampling import spread
 from cope.domains import Split
+from cope.render.live_scene import LiveScene
+from cope.render.lives import Plan, Shown, View
+from cope.render.motion import held_anyhow
+from cope.render.phrases import Offer
 from cope.render.speech import Talk, transcript
-from cope.render.synthetic import (
-    Placement,
-    random_background,
-    random_camera,
-    random_placement,
-    render_frame,
-    render_page,
-)
-from cope.vision.cutouts import Cutout, Pixels, thing
+from cope.render.synthetic import random_camera, render_page
+from cope.vision.cutouts import Pixels, thing
 
 SHOWING_S, GAP_S = 10, 4
 AT_A_STREAM = 6  # showings
+BYSTANDERS = 12  # things that may stand about on a stream, and as many products
 PIECE_S = 6  # of rendered speech that is transcribed at a time, as long as one is in service at most
 PAGE_PICTURES = 2  # of a product
 MOST_PRODUCTS = 600  # of recorded data: enough for catalogues of 300 that differ
@@ -203,45 +201,34 @@ def _as_recorded(lines: list[Line], _shown: Sequence[int], _catalogue: Sequence[
 def shown_frames(
     rng: np.random.Generator, products: Sequence[Product], order: Sequence[int], photos: Sequence[Pixels]
 ) -> Iterator[tuple[Pixels, int]]:
-    """Shows the products of `order` one after the other, with gaps; every sixth showing is of an unknown thing."""
+    """Shows the products of `order` one after the other, with gaps; every sixth showing is of an unknown thing.
+
+    The scene is that of `cope-live simulate`, held less carefully and filmed by cameras that are worse and change. In
+    half of the showings something stands about: a made-up thing, or as often a product that is not shown.
+    """
+    shown, views = [], []
+    groups = {products[index].group for index in order}
+    beside = [product.cutout for product in products if product.group not in groups]
+    others = [thing(rng) for _ in range(BYSTANDERS)]
+    others += [beside[int(i)] for i in rng.permutation(len(beside))[:BYSTANDERS]]
     for number, index in enumerate(order):
-        unknown = number % 6 == 5
-        cutout = thing(rng) if unknown else products[index].cutout
+        start_s = float(number * (SHOWING_S + GAP_S))
+        offer = None if number % 6 == 5 else Offer(str(index), products[index].name)
+        showing = held_anyhow(rng, start_s, start_s + SHOWING_S)
+        # The unknown thing is one of the made-up ones, which are the first of `others`.
+        choice = float(rng.random()) * BYSTANDERS / len(others)
+        shown.append(Shown(offer, showing, choice, SHOWING_S))
         camera = replace(random_camera(rng), noise=float(rng.uniform(0, 3)), jpeg_quality=int(rng.integers(60, 95)))
-        room = random_background(rng, photos, (640, 360))
-        bystander = _bystander(rng, products, products[index].group)
-        aside = random_placement(rng, (0.15, 0.35), 0.1)
-        base = random_placement(rng, (0.25, 0.9), 0.35)
+        views.append(View(start_s, int(rng.integers(2**31)), int(rng.random() < 0.5), camera))
+    plan = Plan(len(order) * (SHOWING_S + GAP_S), tuple(shown), (), tuple(views))
+    seed = int(rng.integers(2**31))
+    scene = LiveScene(plan, photos, lambda ident: [products[int(ident)].cutout], distractors=others, seed=seed)
+    for number, index in enumerate(order):
         for second in range(SHOWING_S + GAP_S):
-            held = second < SHOWING_S
-            items = [(bystander, aside)] if bystander else []
-            if held:
-                items.append((cutout, _moved(rng, base, second)))
-            picture, _ = render_frame(rng, room, items, (640, 360), camera)
-            yield picture, index if held and not unknown else -1
-
-
-def _bystander(rng: np.random.Generator, products: Sequence[Product], group: str) -> Cutout | None:
-    """What stands about in half of the showings: a thing of no catalogue, or as often a product that is not shown."""
-    roll = rng.random()
-    others = [product.cutout for product in products if product.group != group] if roll < 0.25 else []
-    if others:
-        return others[int(rng.integers(len(others)))]
-    return thing(rng) if roll < 0.5 else None
-
-
-def _moved(rng: np.random.Generator, base: Placement, second: int) -> Placement:
-    """Where a held thing is a moment later: it sways, turns, comes nearer, and a hand passes over it now and then."""
-    swing = np.sin(second / 2.0)
-    return replace(
-        base,
-        x=float(np.clip(base.x + 0.08 * swing + rng.normal(0, 0.02), 0.1, 0.9)),
-        y=float(np.clip(base.y + rng.normal(0, 0.03), 0.15, 0.85)),
-        scale=base.scale * float(1 + 0.15 * swing),
-        rotation_deg=base.rotation_deg + float(10 * swing + rng.normal(0, 3)),
-        turn_deg=float(np.clip(base.turn_deg + 15 * swing, -50, 50)),
-        cover=base.cover if rng.random() < 0.7 else 0.0,
-    )
+            at_s = number * (SHOWING_S + GAP_S) + second
+            held = second < SHOWING_S and number % 6 != 5
+            # In the middle of the second: at its start a thing would still be outside.
+            yield scene.frame(at_s + 0.5, at_s), index if held else -1
 
 
 def speech(

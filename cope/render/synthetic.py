@@ -243,7 +243,7 @@ def backgrounds(folder: str | Path | None = None) -> list[Pixels]:
 
 @functools.cache
 def _packaged_backgrounds() -> tuple[Pixels, ...]:
-    folder = resources.files("cope.data") / "backgrounds"
+    folder = resources.files("cope.render") / "backgrounds"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".jpg")), key=lambda file: file.name)
     photos = (_read_rgb(file.read_bytes()) for file in files)
     return tuple(photo for photo in photos if photo is not None)

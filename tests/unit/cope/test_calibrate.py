@@ -15,6 +15,7 @@ from cope.data.objects import Product
 from cope.data.showings import Known, shown_frames, speech
 from cope.keywords import MAX_KEYWORDS
 from cope.model.scoring import UNCALIBRATED
+from cope.render import live_scene
 from cope.render.speech import CHAT
 from cope.serving import artefact
 from cope.serving.card import model_card
@@ -133,21 +134,21 @@ def test_other_products_stand_beside_what_is_shown(pairs, monkeypatch):
 
     def render(rng, room, items, size, camera):
         drawn.append([cutout for cutout, _ in items])
-        return np.zeros((8, 8, 3), np.uint8), []
+        return np.zeros((360, 640, 3), np.uint8), []
 
-    monkeypatch.setattr(showings, "render_frame", render)
+    monkeypatch.setattr(live_scene, "render_frame", render)
     pictures = [thing(np.random.default_rng(i)) for i in range(30)]
     shelf = [replace(product, cutout=picture) for product, picture in zip(pairs[:30], pictures, strict=True)]
     room = np.zeros((400, 700, 3), np.uint8)
-    stream = [number for _, number in shown_frames(np.random.default_rng(0), shelf, range(30), [room])]
-    beside = [
-        [picture for picture in pictures if any(picture is one for one in (items[:-1] if shown >= 0 else items))]
-        for items, shown in zip(drawn, stream, strict=True)
-    ]
-    assert 0.1 < sum(map(bool, beside)) / len(beside) < 0.4
-    for shown, others in zip(stream, beside, strict=True):
-        if shown >= 0:
-            assert not any(pictures[i] is one for one in others for i in (shown, shown ^ 1))
+    for seed in range(10):
+        order = np.random.default_rng(seed).permutation(30)[:6]
+        stream = [number for _, number in shown_frames(np.random.default_rng(seed), shelf, order, [room])]
+        forbidden = [pictures[i] for number in order for i in (number, number ^ 1)]
+        for shown, items in zip(stream, drawn[-len(stream) :], strict=True):
+            assert not any(one is other for one in items[:-1] for other in forbidden)
+            assert shown < 0 or items[-1] is pictures[shown]
+    beside = [any(one is picture for one in items[:1] for picture in pictures) and len(items) > 1 for items in drawn]
+    assert 0.1 < sum(beside) / len(beside) < 0.4
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cope.render.lives import Timing
 from topology.errors import UserError
 
 LANGUAGES = ("en", "zh")
@@ -14,37 +15,27 @@ _MAX_DURATION_S = 4 * 3600
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Timing):
     """How a stream is simulated.
 
     Attributes:
         seed: The same seed and inputs give the same stream.
-        duration_s: Length of the stream.
         language: Of the host's speech, "en" or "zh".
         voice: A voice of the language (`workers.cli.simulate.voices`), "default", or "none" for silence.
         voices: Folder with Kokoro's voice files, for Mandarin.
         size: Width and height in pixels; even.
         fps: Frames per second.
-        showing_s: Shortest and longest showing of a product.
-        pause_s: Shortest and longest pause between two showings.
-        no_product: Stretches of chat, without any product of the catalogue.
-        no_product_s: Shortest and longest such stretch.
         products: Ids to show, in this order; empty for a random choice.
         distractors: Folder with photos of things that are not in the catalogue; None for generated shapes.
         backgrounds: Folder with photos of rooms; None for those that come with this package.
     """
 
     seed: int = 0
-    duration_s: float = 90.0
     language: str = "en"
     voice: str = "default"
     voices: Path | None = None
     size: tuple[int, int] = (640, 360)
     fps: int = 25
-    showing_s: tuple[float, float] = (6.0, 9.0)
-    pause_s: tuple[float, float] = (0.4, 1.6)
-    no_product: int = 2
-    no_product_s: tuple[float, float] = (8.0, 10.0)
     products: tuple[str, ...] = ()
     distractors: Path | None = None
     backgrounds: Path | None = None

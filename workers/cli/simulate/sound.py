@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from workers.cli.simulate.plan import Line
+from cope.render.lives import Line
 from workers.cli.simulate.voices import SAMPLE_RATE, Samples, Voice
 
 # People leave this much between two sentences.

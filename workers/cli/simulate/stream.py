@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from cope.errors import UserError as DataError
-from cope.render.synthetic import Cutout, backgrounds, cutout_of
+from cope.render.live_scene import LiveScene
+from cope.render.lives import make_plan
+from cope.render.phrases import Offer
+from cope.render.synthetic import backgrounds
+from cope.vision.cutouts import Cutout, Pixels, cutout_of
 from topology.errors import BadInput, UserError
 from topology.records import PageImage, ProductPage
 from workers.catalog.files import read_catalog
 from workers.catalog.images import is_url, load_rgba
-from workers.cli.simulate.plan import make_plan
 from workers.cli.simulate.recipe import Recipe
-from workers.cli.simulate.scene import Scene
 from workers.cli.simulate.sound import speak
 from workers.cli.simulate.voices import voice_of
 from workers.cli.simulate.writer import container_format, write_stream
@@ -65,20 +67,39 @@ def simulate(
         raise UserError(str(error)) from error
     distractors = _things(recipe.distractors) if recipe.distractors else []
 
-    plan = make_plan(np.random.default_rng([recipe.seed, 0]), pages, recipe)
-    scene = Scene(plan, photos, distractors, recipe.size, recipe.fps, recipe.seed)
+    offers = [
+        Offer(
+            page.product_id, page.attributes.get(f"title_{recipe.language}", page.title), page.price, page.description
+        )
+        for page in pages
+    ]
+    pictures = {page.product_id: page.images for page in pages}
+    in_order = bool(recipe.products)
+    plan = make_plan(np.random.default_rng([recipe.seed, 0]), offers, recipe, recipe.language, in_order=in_order)
+    scene = LiveScene(
+        plan,
+        photos,
+        lambda product_id: [cutout_of(load_rgba(image), product_id) for image in pictures[product_id]],
+        distractors=distractors,
+        size=recipe.size,
+        seed=recipe.seed,
+    )
+
+    def frame(number: int) -> Pixels:
+        return scene.frame(number / recipe.fps, number)
+
     track, said = speak(plan.lines, voice, recipe.duration_s, recipe.seed)
     frames = round(recipe.duration_s * recipe.fps)
     told = (lambda done: progress(done, frames)) if progress else None
     try:
-        write_stream(target, scene.frame, frames, track, size=recipe.size, fps=recipe.fps, progress=told)
+        write_stream(target, frame, frames, track, size=recipe.size, fps=recipe.fps, progress=told)
     except BadInput as error:
         raise UserError(f"{catalog}: {error}; mend the picture or remove it from the catalogue") from error
 
     showings = tuple(
-        Showing(shown.page.product_id, round(shown.seen_from_s * 1000), round(shown.seen_until_s * 1000))
+        Showing(shown.offer.id, round(shown.showing.seen_from_s * 1000), round(shown.showing.seen_until_s * 1000))
         for shown in plan.shown
-        if shown.page is not None
+        if shown.offer is not None
     )
     made = StreamTruth(_stream_id(target), round(frames / recipe.fps * 1000), showings)
     if truth:

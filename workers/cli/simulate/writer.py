@@ -9,7 +9,7 @@ import av
 import cv2
 import numpy as np
 
-from cope.render.synthetic import Pixels
+from cope.vision.cutouts import Pixels
 from topology.errors import UserError
 from workers.cli.simulate.sound import blocks
 from workers.cli.simulate.voices import SAMPLE_RATE, Samples

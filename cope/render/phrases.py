@@ -5,11 +5,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topology.records import ProductPage
-
 _CURRENCIES = {"USD": ("dollars", "美元"), "EUR": ("euros", "欧元"), "CNY": ("yuan", "元"), "GBP": ("pounds", "英镑")}
 # Descriptions are written to be read; a host says a sentence of them.
 _MAX_SPOKEN_CHARS = 110
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What the host knows of a product.
+
+    Attributes:
+        id: Of the product.
+        title: In the language of the stream.
+        price: As on the page, "15.00 USD"; empty if there is none.
+        description: As on the offer.
+    """
+
+    id: str
+    title: str
+    price: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,26 +120,26 @@ class Host:
         """Opens the stream."""
         return self._pick("greeting")
 
-    def coming(self, page: ProductPage) -> str:
+    def coming(self, offer: Offer) -> str:
         """Names the product before it is shown."""
-        return self._filled("coming", page)
+        return self._filled("coming", offer)
 
-    def here(self, page: ProductPage) -> str:
+    def here(self, offer: Offer) -> str:
         """Names the product while it is shown."""
-        return self._filled("here", page)
+        return self._filled("here", offer)
 
-    def details(self, page: ProductPage) -> str:
+    def details(self, offer: Offer) -> str:
         """Says its price, or a sentence of its description where that is in the host's language."""
-        sentence = re.split(r"(?<=[.!?。！？])\s*", page.description.strip())[0]
+        sentence = re.split(r"(?<=[.!?。！？])\s*", offer.description.strip())[0]
         chinese = bool(re.search(r"[\u4e00-\u9fff]", sentence))
         fits = 0 < len(sentence) <= _MAX_SPOKEN_CHARS and chinese == (self._language == "zh")
-        if fits and (not page.price or self._rng.random() < 0.5):
+        if fits and (not offer.price or self._rng.random() < 0.5):
             return sentence
-        return self._filled("price", page) if page.price else self.vague()
+        return self._filled("price", offer) if offer.price else self.vague()
 
-    def was(self, page: ProductPage) -> str:
+    def was(self, offer: Offer) -> str:
         """Names the product after it was shown."""
-        return self._filled("was", page) if page.price else self._filled("coming", page)
+        return self._filled("was", offer) if offer.price else self._filled("coming", offer)
 
     def vague(self) -> str:
         """Talks of what is shown without naming it."""
@@ -134,9 +149,8 @@ class Host:
         """Talks of something else."""
         return self._pick("chat")
 
-    def _filled(self, kind: str, page: ProductPage) -> str:
-        title = page.attributes.get(f"title_{self._language}", page.title)
-        return self._pick(kind).format(title=title, price=spoken_price(page.price, self._language))
+    def _filled(self, kind: str, offer: Offer) -> str:
+        return self._pick(kind).format(title=offer.title, price=spoken_price(offer.price, self._language))
 
     def _pick(self, kind: str) -> str:
         left = self._left.get(kind) or list(getattr(self._phrases, kind))

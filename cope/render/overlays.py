@@ -5,8 +5,8 @@ import re
 import cv2
 import numpy as np
 
-from cope.render.synthetic import Pixels
-from workers.cli.simulate.plan import Plan, Shown
+from cope.render.lives import Plan, Shown
+from cope.vision.cutouts import Cutout, Pixels
 
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 # Drawn for a picture of this height, scaled to others.
@@ -51,7 +51,7 @@ class Overlays:
             self._bubbles.append((at_s, text))
             at_s += float(rng.exponential(2.5)) + 0.4
         # Not every room shows a tag for each product.
-        self._tagged = [shown for shown in plan.shown if shown.page and shown.page.price and rng.random() < 0.7]
+        self._tagged = [shown for shown in plan.shown if shown.offer and shown.offer.price and rng.random() < 0.7]
 
     def draw(self, frame: Pixels, t_s: float) -> None:
         """Draws what is on at that time into the frame, (H, W, 3) uint8 RGB."""
@@ -64,11 +64,11 @@ class Overlays:
         for row, (_, text) in enumerate(reversed(recent)):
             self._label(frame, text, (8, _NOMINAL_HEIGHT - 28 - 22 * row), _WHITE, _DARK)
         for shown in self._tagged:
-            if shown.seen_from_s <= t_s < shown.seen_until_s:
+            if shown.showing.seen_from_s <= t_s < shown.showing.seen_until_s:
                 self._price_tag(frame, shown)
 
     def _price_tag(self, frame: Pixels, shown: Shown) -> None:
-        price = shown.page.price if shown.page else ""
+        price = shown.offer.price if shown.offer else ""
         # The fonts of OpenCV know ASCII only.
         text = re.sub(r"[^ -~]", "", price)
         self._label(frame, f"ONLY {text}", (self._size[0] / self._scale - 128, 326), _DARK, _YELLOW)
@@ -83,3 +83,18 @@ class Overlays:
         region = frame[max(0, top) : top + height + 2 * pad, max(0, left) : left + width + 2 * pad]
         region[:] = (region * 0.35 + np.array(paper) * 0.65).astype(np.uint8)
         cv2.putText(frame, text, (left + pad, top + pad + height), _FONT, size, ink, 1, cv2.LINE_AA)
+
+
+def sticker(rng: np.random.Generator) -> Cutout:
+    """A price tag, a banner or plain writing, to be placed in a scene like a thing."""
+    words = "".join(
+        chr(int(c)) for c in rng.choice([*range(48, 58), *range(65, 91), 36, 37, 32], int(rng.integers(3, 14)))
+    )
+    face, size, stroke = int(rng.integers(0, 5)), float(rng.uniform(1.0, 2.2)), int(rng.integers(2, 6))
+    (width, height), base = cv2.getTextSize(words, face, size, stroke)
+    canvas = np.zeros((height + base + 24, width + 24, 4), np.uint8)
+    if rng.random() < 0.7:  # on a plate
+        canvas[...] = [*rng.integers(0, 256, 3), int(rng.integers(150, 256))]
+    ink = [*(int(c) for c in rng.integers(0, 256, 3)), 255]
+    cv2.putText(canvas, words, (12, height + 12), face, size, ink, stroke, cv2.LINE_AA)
+    return Cutout("overlay", canvas)
