@@ -108,13 +108,10 @@ ABLATIONS: dict[str, Ablation] = {
     "classification": Ablation("with the classification loss", _run(classification=1.0)),
     "whole-frame": Ablation("whole frame in place of regions", _model(regions=0)),
     "no-region-contrast": Ablation("single regions are not compared with pages", _run(region_contrast=0.0)),
-    "pair-agreement": Ablation("with a loss that judges each region and page alone", _run(pair_agreement=1.0)),
-    "naming": Ablation("with a loss between words alone", _run(naming=0.5)),
     "raw-text": Ablation("raw ASR text in place of keywords", _run(live_text="raw")),
     "no-live-text": Ablation(
         "no words in clips, live or video (the paper has none in live ones)", _run(live_text="none")
     ),
-    "guidance": Ablation("words guide the attention over regions", _model(guided=True)),
     "integration-transformer": Ablation(
         "integration transformer over the frames (the paper's)", _model(temporal="transformer")
     ),

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from cope.errors import UserError
 from cope.ranges import RANGES
 
-FORMAT_VERSION = 2  # of the artefact folder; a reader refuses any other
+FORMAT_VERSION = 3  # of the artefact folder; a reader refuses any other
 
 LiveText = Literal["keywords", "raw", "none"]
 Modalities = Literal["both", "vision", "text"]
@@ -41,11 +41,10 @@ class ModelConfig:
         text_tokens: Longest text that is read.
         keywords: How keywords become one text vector: the `mean` of each one's, by weight (a catalogue's keywords
             recur, so their vectors are kept), or `joined` into one text, as training on files has it.
-        temporal: How the regions of a clip's frames become one vector. `attention`: over frame x region, by salience,
-            persistence and words; `transformer`: that within each frame, then the paper's multi-frame integration
+        temporal: How the regions of a clip's frames become one vector. `attention`: over frame x region, by salience
+            and persistence; `transformer`: that within each frame, then the paper's multi-frame integration
             transformer over the frames.
         temporal_layers: Of that transformer.
-        guided: Words guide the attention over regions.
         fusion: How picture and words are joined. `sum`: weighted per domain; `transformer`: the paper's fusion
             encoder; `none`: pictures alone, words only where there is no picture.
         fusion_layers: Of that encoder.
@@ -69,7 +68,6 @@ class ModelConfig:
     keywords: Literal["mean", "joined"] = "mean"
     temporal: Literal["attention", "transformer"] = "attention"
     temporal_layers: int = 1
-    guided: bool = False
     fusion: Literal["sum", "transformer", "none"] = "sum"
     fusion_layers: int = 1
     domain_projections: bool = True
@@ -104,9 +102,6 @@ class TrainConfig:
         learn_temperature: Whether it is learned.
         label_smoothing: Of InfoNCE.
         region_contrast: Weight of InfoNCE between single regions of clips and pages; 0 leaves it out.
-        pair_agreement: Weight of judging each region and page alone, one product or two; 0 leaves it out.
-        naming: Weight of words alone, said against written; 0 leaves it out. Much more than 0.5 bends the visual space
-            after the words.
         classification: Weight of the additive-margin softmax over products; 0 leaves it out.
         classes_sampled: Classes that a step compares with at most, positives among them.
         margin: CosFace m.
@@ -150,8 +145,6 @@ class TrainConfig:
     learn_temperature: bool = True
     label_smoothing: float = 0.05
     region_contrast: float = 1.0
-    pair_agreement: float = 0.0
-    naming: float = 0.0
     classification: float = 0.0
     classes_sampled: int = 4096
     margin: float = 0.4

@@ -69,8 +69,6 @@ RANGES: dict[str, Range] = {
     "temperature": Range(1e-3),  # below, one in float32 outweighs all others together
     "label_smoothing": Range(0, 1, below=True),
     "region_contrast": _WEIGHT,
-    "pair_agreement": _WEIGHT,
-    "naming": _WEIGHT,
     "classification": _WEIGHT,
     "classes_sampled": _COUNT,
     "margin": _SHARE,

@@ -26,7 +26,6 @@ from cope.errors import UserError
 from cope.evaluation.describing import Describer
 from cope.evaluation.sets import KEYWORDS, EvaluationSet, Words
 from cope.evaluation.speech import Speech, said
-from cope.keywords import SURE
 from cope.model.views import NOBODY, Views
 from cope.runtime.files import whole
 from cope.runtime.processes import begin_reading
@@ -342,9 +341,7 @@ def _assembled(source: Source, rows: _Rows, folder: Path) -> EvaluationSet:
         words = speech[domain].words[KEYWORDS]
         empty = ~(arrays["frame"] >= 0).any(dim=1) & (words.told == 0)
         product = torch.where(empty, NOBODY, rows.product[domain])
-        views[domain] = Views(
-            words=words.vectors, told=words.told, naming=words.told >= SURE, product=product, **arrays
-        )
+        views[domain] = Views(words=words.vectors, told=words.told, product=product, **arrays)
     return EvaluationSet(
         name=source.name,
         fingerprint=source.fingerprint,

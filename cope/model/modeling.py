@@ -155,11 +155,7 @@ class CopeModel(nn.Module):
         if config.vision == config.text and vision_width == text_width:
             # The two halves of one model already share a space (SigLIP): they start out on the same axes.
             self.text.axes.load_state_dict(self.visual.axes.state_dict())
-        # Words -> how the named thing looks, to guide attention.
-        self.looks_like: nn.Module = nn.Linear(dim, dim, bias=False) if config.guided else nn.Identity()
-        for weight in self.looks_like.parameters():
-            nn.init.zeros_(weight)
-        self.attention = nn.Parameter(torch.tensor([2.0, 4.0, 0.0]))  # salience, persistence, words
+        self.attention = nn.Parameter(torch.tensor([2.0, 4.0]))  # salience, persistence
         self.frames = FrameIntegration(dim, config.temporal_layers) if config.temporal == "transformer" else None
         self.fusion = FusionEncoder(dim, config.fusion_layers) if config.fusion == "transformer" else None
         weighed = DOMAINS if config.fusion == "sum" else ()  # how much words count beside pictures
@@ -185,33 +181,30 @@ class CopeModel(nn.Module):
             mean = (regions * real.unsqueeze(2)).sum(dim=1) / real.sum(dim=1, keepdim=True).clamp_min(1)
             picture = functional.normalize(mean, dim=-1)
         else:
-            picture = self.pool(regions, views.salience, views.frame, words, views.told)
+            picture = self.pool(regions, views.salience, views.frame)
         pictured = real.any(dim=1)
         visual = torch.where(pictured.unsqueeze(1), picture, functional.normalize(self.no_picture, dim=-1))
         fused = self.fuse(picture, pictured, words, views.told, domain, shown)
         return Embedded(regions, visual, fused, words)
 
-    def pool(self, regions: Tensor, salience: Tensor, frame: Tensor, words: Tensor, told: Tensor) -> Tensor:
+    def pool(self, regions: Tensor, salience: Tensor, frame: Tensor) -> Tensor:
         """Integrates all regions of clips.
 
-        A region weighs more if it is salient, if something like it is seen in the other frames too (what a
-        host shows stays; clutter that the finder takes for a product once does not), and if it looks like
-        what the words name. With the integration transformer, regions are weighed within their frame and it
-        goes over the frames.
+        A region weighs more if it is salient, and if something like it is seen in the other frames too (what a
+        host shows stays; clutter that the finder takes for a product once does not). With the integration
+        transformer, regions are weighed within their frame and it goes over the frames.
 
         Args:
             regions: (B, R, D) regions of all frames.
             salience: (B, R) in [0, 1].
             frame: (B, R) int64, the frame of each region; -1 for padding.
-            words: (B, D).
-            told: (B,) in [0, 1], how surely the words name something; 0 where there are none.
 
         Returns:
             (B, D), L2-normalised; of no meaning in rows without regions.
         """
         numbers = torch.arange(max(int(frame.max()) + 1, 1), device=frame.device)
         within = frame.unsqueeze(1) == numbers.view(1, -1, 1)  # (B, T, R)
-        logits = self._attention(regions, salience, within, words, told)
+        logits = self._attention(regions, salience, within)
         least = torch.finfo(logits.dtype).min  # not -inf, which makes NaN of a row without regions
         if self.frames is None:
             weights = logits.masked_fill(frame < 0, least).softmax(dim=1)  # (B, R)
@@ -220,7 +213,7 @@ class CopeModel(nn.Module):
         vectors = functional.normalize(weights @ regions, dim=-1)  # (B, T, D)
         return functional.normalize(self.frames(vectors, within.any(dim=2)), dim=-1)
 
-    def _attention(self, regions: Tensor, salience: Tensor, within: Tensor, words: Tensor, told: Tensor) -> Tensor:
+    def _attention(self, regions: Tensor, salience: Tensor, within: Tensor) -> Tensor:
         """(B, R) logits; `within` is (B, T, R) bool, which region lies in which frame."""
         alike = regions @ regions.transpose(1, 2)  # (B, R, R)
         seen = torch.zeros(within.transpose(1, 2).shape, device=regions.device, dtype=alike.dtype)  # (B, R, T)
@@ -230,11 +223,7 @@ class CopeModel(nn.Module):
             seen[..., t] = torch.where(there, torch.zeros_like(best), best.clamp_min(0.0))
         others = within.any(dim=2).sum(dim=1, keepdim=True) - 1  # (B, 1)
         persistence = seen.sum(dim=2) / others.clamp_min(1)
-        logits = self.attention[0] * salience.clamp_min(1e-3).log() + self.attention[1] * persistence
-        if self.config.guided:
-            named = (regions @ functional.normalize(self.looks_like(words), dim=-1).unsqueeze(2)).squeeze(2)
-            logits = logits + self.attention[2] * told.unsqueeze(1) * named
-        return logits
+        return self.attention[0] * salience.clamp_min(1e-3).log() + self.attention[1] * persistence
 
     def fuse(
         self,

@@ -19,7 +19,6 @@ class Views:
         words: (B, W) text vectors; anything where `told` is 0.
         told: (B,) in [0, 1], how surely the words name something: 1 for a title, the best weight of keywords
             (`cope.keywords.told`), 0 where there are no words.
-        naming: (B,) bool, whether the words are taken to name this product; training learns words from these.
         product: (B,) int64, or `NOBODY`.
         right: (B, R) bool, the regions that are known to show the product; all false where nobody knows.
     """
@@ -29,7 +28,6 @@ class Views:
     frame: Tensor
     words: Tensor
     told: Tensor
-    naming: Tensor
     product: Tensor
     right: Tensor
 

@@ -264,12 +264,12 @@ class Encoder:
             keywords = window.keywords if hears else []
             words = self._words(readings(keywords, self.config.keywords), told(keywords))
             frames = window.frames if self.modalities != "text" else []
-            picture = self._pool([f for f in frames if len(f.regions)], words)
+            picture = self._pool([f for f in frames if len(f.regions)])
             if picture is not None or words is not None:
                 out[i] = self._fuse(picture, words, "live")
         return out
 
-    def _pool(self, frames: Sequence[FrameFeatures], words: _Words | None) -> Tensor | None:
+    def _pool(self, frames: Sequence[FrameFeatures]) -> Tensor | None:
         """(1, D); None if there are no frames."""
         if not frames:
             return None
@@ -284,8 +284,6 @@ class Encoder:
             regions.unsqueeze(0).to(self.device),
             salience.unsqueeze(0).to(self.device),
             index.unsqueeze(0).to(self.device),
-            torch.zeros(1, self.dim, device=self.device) if words is None else words.vector,
-            torch.tensor([0.0 if words is None else words.told], device=self.device),
         )
 
     def _project(self, crops: Sequence[Pixels], domain: Domain, frames: int = 1) -> Half:

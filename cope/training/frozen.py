@@ -207,7 +207,6 @@ class Sampler:
             frame=torch.zeros_like(rows),
             words=self.texts.titles[ids],
             told=(self.texts.named[ids] & torch.from_numpy(rng.random(len(ids)) < 0.9)).float(),
-            naming=torch.ones(len(ids), dtype=torch.bool),
             product=ids,
             right=torch.ones(rows.shape, dtype=torch.bool),
         )
@@ -249,19 +248,18 @@ class Sampler:
         salience[..., 0][gone] = rng.uniform(0.02, 0.3, int(gone.sum()))
         right[..., 0][gone] = False
         number = np.broadcast_to(np.arange(frames)[None, :, None], shape).reshape(len(products), -1)
-        words, told, naming = self._speech(rng, torch.from_numpy(products))
+        words, told = self._speech(rng, torch.from_numpy(products))
         return Views(
             descriptors=crops[torch.from_numpy(rows.reshape(len(products), -1))].float(),
             salience=torch.from_numpy(salience.reshape(len(products), -1)).float(),
             frame=torch.from_numpy(number.copy()),
             words=words,
             told=told,
-            naming=naming,
             product=torch.from_numpy(products),
             right=torch.from_numpy(right.reshape(len(products), -1)),
         )
 
-    def _speech(self, rng: np.random.Generator, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _speech(self, rng: np.random.Generator, ids: Tensor) -> tuple[Tensor, Tensor]:
         """What is said with each clip: mostly the product's name, now and then another's, or nothing that counts."""
         texts = self.texts
         which = torch.from_numpy(rng.integers(texts.spoken.shape[1], size=len(ids)))
@@ -273,7 +271,7 @@ class Sampler:
         words = torch.where(chatting.unsqueeze(1), texts.chat[talk], words)
         told = torch.where(chatting, texts.chat_told[talk], torch.where(misled, told.roll(1), told))
         told = told * torch.from_numpy(rng.random(len(ids)) < self.config.words)
-        return words, told, ~(misled | chatting)
+        return words, told
 
 
 class RenderedObjective(nn.Module):
@@ -285,7 +283,7 @@ class RenderedObjective(nn.Module):
 
     def forward(self, batch: tuple[Views, Views, Views]) -> dict[str, Tensor]:
         """Page, video and live clips of B products -> losses by name."""
-        device = self.objective.pair.device
+        device = self.objective.model.attention.device
         page, video, live = (one.to(device) for one in batch)
         losses: dict[str, Tensor] = self.objective(page, video, live)
         return losses

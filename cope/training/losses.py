@@ -168,30 +168,6 @@ def region_loss(
     return info_nce(regions[used], ids[used], page, page_product, scale, smoothing, share[used], page_weight)
 
 
-def pairwise_sigmoid(a: Tensor, a_ids: Tensor, b: Tensor, b_ids: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Each pair judged alone: the same product or not (Zhai et al. 2023, SigLIP).
-
-    InfoNCE only ranks. This one gives the cosine an absolute meaning, which refusing unknown products needs.
-
-    Args:
-        a: (N, D) L2-normalised.
-        a_ids: (N,) product of each; negative ones match nothing.
-        b: (M, D) L2-normalised.
-        b_ids: (M,).
-        scale: Inverse temperature.
-        bias: Added to the logits; negative, since most pairs differ.
-
-    Returns:
-        A scalar: positives and negatives weigh the same in all.
-    """
-    logits = scale * _cosines(a, b) + bias
-    same = _same(a_ids, b_ids)
-    nothing = logits.sum() * 0.0
-    positive = functional.softplus(-logits[same]).mean() if bool(same.any()) else nothing
-    negative = functional.softplus(logits[~same]).mean() if bool((~same).any()) else nothing
-    return 0.5 * (positive + negative)
-
-
 def finder_loss(logits: Tensor, boxes: Tensor, truths: list[Tensor], core: float = 0.4) -> tuple[Tensor, Tensor]:
     """Loss of the region finder: quality focal loss on the salience, -log IoU on the boxes.
 

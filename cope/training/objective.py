@@ -1,24 +1,20 @@
 """What COPE minimises: losses between the page, the video and the live clip of the products of a batch.
 
 Of the paper: symmetric InfoNCE over the pairs of domains, on what is seen and on what is seen and said together, and
-classification of products. Beyond it, each left out at a weight of 0: single regions against pages (recognition
-compares those), a loss that gives the cosine an absolute meaning (refusing unknown products needs it), and words alone
-against words, or against looks where they guide the attention.
+classification of products. Beyond it, single regions against pages, since recognition compares those.
 """
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cope.config import TrainConfig
 from cope.domains import Domain
 from cope.model.modeling import CopeModel, Embedded
 from cope.model.views import NOBODY, Views
 from cope.runtime.distributed import gather
-from cope.training.losses import Temperature, info_nce, pairwise_sigmoid, region_loss
+from cope.training.losses import Temperature, info_nce, region_loss
 from cope.training.product_softmax import SampledProductSoftmax
 from cope.training.trainer import Group
 
@@ -28,10 +24,6 @@ PAIRS: tuple[tuple[Domain, Domain, float], ...] = (
     ("page", "video", 1.0),
     ("video", "live", 0.5),
 )
-# Words against looks: enough for the map between them to learn, too little to bend the text space after it.
-LOOKS_WEIGHT = 0.2
-# Texts whose vectors are as close as this are one text: the products differ, their names do not.
-SAME_TEXT = 0.999
 # Parameters of so few numbers are weights and scales, not maps.
 SCALARS = 8
 
@@ -51,8 +43,6 @@ class Objective(nn.Module):
         self.model = model
         self.config = config
         self.scale = Temperature(config.temperature, config.learn_temperature)
-        # log scale and bias of the pairwise loss: a cosine of 0.4 is even odds at the start.
-        self.pair = nn.Parameter(torch.tensor([math.log(20.0), -8.0]))
         self.products: SampledProductSoftmax | None = None
         if config.classification > 0:
             self.products = SampledProductSoftmax(
@@ -91,7 +81,6 @@ class Objective(nn.Module):
             losses |= self._regions(views, found, visual["page"], ids["page"], weights)
         if self.config.modalities != "vision":
             contrast("fused", fused)
-            losses |= self._words(views, found)
         if self.products is not None:
             # Rows of this process: the softmax gathers what it needs.
             kinds = ("fused", "visual") if self.config.modalities == "both" else ("fused",)
@@ -147,56 +136,14 @@ class Objective(nn.Module):
         ids: Tensor,
         weight: Tensor | None,
     ) -> dict[str, Tensor]:
-        config, scale = self.config, self.scale()
-        losses = {}
-        domains: tuple[Domain, ...] = ("live", "video")
+        config, losses = self.config, {}
+        domains: tuple[Domain, ...] = ("live", "video") if config.region_contrast else ()
         for domain in domains:
-            if not config.region_contrast and (domain != "live" or not config.pair_agreement):
-                continue
             one = views[domain]
             regions, product = gather(found[domain].regions), gather(one.product)
             frame, right = gather(one.frame), gather(one.right)
-            if config.region_contrast:
-                loss = region_loss(
-                    regions, frame, right, product, page, ids, scale, config.label_smoothing, weight, weight
-                )
-                losses[f"regions page-{domain}"] = config.region_contrast * loss
-            if domain == "live" and config.pair_agreement and bool(right.any()):
-                real = frame >= 0
-                whose = torch.where(right, product.unsqueeze(1), NOBODY)[real]
-                loss = pairwise_sigmoid(regions[real], whose, page, ids, self.pair[0].exp(), self.pair[1])
-                losses["pairs"] = config.pair_agreement * loss
+            loss = region_loss(
+                regions, frame, right, product, page, ids, self.scale(), config.label_smoothing, weight, weight
+            )
+            losses[f"regions page-{domain}"] = config.region_contrast * loss
         return losses
-
-    def _words(self, views: dict[Domain, Views], found: dict[Domain, Embedded]) -> dict[str, Tensor]:
-        """What is said against what is written, and against how the named thing looks."""
-        config, scale = self.config, self.scale()
-        guided = config.model.guided and config.modalities == "both"
-        if not config.naming and not guided:
-            return {}
-        page = views["page"]
-        written = gather((page.told > 0) & (page.product >= 0))
-        names = torch.where(written, same_text(gather(page.words.detach())), NOBODY)
-        domains: tuple[Domain, ...] = ("live", "video")
-        naming = {d: gather((views[d].told > 0) & views[d].naming & (views[d].product >= 0)) for d in domains}
-        heard = torch.cat([torch.where(naming[d], names, NOBODY) for d in domains])
-        spoken = torch.cat([gather(found[d].words) for d in domains])[heard >= 0]
-        heard = heard[heard >= 0]
-        losses = {}
-        if config.naming:
-            titles = gather(found["page"].words)[written]
-            loss = info_nce(titles, names[written], spoken, heard, scale, config.label_smoothing)
-            losses["words"] = config.naming * loss
-        if guided:
-            look = functional.normalize(self.model.looks_like(spoken), dim=-1)
-            # The pages do not move towards their names: siblings share a name and must stay apart.
-            pages = gather(found["page"].visual.detach())
-            loss = info_nce(look, heard, pages, names, scale, config.label_smoothing)
-            losses["looks"] = LOOKS_WEIGHT * loss
-        return losses
-
-
-def same_text(words: Tensor) -> Tensor:
-    """(B, W) text vectors -> (B,) int64: equal numbers for equal texts, which words cannot tell apart."""
-    unit = functional.normalize(words.float(), dim=-1)
-    return (unit @ unit.T >= SAME_TEXT).int().argmax(dim=1)

@@ -17,7 +17,6 @@ from cope.data.items import Source
 from cope.data.loader import Batch, ItemBatch, batches
 from cope.domains import Domain
 from cope.errors import UserError
-from cope.keywords import SURE
 from cope.model.modeling import CopeModel
 from cope.model.views import Views
 from cope.runtime.device import autocast
@@ -112,7 +111,7 @@ class PixelObjective(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return self.objective.pair.device
+        return self.model.attention.device
 
     def _seen(self, domain: Domain, items: ItemBatch, words: Tensor) -> Views:
         there = items.frame_there  # (B, T)
@@ -145,7 +144,6 @@ class PixelObjective(nn.Module):
             frame=frame,
             words=words,
             told=items.told,
-            naming=items.told >= SURE,
             product=items.product,
             right=right & (frame >= 0),
         )

@@ -62,7 +62,6 @@ def tiny(monkeypatch):
         crop_pixels=32,
         regions=4,
         hidden=8,
-        guided=True,
     )
     torch.manual_seed(0)
     model = CopeModel(config, TinyVision.map_channels, TinyVision.descriptor_width, TinyText.width)

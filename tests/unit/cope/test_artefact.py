@@ -38,18 +38,18 @@ def test_the_version_is_that_of_the_content(tiny, folder, tmp_path):
 
 
 def test_another_format_version_is_refused(folder):
-    change(folder, format_version=3)
-    with pytest.raises(UserError, match="has format version 3, this release reads 2"):
+    change(folder, format_version=2)
+    with pytest.raises(UserError, match="has format version 2, this release reads 3"):
         artefact.load(folder)
 
 
 def test_another_format_version_is_named_whatever_else_it_has(folder):
     content = json.loads((folder / "config.json").read_text())
     for lost in ({"model"}, {"name", "sha256"}):
-        other = {k: v for k, v in content.items() if k not in lost} | {"format_version": 3, "files": {}}
+        other = {k: v for k, v in content.items() if k not in lost} | {"format_version": 2, "files": {}}
         (folder / "config.json").write_text(json.dumps(other))
         for read in (artefact.load, load_identity):
-            with pytest.raises(UserError, match="has format version 3, this release reads 2"):
+            with pytest.raises(UserError, match="has format version 2, this release reads 3"):
                 read(folder)
 
 

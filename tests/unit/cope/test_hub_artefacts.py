@@ -238,7 +238,7 @@ def test_the_frames_of_an_x_clip_window_see_one_another(made, pictures):
     with torch.no_grad():
         regions = model.visual(see.describe(pixels, frames=3), "live")[None]
         none = torch.zeros(1, DIM)
-        pooled = model.pool(regions, torch.ones(1, 3), torch.arange(3)[None], none, no)
+        pooled = model.pool(regions, torch.ones(1, 3), torch.arange(3)[None])
         wanted = model.fuse(pooled, yes, none, no, "live")[0]
     assert encoder.encode_windows([WindowInput(frames, [])])[0] == pytest.approx(wanted.numpy(), abs=5e-3)
 

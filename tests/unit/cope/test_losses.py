@@ -8,7 +8,7 @@ import torch
 
 from cope.errors import UserError
 from cope.model.views import NOBODY
-from cope.training.losses import Temperature, finder_loss, info_nce, pairwise_sigmoid, region_loss
+from cope.training.losses import Temperature, finder_loss, info_nce, region_loss
 from cope.vision.cropping import pair_iou
 from cope.vision.regions import best_regions, overlap
 
@@ -246,24 +246,6 @@ def test_a_known_region_counts_though_another_is_nearer_to_the_page():
     region_loss(regions, frame, right, torch.tensor([4]), page, torch.tensor([4, 6]), 5.0).backward()
     assert page[0] @ regions.grad[0, 0] < 0  # pulled to its page by a descent step
     assert page[0] @ regions.grad[0, 1] > 0  # pushed away
-
-
-def test_pairwise_sigmoid_equals_the_loop():
-    rng = np.random.default_rng(1)
-    a, b = vectors(rng, 4), vectors(rng, 3)
-    a_ids, b_ids = np.array([0, 1, -1, 2]), np.array([0, 2, 2])
-    scale, bias = 6.0, -1.5
-    same, other = [], []
-    for i in range(4):
-        for j in range(3):
-            logit = scale * float(a[i] @ b[j]) + bias
-            if a_ids[i] >= 0 and a_ids[i] == b_ids[j]:
-                same.append(math.log1p(math.exp(-logit)))
-            else:
-                other.append(math.log1p(math.exp(logit)))
-    arguments = [torch.from_numpy(x) for x in (a, a_ids, b, b_ids)]
-    found = pairwise_sigmoid(*arguments, torch.tensor(scale, dtype=torch.float64), torch.tensor(bias)).item()
-    assert found == pytest.approx((sum(same) / len(same) + sum(other) / len(other)) / 2, rel=1e-9)
 
 
 def test_overlap_of_boxes():

@@ -13,8 +13,6 @@ PLAIN = ModelConfig(dim=DIM, regions=2, hidden=8)
 SWITCHES = {
     "default": {},
     "transformer over frames": {"temporal": "transformer", "temporal_layers": 2},
-    "guided": {"guided": True},
-    "guided transformer": {"guided": True, "temporal": "transformer"},
     "fusion encoder": {"fusion": "transformer", "fusion_layers": 2},
     "no fusion": {"fusion": "none"},
     "one projection": {"domain_projections": False},
@@ -39,7 +37,6 @@ def views(items=4, frames=3, each=2, seed=1):
         frame=frame,
         words=torch.randn(items, WORDS, generator=generator),
         told=torch.tensor([1.0, 0.0, 1.0, 0.0]),
-        naming=torch.tensor([True, False, True, False]),
         product=torch.arange(items),
         right=torch.zeros(items, frames * each, dtype=torch.bool),
     )
@@ -88,13 +85,10 @@ def test_an_item_does_not_depend_on_those_beside_it(switch):
             assert torch.allclose(alone.fused[0], beside.fused[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("switch", ["default", "fusion encoder", "guided"])
+@pytest.mark.parametrize("switch", ["default", "fusion encoder"])
 def test_words_count_as_much_as_they_are_surely_told(switch):
     model = built(**SWITCHES[switch]).eval()
     with torch.no_grad():
-        for weight in model.looks_like.parameters():
-            weight.normal_()
-        model.attention[2] = 2.0
         silent, *heard = (
             model.embed(replace(views(), told=torch.full((4,), sure)), "live").fused[0]
             for sure in (0.0, 1e-4, 0.5, 1.0)
@@ -167,18 +161,6 @@ def test_the_integration_transformer_knows_the_order_of_frames():
         assert not torch.allclose(
             model.embed(batch, "live").visual[0], model.embed(turned, "live").visual[0], atol=1e-3
         )
-
-
-def test_words_guide_attention_only_where_that_is_switched_on():
-    for guided in (True, False):
-        model = built(guided=guided).eval()
-        batch = views()
-        with torch.no_grad():
-            if guided:
-                model.looks_like.weight.copy_(torch.eye(DIM))
-                model.attention.copy_(torch.tensor([1.0, 0.0, 9.0]))
-            told, untold = (model.embed(one, "live").visual[0] for one in (batch, batch.without_words()))
-        assert torch.allclose(told, untold, atol=1e-4) != guided
 
 
 def test_halves_of_one_model_start_on_the_same_axes():

@@ -1,16 +1,14 @@
-"""Which losses a configuration has, on what rows, and those that are made here against a plain loop in float64."""
+"""Which losses a configuration has, and on what rows."""
 
-import math
 from dataclasses import replace
 
 import pytest
 import torch
-from test_losses import both_ways
 from tiny_views import CONFIG, batch, objective
 
 from cope.config import TrainConfig, preset
 from cope.model.views import NOBODY
-from cope.training.objective import LOOKS_WEIGHT, Objective
+from cope.training.objective import Objective
 from cope.training.product_softmax import SampledProductSoftmax
 
 CONTRASTS = {f"{kind} {pair}" for kind in ("visual", "fused") for pair in ("page-live", "page-video", "video-live")}
@@ -32,8 +30,6 @@ def test_a_run_has_the_losses_that_its_preset_names():
     ("weight", "names"),
     [
         ("region_contrast", {"regions page-live", "regions page-video"}),
-        ("pair_agreement", {"pairs"}),
-        ("naming", {"words"}),
         ("classification", {"classification"}),
     ],
 )
@@ -45,56 +41,6 @@ def test_a_loss_counts_by_its_weight_and_is_left_out_at_0(weight, names):
     for name, loss in full.items():
         assert doubled[name] == pytest.approx((2 if name in names else 1) * loss, rel=1e-12)
         assert name in names or without[name] == loss
-
-
-def test_words_guide_also_where_naming_is_off():
-    full, without = (losses(objective(naming=naming, model_guided=True)) for naming in (0.5, 0.0))
-    assert full.keys() - without.keys() == {"words"}
-    assert without["looks"] == full["looks"]
-
-
-def spoken_names(views):
-    """(row of the page that is named, domain, row of the clip) of what is said; a text is its first page."""
-    page, video, live = views
-    written = [i for i in range(len(page)) if page.told[i] > 0 and page.product[i] >= 0]
-    first = {i: next(j for j in range(len(page)) if bool((page.words[i] == page.words[j]).all())) for i in written}
-    heard = [
-        (first[i], domain, i)
-        for domain, one in (("live", live), ("video", video))
-        for i in written
-        if one.told[i] > 0 and one.naming[i] and one.product[i] >= 0
-    ]
-    return first, heard
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_words_and_looks_equal_the_loop(seed):
-    made, views = objective(model_guided=True, label_smoothing=0.1), batch(seed=seed)
-    found = losses(made, views)
-    page, video, live = views
-    with torch.no_grad():
-        embedded = {d: made.model.embed(one, d) for d, one in (("page", page), ("video", video), ("live", live))}
-    first, heard = spoken_names(views)
-    assert len(set(first.values())) == len(first) - 1  # two have one name
-    assert len(heard) == 8
-    said = [embedded[domain].words[i].numpy() for _, domain, i in heard]
-    ids, scale = [name for name, _, _ in heard], 1 / CONFIG.temperature
-    titles = [embedded["page"].words[i].numpy() for i in first]
-    expected = both_ways(titles, [*first.values()], said, ids, scale, 0.1)
-    assert found["words"] == pytest.approx(CONFIG.naming * expected, rel=1e-6)  # the temperature is kept in float32
-    matrix = made.model.looks_like.weight.detach().numpy()
-    looks = [matrix @ vector for vector in said]
-    looks = [vector / math.sqrt(sum(x * x for x in vector)) for vector in looks]
-    names = [first.get(i, NOBODY) for i in range(len(page))]
-    expected = both_ways(looks, ids, embedded["page"].visual.numpy(), names, scale, 0.1)
-    assert found["looks"] == pytest.approx(LOOKS_WEIGHT * expected, rel=1e-6)
-
-
-def test_pages_do_not_move_towards_their_names():
-    made = objective(model_guided=True)
-    made(*batch())["looks"].backward()
-    assert made.model.looks_like.weight.grad.abs().sum() > 0
-    assert made.model.visual.axes.weight.grad is None
 
 
 def test_a_text_baseline_learns_nothing_from_items_without_words():

@@ -153,7 +153,6 @@ def with_regions(hub: dict[str, Path], tiny: Any, folder: Path) -> TrainConfig:
         model_hidden=8,
         model_regions=4,
         model_frame_pixels=tiny.config.frame_pixels,
-        model_guided=True,
         model_temporal="attention",
     )
 

@@ -13,8 +13,6 @@ from cope.training.objective import Objective
 WIDTH, WORDS, CLASSES = 10, 6, 9
 CONFIG = TrainConfig(  # every loss
     model=ModelConfig(dim=12, regions=2, hidden=8),
-    pair_agreement=1.0,
-    naming=0.5,
     classification=0.5,
     classes_sampled=CLASSES,
     margin_scale=8.0,
@@ -32,16 +30,13 @@ def objective(config: TrainConfig = CONFIG, **changes: Any) -> Objective:
             part.p = 0.0
         elif isinstance(part, torch.nn.MultiheadAttention):
             part.dropout = 0.0
-    for weight in model.looks_like.parameters():
-        torch.nn.init.normal_(weight)  # as after some steps: zeros have no direction
     return Objective(model, config, CLASSES).double()
 
 
 def batch(items: int = 8, seed: int = 0) -> tuple[Views, Views, Views]:
     """Page, video and live clip of each of some products; what is missing and what is said differ from row to row.
 
-    Two products have one name. One row has no item but a page, one page no title, and what is said is partly not
-    the name of what is shown.
+    Two products have one name. One row has no item but a page, one page no title.
     """
     random = torch.Generator().manual_seed(seed)
     product = torch.arange(items) % (CLASSES - 1)
@@ -59,7 +54,7 @@ def batch(items: int = 8, seed: int = 0) -> tuple[Views, Views, Views]:
         words = titles + 0.3 * torch.randn(items, WORDS, generator=random, dtype=torch.float64)
         one.frame[5, 2:] = -1
         one.right[1::2, 0] = True
-        clips.append(replace(one, words=words, told=told, naming=torch.arange(items) != 6))
+        clips.append(replace(one, words=words, told=told))
     return page, clips[0], clips[1]
 
 
@@ -71,7 +66,6 @@ def _views(random: torch.Generator, product: torch.Tensor, frames: int, each: in
         frame=torch.arange(frames).repeat_interleave(each).repeat(count, 1),
         words=torch.zeros(count, WORDS, dtype=torch.float64),
         told=torch.zeros(count, dtype=torch.float64),
-        naming=torch.ones(count, dtype=torch.bool),
         product=product,
         right=torch.zeros(count, regions, dtype=torch.bool),
     )

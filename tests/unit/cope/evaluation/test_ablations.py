@@ -30,7 +30,7 @@ OPTIONS = Options(
 def base(tiny, monkeypatch):
     for module in (evaluating, ablations):
         monkeypatch.setattr(module, "open_source", lambda data, split="train": Shop())
-    return TrainConfig(model=replace(tiny.config, guided=False))
+    return TrainConfig(model=tiny.config)
 
 
 class Learner:

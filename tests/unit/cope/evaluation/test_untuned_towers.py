@@ -31,7 +31,7 @@ OPTIONS = Options(
 def folders(request, hub, tiny, tmp_path):
     """Artefacts of one model on towers that are frozen, and on the same ones moved by tuning."""
     name = shutil.copytree(hub["clip"], tmp_path / "clip")
-    frozen = replace(tiny.config, vision=str(name), text=str(name), guided=False, keywords="joined", regions=2)
+    frozen = replace(tiny.config, vision=str(name), text=str(name), keywords="joined", regions=2)
     tuned = replace(frozen, tuning=request.param, lora_rank=4)
     torch.manual_seed(0)
     towers = tuple(stirred(opened(str(name), tuned.tuning, 4)) for opened in (vision_tower, text_tower))

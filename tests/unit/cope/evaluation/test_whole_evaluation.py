@@ -71,7 +71,6 @@ def test_frames_that_see_one_another_do_so_here_as_in_service(hub, tmp_path):
         regions=0,
         temporal="transformer",
         fusion="transformer",
-        guided=False,
         tuning="full",
     )
     vision, text = (opened(name, "full") for opened, name in ((vision_tower, config.vision), (text_tower, config.text)))
