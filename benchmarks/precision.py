@@ -1,18 +1,17 @@
-"""What a frame and a text cost on one thread by the precision of the towers, and whether ONNX would be faster.
+"""What a frame and a text cost on one thread by the precision of the towers, and what OpenVINO brings.
 
     python -m benchmarks.precision [MODEL] [--repeats 30]     # table, and build/benchmark-precision.json
 
-Torch in float32, bfloat16 and int8 as an artefact has them, and the vision tower by onnxruntime where the package
-`onnx` is there to export it. All are measured call by call in turn, in processor time of one thread, the median:
+The towers as workers open them (packaged ones by OpenVINO) in float32, bfloat16 and int8, and by PyTorch in float32.
+All are measured call by call in turn, in processor time of one thread, the median:
 
 * maps: the finder's feature maps of one frame of `frame_pixels`
 * crops: the descriptors of as many crops as a frame has regions
 * frame: the whole of `Encoder.encode_frames` for a 640 x 360 frame
 * text: the whole of `Encoder.encode_pages` for a title of four words
 
-Beside them: the least cosine between the frame's vectors and those of float32; whether a crop gets the same bits alone
-as among others; and the sum of the files of ONNX. ONNX counts for a model whose finder and descriptions share one
-frozen tower.
+Beside them: the least cosine between the frame's vectors and those of PyTorch in float32, and whether a crop gets the
+same bits alone as among others. Only a model with a frozen vision tower can be measured.
 """
 
 import argparse
@@ -21,102 +20,43 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
-import onnxruntime
 import torch
-from torch import Tensor, nn
 
 from cope.evaluation.precision import PRECISIONS, clocked, example_frame, one_thread, timings
 from cope.export import machine
+from cope.runtime.openvino import version
 from cope.serving import artefact
 from cope.serving.encoder import Encoder
 from cope.serving.identity import locate
+from cope.towers.packaged import text_tower, vision_tower
 from cope.vision.pictures import fit_area
 
 RESULT = Path(__file__).parents[1] / "build/benchmark-precision.json"
-
-
-class OnnxTower:
-    """A vision tower whose maps and descriptors onnxruntime computes, in float32 and in the calling thread."""
-
-    cross_frame = False
-
-    def __init__(self, tower: nn.Module, side: int, folder: Path) -> None:
-        self.stride, self.map_channels = tower.stride, tower.map_channels
-        self.descriptor_width = tower.descriptor_width
-        self._maps = session(Maps(tower), torch.rand(1, 3, 320, 576), folder / "maps.onnx", {2: "height", 3: "width"})
-        self._describe = session(Descriptors(tower), torch.rand(8, 3, side, side), folder / "crops.onnx", {0: "crops"})
-        self.size_bytes = sum(path.stat().st_size for path in folder.glob("*.onnx"))
-
-    def maps(self, pixels: Tensor) -> list[Tensor]:
-        """See `VisionTower`."""
-        return [torch.from_numpy(one) for one in self._maps.run(None, {"pixels": pixels.numpy()})]
-
-    def describe(self, pixels: Tensor, frames: int = 1) -> Tensor:
-        """See `VisionTower`."""
-        return torch.from_numpy(self._describe.run(None, {"pixels": pixels.numpy()})[0])
-
-
-class Maps(nn.Module):
-    """A tower's maps as the one thing that it does."""
-
-    def __init__(self, tower: nn.Module) -> None:
-        super().__init__()
-        self.tower = tower
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """(1, 3, H, W) in [0, 255] -> maps."""
-        return tuple(self.tower.maps(pixels))
-
-
-class Descriptors(Maps):
-    """A tower's descriptors as the one thing that it does."""
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) in [0, 255] -> (B, F)."""
-        return self.tower.describe(pixels)
-
-
-def session(module: nn.Module, example: Tensor, path: Path, free: dict[int, str]) -> onnxruntime.InferenceSession:
-    """Exports a module and opens it.
-
-    Args:
-        module: Of one input.
-        example: The input.
-        path: Of the file that is written.
-        free: Axes of the input that may have other lengths.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # The operator of oneDNN that the tower calls on CPUs has no counterpart in ONNX; the general one has.
-    with mock.patch("torch.backends.mkldnn.is_available", return_value=False), torch.no_grad():
-        axes = {"pixels": free}
-        torch.onnx.export(module, (example,), str(path), input_names=["pixels"], dynamic_axes=axes, dynamo=False)
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 @contextmanager
 def variants(model: str) -> Iterator[dict[str, Encoder]]:
     """The encoders that are compared, by name."""
     with tempfile.TemporaryDirectory() as kept:
-        found = {}
+        found = {"torch float32": by_torch(Encoder(model, device="cpu"))}
         for precision in PRECISIONS:
             folder = shutil.copytree(locate(model), Path(kept) / precision)
             artefact.update(folder, precision=precision)
-            found[f"torch {precision}"] = Encoder(folder, device="cpu")
-        if find_spec("onnx") is not None:
-            encoder = Encoder(Path(kept) / "float32", device="cpu")
-            tower = OnnxTower(encoder.vision, encoder.config.crop_pixels, Path(kept))
-            encoder.vision = encoder.finder = tower
-            found["onnx float32"] = encoder
-        else:
-            print("the package onnx is not installed, so ONNX is left out")
+            found[precision] = Encoder(folder, device="cpu")
         yield found
+
+
+def by_torch(encoder: Encoder) -> Encoder:
+    """The same encoder with towers that PyTorch computes."""
+    same = encoder.finder is encoder.vision
+    encoder.vision = vision_tower(encoder.config.vision)
+    encoder.finder = encoder.vision if same else vision_tower(encoder.config.finder)
+    encoder.text = text_tower(encoder.config.text)
+    return encoder
 
 
 def parts(encoder: Encoder) -> dict[str, Any]:
@@ -157,8 +97,8 @@ def agreement(encoder: Encoder, full: Encoder) -> float:
 
 
 def measure(model: str, repeats: int) -> list[dict[str, Any]]:
-    """A row per precision, and one for ONNX where it can be exported."""
-    with variants(model) as encoders, one_thread():
+    """A row per precision."""
+    with one_thread(), variants(model) as encoders:
         full = encoders["torch float32"]
         speeds = timings(list(encoders.values()), repeats)
         calls = [parts(encoder) for encoder in encoders.values()]
@@ -173,7 +113,6 @@ def measure(model: str, repeats: int) -> list[dict[str, Any]]:
                 "times_faster": speeds[0].frame_ms / speeds[i].frame_ms,
                 "least_cosine": agreement(encoder, full),
                 "same_alone": same_alone(encoder),
-                "onnx_bytes": getattr(encoder.vision, "size_bytes", 0),
             }
             for i, (name, encoder) in enumerate(encoders.items())
         ]
@@ -193,8 +132,8 @@ def main() -> None:
         alone = "same" if row["same_alone"] else "other"
         print(f"{row['towers']:16s}{cells} {row['times_faster']:6.2f}x  {row['least_cosine']:.4f}  {alone}")
     RESULT.parent.mkdir(exist_ok=True)
-    about = {"model": args.model, "machine": machine(), "torch": torch.__version__, "repeats": args.repeats}
-    about |= {"onnxruntime": onnxruntime.__version__}
+    about = {"model": args.model, "machine": machine(), "torch": torch.__version__, "openvino": version()}
+    about |= {"repeats": args.repeats}
     RESULT.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +24,7 @@ from cope.keywords import readings, told
 from cope.model.scoring import Calibration
 from cope.runtime.device import choose
 from cope.serving import artefact as artefacts
+from cope.towers.compiled import frozen_text, frozen_vision
 from cope.towers.interface import Tower, mean_text
 from cope.towers.packaged import TextTower, VisionTower, finder_tower, text_tower, vision_tower
 from cope.vision.pictures import fit_area, page_crop, square_crop
@@ -124,7 +125,7 @@ class Encoder:
         Args:
             path_or_name: An artefact's folder, or the name of one that ships.
             device: "auto", "cpu", "cuda", "cuda:1", ...
-            threads: For PyTorch on a CPU; 0 leaves PyTorch's own choice.
+            threads: That compute on a CPU; 0 leaves PyTorch's own choice.
 
         Raises:
             UserError: There is no such artefact or device, a tower's weights are not installed, or they do not fit.
@@ -145,8 +146,7 @@ class Encoder:
         self.vision = cast(VisionTower, vision)
         if self.vision.descriptor_width != self.model.visual.axes.in_features:
             raise UserError(f"the model {loaded.folder} is of another vision tower than {self.config.vision}")
-        finder = finder_tower(self.config, vision)
-        self.finder = cast("VisionTower | None", finder if finder is None else finder.to(self.device))
+        self.finder = cast("VisionTower | None", finder_tower(self.config, vision, partial(self._frozen, "vision")))
         # Frames of a window see one another in the tower, so they go through it once more for each window.
         self._together = self.vision.cross_frame and not self.config.regions
         self._lock = threading.Lock()
@@ -163,15 +163,24 @@ class Encoder:
             UserError: Its weights are not installed, or they do not fit.
         """
         loaded, config = self._loaded, self.config
-        opened, plain = (vision_tower, config.vision) if kind == "vision" else (text_tower, config.text)
-        if tuned and config.tuning != "frozen":
-            tower = opened(loaded.tower_name(kind), config.tuning, config.lora_rank, not loaded.carried(kind))
-            if isinstance(tower, Tower):
-                tower.load_tuned(loaded.tower(kind))
-                tower.merge()
-                tower.requires_grad_(False)
-        else:
-            tower = opened(plain)
+        if config.tuning == "frozen" or not tuned:
+            return self._frozen(kind, config.vision if kind == "vision" else config.text)
+        opened = vision_tower if kind == "vision" else text_tower
+        tower = opened(loaded.tower_name(kind), config.tuning, config.lora_rank, not loaded.carried(kind))
+        if isinstance(tower, Tower):
+            tower.load_tuned(loaded.tower(kind))
+            tower.merge()
+            tower.requires_grad_(False)
+        return self._placed(tower)
+
+    def _frozen(self, kind: artefacts.Kind, name: str) -> nn.Module:
+        """A tower as it was before any training."""
+        if self.device.type == "cpu" and not (kind == "text" and self.precision == "int8"):
+            opened = frozen_vision if kind == "vision" else frozen_text
+            return self._placed(opened(name, torch.get_num_threads(), self.precision == "bfloat16"))
+        return self._placed((vision_tower if kind == "vision" else text_tower)(name))
+
+    def _placed(self, tower: nn.Module) -> nn.Module:
         if self.precision == "int8" and self.device.type == "cpu":
             _quantise(tower)
         return tower.to(self.device)

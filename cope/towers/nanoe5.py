@@ -39,19 +39,21 @@ def unpack(blocks: np.ndarray, width: int) -> np.ndarray:
 class PackedEmbedding(nn.Module):
     """Word vectors that stay 4-bit in memory. Not trainable."""
 
+    scale: Tensor
     packed: Tensor
 
     def __init__(self, blocks: np.ndarray, width: int) -> None:
         super().__init__()
         self.width = width
-        self.register_buffer("packed", torch.from_numpy(blocks), persistent=False)
+        scale = np.ascontiguousarray(blocks[..., :2]).view("<f2")  # (N, B, 1)
+        self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
+        self.register_buffer("packed", torch.from_numpy(np.ascontiguousarray(blocks[..., 2:])), persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, T) int64 -> (B, T, width) float32."""
-        rows = self.packed[ids.reshape(-1)]  # (B*T, width/32, 18)
-        scale = rows[..., :2].contiguous().view(torch.float16).float()
-        nibbles = torch.cat([rows[..., 2:] & 0x0F, rows[..., 2:] >> 4], dim=-1).float() - 8.0
-        return (nibbles * scale).reshape(*ids.shape, self.width)
+        rows = self.packed[ids]  # (B, T, width / 32, 16)
+        nibbles = torch.cat([rows & 0x0F, rows >> 4], dim=-1).float() - 8.0
+        return (nibbles * self.scale[ids].float()).flatten(-2)
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,10 @@ class E5Tokenizer:
         return ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]]
 
 
-def load(path: Path) -> tuple[nn.Module, E5Tokenizer]:
+def load(file: E5File) -> tuple[nn.Module, E5Tokenizer]:
     """The encoder as a `transformers.BertModel` with packed word vectors, and its tokenizer."""
     from transformers import BertConfig, BertModel
 
-    file = E5File(path)
     head = file.header
     config = BertConfig(
         vocab_size=1,  # the word vectors are set below, packed
@@ -202,7 +203,7 @@ def load(path: Path) -> tuple[nn.Module, E5Tokenizer]:
     missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
     left = [name for name in missing if "word_embeddings" not in name and "position_ids" not in name]
     if left or unexpected:
-        raise ValueError(f"{path} does not fit BertModel: missing {left}, unexpected {unexpected}")
+        raise ValueError(f"the file does not fit BertModel: missing {left}, unexpected {unexpected}")
     model.embeddings.word_embeddings = PackedEmbedding(file.blocks("emb.word", head.vocabulary, hidden), hidden)
     positions = torch.arange(head.positions).unsqueeze(0)
     model.embeddings.register_buffer("position_ids", positions, persistent=False)

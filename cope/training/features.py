@@ -27,7 +27,8 @@ from cope.render.scenes import elsewhere, jittered, relative, scene, video_frame
 from cope.render.synthetic import render_page
 from cope.runtime.files import full_disk, whole, write_whole
 from cope.runtime.processes import pool, processors
-from cope.towers.packaged import VisionTower, vision_tower
+from cope.towers.compiled import frozen_vision
+from cope.towers.packaged import VisionTower
 from cope.vision.cutouts import Pixels
 from cope.vision.pictures import fit_area, page_crop, square_crop
 
@@ -171,9 +172,11 @@ class _Renderer:
         self.work = work
         self.products = products_of(work.data, work.split, work.seed)
         self.photos = read_backgrounds(work.data, work.split)
-        self.vision = cast(VisionTower, vision_tower(work.model.vision))
+        self.vision = cast(VisionTower, frozen_vision(work.model.vision, threads=1))
         same = work.model.finder == work.model.vision
-        self.finder = self.vision if same or not work.scenes else cast(VisionTower, vision_tower(work.model.finder))
+        self.finder = self.vision
+        if work.scenes and not same:
+            self.finder = cast(VisionTower, frozen_vision(work.model.finder, threads=1))
 
     def shard(self, number: int) -> Features:
         """Renders and describes every `SHARDS`-th product."""

@@ -65,7 +65,11 @@ class HubText(HubTower):
         """(width,) float32, L2-normalised."""
         # Of "" there may be no token, not even an end; attention to nothing is NaN.
         tokens = self.tokenize(text, max_tokens) or [self.padding]
-        return self._normalised(self._pooled(torch.tensor([tokens], device=self._device()), None))[0]
+        return self.encode_tokens(torch.tensor([tokens], device=self._device()))[0]
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """(B, L) int64, texts of one length -> (B, width) float32, L2-normalised."""
+        return self._normalised(self._pooled(tokens, None))
 
     def forward_tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """(B, L) and (B, L) bool -> (B, width) float32, L2-normalised."""
