@@ -49,7 +49,7 @@ def test_pictures_are_described_as_by_torch(tower, by_torch, crops):
 
 
 def test_maps_are_those_of_torch_for_frames_of_any_shape(tower, by_torch):
-    for photo in photos("cope/data/backgrounds/*.jpg")[:3]:
+    for photo in photos("cope/render/backgrounds/*.jpg")[:3]:
         for frame in (photo, photo.transpose(1, 0, 2)):
             small = fit_area(np.ascontiguousarray(frame), 320 * 576, tower.stride)
             pixels = torch.from_numpy(small)[None].permute(0, 3, 1, 2).float()
