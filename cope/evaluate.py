@@ -18,11 +18,8 @@ from pathlib import Path
 
 from cope.data.items import Counts
 from cope.errors import UserError
-from cope.evaluation.calibration import expected_calibration_error as expected_calibration_error
-from cope.evaluation.calibration import rejection as rejection
 from cope.evaluation.collecting import Sampling
 from cope.evaluation.evaluating import Options, evaluate
-from cope.evaluation.evaluating import retrieval as retrieval
 from cope.evaluation.measures import OWN_ROOMS
 from cope.evaluation.suite import Protocol
 from cope.runtime.command import at_least, ended

@@ -82,7 +82,6 @@ class Frame(Record, frozen=True, kw_only=True):
         width: Pixels of the JPEG.
         height: Pixels of the JPEG.
         jpeg: JPEG bytes; empty at the end of the epoch.
-        duplicate: Nearly the same picture as the frame before it.
         live: From a network stream. False for files, whose windows wait for their keywords without a grace.
         first: Nothing of the epoch comes before this frame. A reader that begins later in the log cannot tell
             otherwise, and must not make windows of which it has only a part.
@@ -95,7 +94,6 @@ class Frame(Record, frozen=True, kw_only=True):
     width: int = 0
     height: int = 0
     jpeg: bytes = b""
-    duplicate: bool = False
     live: bool = False
     first: bool = False
     product_ids: tuple[str, ...] | None = None

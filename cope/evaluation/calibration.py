@@ -1,11 +1,9 @@
-"""How far stated probabilities can be trusted, and how many unknown things are refused."""
+"""How far stated probabilities can be trusted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -50,18 +48,3 @@ def curve_error(curve: Sequence[Bin]) -> float:
 def expected_calibration_error(probabilities: Sequence[float], truths: Sequence[bool], bins: int = 10) -> float:
     """Mean distance between stated probability and observed share, over equal-width bins weighted by size."""
     return curve_error(reliability(probabilities, truths, bins))
-
-
-def rejection(known: Tensor, unknown: Tensor, false_alarms: float = 0.01) -> float:
-    """Share of known things that score above the threshold at which `false_alarms` of unknown ones do.
-
-    Args:
-        known: (N,) best score of things that are in the catalogue, 0 or less where the best one is wrong.
-        unknown: (M,) best score of things that are not.
-        false_alarms: Share of unknown things that may pass.
-    """
-    if not len(known) or not len(unknown):
-        return 0.0
-    # Not `Tensor.quantile`, which refuses more than 16 million values.
-    threshold = torch.from_numpy(np.quantile(unknown.numpy(), [1.0 - false_alarms]))
-    return float((known > threshold.to(known.dtype)).float().mean())

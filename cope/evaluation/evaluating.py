@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from cope.config import Modalities
 from cope.data.items import Counts
 from cope.data.opening import open_source
@@ -15,18 +13,12 @@ from cope.errors import UserError
 from cope.evaluation.collecting import Sampling, evaluation_set
 from cope.evaluation.describing import Describer
 from cope.evaluation.measures import Figures
-from cope.evaluation.ranking import Retrieval, ranks
 from cope.evaluation.report import write
 from cope.evaluation.sets import KEYWORDS, EvaluationSet
 from cope.evaluation.space import pictured
 from cope.evaluation.suite import Protocol, measure
 from cope.runtime.progress import Progress
 from cope.serving.encoder import Encoder
-
-
-def retrieval(queries: Tensor, query_ids: Tensor, gallery: Tensor, gallery_ids: Tensor) -> Retrieval:
-    """R@1/5/10 by the any-positive rule, and mAP, of queries (N, D) in a gallery (M, D); see `ranks`."""
-    return ranks(queries, query_ids, gallery, gallery_ids).figures()
 
 
 @dataclass(frozen=True)

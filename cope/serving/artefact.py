@@ -200,7 +200,7 @@ def load(path_or_name: str | Path) -> Artefact:
             the folders of its towers that are not its own.
     """
     folder = locate(path_or_name)
-    content = read_config(folder, "name", "model", "towers")
+    content = read_config(folder, "name", "model", "towers", "precision", "live_text", "modalities")
     calibration = sealed_calibration(folder, content)
     for field in ("model", "towers"):
         if not isinstance(content[field], dict):
@@ -217,10 +217,9 @@ def load(path_or_name: str | Path) -> Artefact:
                 f"tokenizer or processor, or they are not there; install the versions named in constraints.txt, or put "
                 f"the tower's folder back"
             )
-    # What an older artefact does not say was not to be chosen then.
-    precision = _one_of(Precision, folder, content, "precision", "float32")
-    live_text = _one_of(LiveText, folder, content, "live_text", "keywords")
-    modalities = _one_of(Modalities, folder, content, "modalities", "both")
+    precision = _one_of(Precision, folder, content, "precision")
+    live_text = _one_of(LiveText, folder, content, "live_text")
+    modalities = _one_of(Modalities, folder, content, "modalities")
     try:
         weights = load_file(str(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
@@ -307,8 +306,8 @@ def _there(folder: Path) -> Artefact | None:
     return None
 
 
-def _one_of(kind: Any, folder: Path, content: dict[str, Any], name: str, default: str) -> Any:
-    value = content.get(name, default)
+def _one_of(kind: Any, folder: Path, content: dict[str, Any], name: str) -> Any:
+    value = content[name]
     if value not in get_args(kind):
         raise UserError(f"{folder / 'config.json'}: {name} must be one of {', '.join(get_args(kind))}")
     return value

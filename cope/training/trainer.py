@@ -141,7 +141,7 @@ class Trainer:
                     if average is not None:
                         average.load(found["average"])
                     progress = _Progress(found["step"], found["best"], found["figures"], saved=found["step"])
-                    if stage.skipped is not None and "skipped" in found:  # older releases have not kept it
+                    if stage.skipped is not None:
                         stage.skipped.go_on(found["skipped"][rank()])
                 self.log.say(f"{stage.name}  goes on after step {progress.step} of {stage.steps}")
 

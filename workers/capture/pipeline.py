@@ -84,7 +84,6 @@ class EpochCutter:
                 width=width,
                 height=height,
                 jpeg=sample.jpeg(self._settings.jpeg_quality),
-                duplicate=sample.duplicate,
                 live=self._facts.live,
                 first=first,
                 product_ids=self._facts.product_ids,

@@ -4,8 +4,8 @@
                                                               +-> windows -> text and fusion -> live_windows -> acks
     keywords -------------------------------------------------+
 
-A frame is encoded once, by itself: also one that is marked a near-duplicate, because whether the frame before it
-has been seen depends on where reading began, and what a window holds must not.
+A frame is encoded once, by itself, even where it is nearly the same as the one before: whether that one has been seen
+depends on where reading began, and what a window holds must not.
 """
 
 import asyncio

@@ -167,13 +167,14 @@ def test_what_a_model_was_trained_to_hear_and_see_travels_with_it(tiny, folder):
     assert (loaded.live_text, loaded.modalities) == ("none", "text")
 
 
-def test_an_artefact_that_does_not_say_hears_keywords_and_sees(folder):
+@pytest.mark.parametrize("field", ["live_text", "modalities", "precision"])
+def test_an_artefact_says_what_it_hears_and_sees_and_how_it_computes(folder, field):
     content = json.loads((folder / "config.json").read_text())
-    del content["live_text"], content["modalities"]
+    del content[field]
     content["sha256"] = content_hash(folder, content)
     (folder / "config.json").write_text(json.dumps(content))
-    loaded = artefact.load(folder)
-    assert (loaded.live_text, loaded.modalities) == ("keywords", "both")
+    with pytest.raises(UserError, match=f"no artefact's configuration .'{field}'.; export the model again"):
+        artefact.load(folder)
 
 
 @pytest.mark.parametrize("files", [3, [3]])

@@ -3,7 +3,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cope.evaluate import retrieval
 from cope.evaluation import ranking
 from cope.evaluation.ranking import nearest, ranks, room_ranks
 
@@ -55,7 +54,7 @@ def test_products_with_very_many_positives_rank_the_same(monkeypatch):
 
 def test_a_model_that_maps_everything_to_one_point_finds_nothing():
     same = functional.normalize(torch.ones(40, 512), dim=1)
-    figures = retrieval(same[:20], torch.arange(20), same, torch.arange(40))
+    figures = ranks(same[:20], torch.arange(20), same, torch.arange(40)).figures()
     assert (figures.r1, figures.r10) == (0.0, 0.0)
     assert figures.mean_average_precision == pytest.approx(1 / 40)
 
@@ -66,7 +65,7 @@ def test_a_model_that_gives_no_numbers_finds_nothing(monkeypatch, sort_from):
     none = torch.full((12, 4), float("nan"))
     known = torch.arange(6).repeat_interleave(2)
     for queries, gallery in ((none, none), (vectors(1, 12, 4), none), (none, vectors(1, 12, 4))):
-        figures = retrieval(queries, known, gallery, known)
+        figures = ranks(queries, known, gallery, known).figures()
         assert (figures.r1, figures.r10) == (0.0, 0.0)
         assert figures.mean_average_precision == pytest.approx((1 / 11 + 2 / 12) / 2)
     rooms = room_ranks(none, known, ["a"] * 12, none, known, {"a": range(6)})
@@ -98,14 +97,17 @@ def test_the_order_of_the_gallery_does_not_matter():
 def test_no_query_or_no_gallery_gives_no_figures():
     nothing = torch.zeros(0, 6)
     none = torch.zeros(0, dtype=torch.int64)
-    assert retrieval(nothing, none, vectors(1, 5), ids(1, 5)).queries == 0
-    assert retrieval(vectors(1, 5), ids(1, 5), nothing, none).queries == 0
+    assert ranks(nothing, none, vectors(1, 5), ids(1, 5)).figures().queries == 0
+    assert ranks(vectors(1, 5), ids(1, 5), nothing, none).figures().queries == 0
 
 
 def test_figures_of_some_queries_are_those_of_these_alone():
     queries, known, gallery, items = vectors(1, 30), ids(2, 30), vectors(3, 50), ids(4, 50)
     some = torch.arange(30) % 3 == 0
-    assert ranks(queries, known, gallery, items).figures(some) == retrieval(queries[some], known[some], gallery, items)
+    assert (
+        ranks(queries, known, gallery, items).figures(some)
+        == ranks(queries[some], known[some], gallery, items).figures()
+    )
 
 
 def test_an_item_is_searched_among_its_own_rooms_products_only():

@@ -98,7 +98,7 @@ def source(info: SourceInfo, items: Iterable[MediaItem], breaks: Exception | Non
 
 def identity(record: Frame | Speech) -> tuple[object, ...]:
     if isinstance(record, Frame):
-        return ("frame", record.epoch, record.pts_ms, record.jpeg, record.duplicate, record.end_of_epoch)
+        return ("frame", record.epoch, record.pts_ms, record.jpeg, record.end_of_epoch)
     return ("speech", record.epoch, record.start_ms, record.end_ms, record.audio, record.end_of_epoch)
 
 
