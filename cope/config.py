@@ -52,6 +52,7 @@ class ModelConfig:
         tuning: What of the towers is learned: `frozen` nothing, `lora` low-rank steps beside the linear layers of
             attention, `full` everything.
         lora_rank: Of those steps.
+        reading: Reader of the words in frames and page pictures (`packaged:ppocr`); empty: words are not read.
     """
 
     vision: str = "packaged:efficientnet-lite0"
@@ -73,6 +74,7 @@ class ModelConfig:
     domain_projections: bool = True
     tuning: Literal["frozen", "lora", "full"] = "frozen"
     lora_rank: int = 8
+    reading: str = ""
 
 
 @dataclass(frozen=True)

@@ -150,18 +150,33 @@ class Keywords(Record, frozen=True, kw_only=True):
     end_of_epoch: bool = False
 
 
+class ReadLine(msgspec.Struct, frozen=True, array_like=True):
+    """A line of text that was read in a frame, with a confidence in [0, 1] and its box relative to the frame."""
+
+    text: str
+    confidence: float
+    box: tuple[float, float, float, float]
+
+
 class FrameRegions(msgspec.Struct, frozen=True, array_like=True):
-    """The most salient regions of one frame.
+    """The most salient regions of one frame, and what was read in it.
 
     Attributes:
         pts_ms: The frame's media time.
         regions: float16 little-endian, (K, D), rows L2-normalised.
         salience: Per region, in [0, 1], highest first.
+        boxes: float32 little-endian, (K, 4): x0, y0, x1, y1 of each region relative to the frame; empty if they
+            are not known.
+        captured_at_ms: Wall clock at capture, Unix milliseconds; 0 if it is not known.
+        read: Lines of text, of frames that were read.
     """
 
     pts_ms: int
     regions: bytes
     salience: tuple[float, ...]
+    boxes: bytes = b""
+    captured_at_ms: int = 0
+    read: tuple[ReadLine, ...] = ()
 
 
 class WindowEmbedding(Record, frozen=True, kw_only=True):
@@ -236,6 +251,8 @@ class PageVectors(Record, frozen=True, kw_only=True):
         fused: float16 little-endian, (D,): title and images joined.
         images: The image behind each row, as its URI.
         terms: The page's keyword terms, id to weight, L2-normalised (`cope.keywords`).
+        names: Title, brand and attributes, as text: what may stand on the product. Empty if the model reads no words.
+        read: Lines that were read in the page's pictures, each once.
     """
 
     product_id: str
@@ -250,6 +267,8 @@ class PageVectors(Record, frozen=True, kw_only=True):
     terms: dict[int, float] = msgspec.field(default_factory=dict)
     withdrawn: bool = False
     error: str = ""
+    names: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
 
 
 class RecognitionState(Record, frozen=True, kw_only=True):
@@ -276,6 +295,24 @@ class RunnerUp(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
 
 
+class EvidenceFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """A frame that shows the product.
+
+    Attributes:
+        pts_ms: Its media time.
+        captured_at_ms: Wall clock at its capture, Unix milliseconds; 0 if it is not known.
+        box: x0, y0, x1, y1 of the region that fits best, relative to the frame; null if it is not known.
+        score: Cosine of that region with the page picture.
+        page_image: URI of the page picture that it fits best; empty if the page holds its bytes.
+    """
+
+    pts_ms: int
+    captured_at_ms: int = 0
+    box: tuple[float, float, float, float] | None = None
+    score: float = 0.0
+    page_image: str = ""
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What a detection rests on.
 
@@ -284,6 +321,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         keywords: Spoken keywords that name it.
         visual_score: Cosine of the best region with the product's best image.
         text_score: Keyword match with its page, in [0, 1].
+        frames: The same frames with where in them the product is, and which page picture it matches.
+        read: Lines read in the stream's frames that name it.
+        read_score: How well what was read fits the product, in [0, 1].
     """
 
     frame_pts_ms: tuple[int, ...] = ()
@@ -291,6 +331,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     visual_score: float = 0.0
     text_score: float = 0.0
     runner_up: RunnerUp | None = None
+    frames: tuple[EvidenceFrame, ...] = ()
+    read: tuple[str, ...] = ()
+    read_score: float = 0.0
 
 
 class ProductDetected(msgspec.Struct, frozen=True, kw_only=True):

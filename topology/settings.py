@@ -44,6 +44,15 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, description="CPU threads of each model; 0: all cores")
 
+    # Words that are seen
+    read_words: Literal["auto", "on", "off"] = Field(
+        "auto", description="Read words in frames and page pictures; `auto`: if the model does"
+    )
+    read_every_ms: int = Field(
+        2_000, gt=0, description="Media time between frames that are read; each costs about 0.1 CPU s and its regions"
+    )
+    read_regions: int = Field(1, ge=0, le=8, description="Salient regions of such a frame that are read enlarged")
+
     # Capture
     frames_per_second: float = Field(1.0, gt=0, le=30)
     sampling: Literal["fixed", "keyframes", "change"] = "fixed"

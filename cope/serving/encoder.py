@@ -185,6 +185,11 @@ class Encoder:
             _quantise(tower)
         return tower.to(self.device)
 
+    @property
+    def reading(self) -> str:
+        """Reader of the words in frames and page pictures, by name; empty: the model does not use them."""
+        return self.config.reading
+
     @cached_property
     def text(self) -> TextTower:
         """Loaded with the first text: half of the memory, and capture-only work never needs it."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, TypeVar
 
 from cope.serving.encoder import Encoder, PageOutput
+from cope.towers.reading import Reader
 from topology import metrics
 from topology.delivery import Message
 from topology.errors import BadInput
@@ -19,6 +20,7 @@ from topology.worker import Worker
 from workers.catalog import encoding
 from workers.catalog.images import load_image
 from workers.catalog.reindex import switch_when_filled
+from workers.reading import reader_of
 
 if TYPE_CHECKING:
     from topology.index.server import ServerIndex
@@ -50,6 +52,7 @@ class Catalog:
     def __init__(self, worker: Worker, encoder: Encoder | None = None) -> None:
         self._worker = worker
         self._encoder = encoder
+        self._reader: Reader | None = None
         self._index: ServerIndex | None = None
 
     def register(self) -> None:
@@ -64,6 +67,7 @@ class Catalog:
         settings = self._worker.settings
         if self._encoder is None:
             self._encoder = await self._worker.in_executor(Encoder, settings.model, settings.device, settings.threads)
+        self._reader = await self._worker.in_executor(reader_of, settings, self._encoder.reading)
         if settings.qdrant_url:
             version = self._encoder.version
             self._index = await retrying(lambda: open_server_to_fill(settings, version), "open the index")
@@ -146,7 +150,20 @@ class Catalog:
             reasons = "; ".join(found.problems) or "it names none"
             raise BadInput(f"page {page.product_id} has no usable image ({reasons}): publish it again with one")
         output = await self._run_model(page, found)
-        return encoding.page_vectors(page, partition, offset, found, output, self._model().version)
+        read = await self._read(page, found)
+        return encoding.page_vectors(page, partition, offset, found, output, self._model().version, read)
+
+    async def _read(self, page: ProductPage, found: encoding.Pictures) -> list[str] | None:
+        """Reads the page's pictures; None where the model does not read."""
+        if self._reader is None:
+            return None
+        began = time.monotonic()
+        try:
+            lines = await self._worker.in_executor(self._reader.read_page, found.images)
+        except Exception as error:
+            raise BadInput(f"page {page.product_id} cannot be read ({type(error).__name__}: {error})") from error
+        metrics.STAGE_SECONDS.labels("read_page").observe(time.monotonic() - began)
+        return lines
 
     async def _run_model(self, page: ProductPage, found: encoding.Pictures) -> PageOutput:
         began = time.monotonic()

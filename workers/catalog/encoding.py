@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cope.keywords import page_terms
+from cope.keywords import page_names, page_terms
 from cope.serving.encoder import PageInput, PageOutput
 from topology.errors import BadInput, Unavailable
 from topology.records import PageImage, PageVectors, ProductPage
@@ -107,9 +107,25 @@ def page_input(page: ProductPage, pictures: Pictures) -> PageInput:
 
 
 def page_vectors(
-    page: ProductPage, partition: int, offset: int, pictures: Pictures, output: PageOutput, model_version: str
+    page: ProductPage,
+    partition: int,
+    offset: int,
+    pictures: Pictures,
+    output: PageOutput,
+    model_version: str,
+    read: Sequence[str] | None = None,
 ) -> PageVectors:
-    """Returns the record of an encoded page."""
+    """Returns the record of an encoded page.
+
+    Args:
+        page: As published.
+        partition: Of the page in `product_pages`.
+        offset: Of the page there.
+        pictures: That were encoded.
+        output: Of the model.
+        model_version: Of the model.
+        read: Lines read in the pictures; None if the model reads no words.
+    """
     return PageVectors(
         product_id=page.product_id,
         source_partition=partition,
@@ -121,6 +137,8 @@ def page_vectors(
         fused=output.fused.astype("<f2").tobytes(),
         images=tuple(pictures.uris),
         terms=page_terms(page.title, page.brand, page.category, page.attributes, page.description),
+        names=() if read is None else page_names(page.title, page.brand, page.attributes),
+        read=tuple(read or ()),
     )
 
 

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from cope.errors import UserError as ModelError
 from cope.serving.encoder import Encoder, FrameFeatures, WindowInput
+from cope.towers.reading import Reader
 from topology import metrics
 from topology.delivery import Message
 from topology.errors import BadInput, Unavailable, UserError
-from topology.records import Frame, Keywords, WindowEmbedding
+from topology.records import Frame, Keywords, ReadLine, WindowEmbedding
 from topology.retry import describe
 from topology.topics import LIVE_FRAMES, LIVE_KEYWORDS, LIVE_WINDOWS
 from topology.worker import Worker
@@ -36,10 +37,12 @@ from workers.embed.encoding import (
     SeenFrame,
     content_of,
     decode_jpeg,
+    is_read,
     window_record,
 )
 from workers.embed.parts import FrameIn, KeywordsIn, Step
 from workers.embed.windows import Topic, WindowCore, WindowRules
+from workers.reading import reader_of
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +62,11 @@ class Model(Protocol):
     """What embedding needs of `cope.serving.encoder.Encoder`."""
 
     version: str
+
+    @property
+    def reading(self) -> str:
+        """Its reader of words in pictures; empty: it has none."""
+        ...
 
     def encode_frames(self, images: Sequence[NDArray[np.uint8]]) -> list[FrameFeatures]:
         """Features of each picture, (H, W, 3) uint8 RGB."""
@@ -97,6 +105,7 @@ class Embedder:
         self._encoder = encoder
         self._rules = WindowRules.from_settings(worker.settings)
         self._batch_size = worker.settings.batch_size
+        self._reader: Reader | None = None
         self._partitions: dict[int, _Partition] = {}
         self._clock = BrokerClock()
         self._inbox: deque[tuple[_Partition, Message[Frame]]] = deque()
@@ -123,6 +132,7 @@ class Embedder:
                 )
             except ModelError as error:
                 raise UserError(str(error)) from error
+        self._reader = await self._worker.in_executor(reader_of, settings, self._model().reading)
 
     # ------------------------------------------------------------------ partitions
 
@@ -229,16 +239,16 @@ class Embedder:
                 seen.append(None)
             except BadInput as error:
                 seen.append(SeenFrame(message, error=error))
-        encoded = iter(await self._encode_pictures(pictures))
+        encoded = iter(zip(pictures, await self._encode_pictures(pictures), strict=True))
         out = []
         for message, one in zip(messages, seen, strict=True):
             result = one
             if result is None:
-                features = next(encoded)
+                picture, features = next(encoded)
                 result = (
                     SeenFrame(message, error=_failed(message.value, features))
                     if isinstance(features, Exception)
-                    else SeenFrame(message, features)
+                    else SeenFrame(message, features, read=await self._read(message.value, picture, features))
                 )
             message.value = msgspec.structs.replace(message.value, jpeg=b"")
             out.append(result)
@@ -256,6 +266,21 @@ class Embedder:
             if len(pictures) == 1:
                 return [error]
         return [(await self._encode_pictures([picture]))[0] for picture in pictures]
+
+    async def _read(self, frame: Frame, picture: NDArray[np.uint8], features: FrameFeatures) -> tuple[ReadLine, ...]:
+        """Reads words in one frame of so many. They are a help: a frame that cannot be read goes on without."""
+        settings, reader = self._worker.settings, self._reader
+        if reader is None or not is_read(frame.pts_ms, settings.read_every_ms, settings.frames_per_second):
+            return ()
+        try:
+            boxes = features.boxes[: settings.read_regions]
+            lines = await self._timed("read_frame", reader.read_frame, picture, boxes)
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise
+            _log.error("a frame cannot be read", extra={"stream_id": frame.stream_id}, exc_info=error)
+            return ()
+        return tuple(ReadLine(line.text, line.confidence, line.box) for line in lines)
 
     async def _embed(self, inputs: list[WindowInput]) -> list[NDArray[np.float16] | None]:
         """Embeds windows; None for one that has no content, or that the model cannot take."""

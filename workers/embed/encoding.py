@@ -13,7 +13,7 @@ from cope.keywords import of_window
 from cope.serving.encoder import FrameFeatures, WindowInput
 from topology.delivery import Message
 from topology.errors import BadInput
-from topology.records import Frame, FrameRegions, Keyword, Keywords, WindowEmbedding
+from topology.records import Frame, FrameRegions, Keyword, Keywords, ReadLine, WindowEmbedding
 from workers.embed.parts import KeywordsIn, Window
 
 # A frame of 8K. Capture sends far less; a picture of 100 megapixels would take 300 MB.
@@ -31,11 +31,13 @@ class SeenFrame:
         message: To be ended when no window needs the frame; its value has no JPEG any more.
         features: None at the end of an epoch, and for a frame that could not be encoded.
         error: Why it could not.
+        read: Lines of text, of a frame that was read.
     """
 
     message: Message[Frame]
     features: FrameFeatures | None = None
     error: BadInput | None = None
+    read: tuple[ReadLine, ...] = ()
 
 
 HeardKeywords = Message[Keywords]
@@ -76,25 +78,45 @@ class Content:
     """What is in a window.
 
     Attributes:
-        frames: Time and features of each frame, by time.
+        frames: Those that could be encoded, by time.
         keywords: Best first.
     """
 
-    frames: tuple[tuple[int, FrameFeatures], ...]
+    frames: tuple[SeenFrame, ...]
     keywords: tuple[Keyword, ...]
 
     @property
     def model_input(self) -> WindowInput:
         """What the encoder takes."""
-        return WindowInput([features for _, features in self.frames], [(one.text, one.weight) for one in self.keywords])
+        features = [one.features for one in self.frames if one.features is not None]
+        return WindowInput(features, [(one.text, one.weight) for one in self.keywords])
 
 
 def content_of(window: LiveWindow, look_back_ms: int) -> Content:
     """Returns the content of a window, its frames evenly thinned to at most `MAX_FRAMES`."""
-    frames = [(one.message.value.pts_ms, one.features) for one in window.frames if one.features is not None]
+    frames = [one for one in window.frames if one.features is not None]
     if len(frames) > MAX_FRAMES:
         frames = [frames[index * len(frames) // MAX_FRAMES] for index in range(MAX_FRAMES)]
     return Content(tuple(frames), weigh(window.keywords, window.start_ms, look_back_ms))
+
+
+def is_read(pts_ms: int, every_ms: int, frames_per_second: float) -> bool:
+    """Returns whether a frame is one that words are read in: the first of each `every_ms`.
+
+    It depends on the frame's own time only: a replay that begins later reads the same frames.
+    """
+    return pts_ms % every_ms < 1000 / frames_per_second
+
+
+def _frame_regions(frame: Frame, features: FrameFeatures, read: tuple[ReadLine, ...]) -> FrameRegions:
+    return FrameRegions(
+        pts_ms=frame.pts_ms,
+        regions=features.regions.astype("<f2").tobytes(),
+        salience=tuple(float(s) for s in features.salience),
+        boxes=features.boxes.astype("<f4").tobytes(),
+        captured_at_ms=frame.captured_at_ms,
+        read=read,
+    )
 
 
 def window_record(
@@ -119,8 +141,9 @@ def window_record(
         captured_at_ms=0 if window.end_of_epoch else newest.captured_at_ms,
         embedding=b"" if embedding is None else embedding.astype("<f2").tobytes(),
         frames=tuple(
-            FrameRegions(pts_ms, one.regions.astype("<f2").tobytes(), tuple(float(s) for s in one.salience))
-            for pts_ms, one in content.frames
+            _frame_regions(one.message.value, one.features, one.read)
+            for one in content.frames
+            if one.features is not None
         ),
         keywords=content.keywords,
         model_version=model_version,

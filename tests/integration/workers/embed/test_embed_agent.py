@@ -27,6 +27,7 @@ class MeanColour:
     """A small model with the encoder's interface: a frame's region is its mean colour, a window's their mean."""
 
     version = "mean-colour@1"
+    reading = ""
 
     def encode_frames(self, images: Sequence[NDArray[np.uint8]]) -> list[FrameFeatures]:
         if any(image.shape[0] == 13 for image in images):

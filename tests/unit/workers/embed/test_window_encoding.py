@@ -2,14 +2,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
 from cope.serving.encoder import FrameFeatures
 from topology.errors import BadInput
-from topology.records import Frame, Keyword, Keywords
+from topology.records import Frame, FrameRegions, Keyword, Keywords, ReadLine, WindowEmbedding, decode, encode
 from workers.embed import encoding
-from workers.embed.encoding import MAX_FRAMES, SeenFrame, content_of, decode_jpeg, weigh, window_record
+from workers.embed.encoding import MAX_FRAMES, SeenFrame, content_of, decode_jpeg, is_read, weigh, window_record
 from workers.embed.parts import KeywordsIn, Window
 
 
@@ -76,12 +77,12 @@ def test_keywords_without_look_back_do_not_divide_by_it() -> None:
 
 def test_frames_that_could_not_be_encoded_are_left_out() -> None:
     content = content_of(window(seen(0), seen(1_000, BadInput("broken")), seen(2_000)), 20_000)
-    assert [pts_ms for pts_ms, _ in content.frames] == [0, 2_000]
+    assert [one.message.value.pts_ms for one in content.frames] == [0, 2_000]
 
 
 def test_many_frames_are_thinned_evenly() -> None:
     content = content_of(window(*(seen(index * 33) for index in range(240))), 20_000)
-    times = [pts_ms for pts_ms, _ in content.frames]
+    times = [one.message.value.pts_ms for one in content.frames]
     assert len(times) == MAX_FRAMES and times[0] == 0
     assert max(np.diff(times)) <= 4 * 33
 
@@ -104,3 +105,25 @@ def test_the_largest_window_fits_into_its_topic() -> None:
     full = window(*(SeenFrame(message(frame(index)), features) for index in range(MAX_FRAMES)))
     record = window_record(full, content_of(full, 0), np.ones(512, np.float16), 2_000, "m@1")
     assert len(encode(record)) < TOPICS[LIVE_WINDOWS].max_message_bytes * 0.6
+
+
+def test_one_frame_of_so_many_is_read_wherever_reading_began() -> None:
+    times = [40 + 1_000 * second for second in range(8)]
+    chosen = [pts_ms for pts_ms in times if is_read(pts_ms, 2_000, 1.0)]
+    assert chosen == [40, 2_040, 4_040, 6_040]
+    assert [pts_ms for pts_ms in times[3:] if is_read(pts_ms, 2_000, 1.0)] == [4_040, 6_040]
+
+
+def test_the_record_says_where_regions_are_and_what_was_read() -> None:
+    line = ReadLine("ORANGE", 0.9, (0.1, 0.2, 0.3, 0.4))
+    one = seen(0)
+    closed = window(SeenFrame(one.message, one.features, read=(line,)))
+    record = decode(encode(window_record(closed, content_of(closed, 0), None, 2_000, "m@1")), WindowEmbedding)
+    (regions,) = record.frames
+    assert regions.read == (line,) and regions.captured_at_ms == 70
+    assert np.frombuffer(regions.boxes, "<f4").shape == (8,)
+
+
+def test_a_frame_s_record_may_lack_boxes_and_words() -> None:
+    old = msgspec.msgpack.encode([5, b"", []])
+    assert msgspec.msgpack.decode(old, type=FrameRegions) == FrameRegions(5, b"", ())

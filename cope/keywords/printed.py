@@ -1,0 +1,176 @@
+"""Words that are seen: from lines read in a picture to the products that they name.
+
+A recogniser of print errs otherwise than one of speech: it takes a character for one that looks like it, and joins or
+splits words. So a word that was read means a catalogue's word that differs in a character or two; a Chinese one of
+three characters or more, in one.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rapidfuzz import process
+from rapidfuzz.distance import Levenshtein
+
+from cope.keywords.terms import is_title, units
+from cope.keywords.text import Token, clean, key, tokens
+
+# Words of a page that are kept: those of the title first. More make a poster of text match everything.
+_MOST_TERMS = 96
+
+# What was read off a picture may be the shop's own stamp, or wrong.
+_READ = 0.8
+
+# A word that had to be corrected may be another one.
+_CORRECTED = 0.8
+
+# Sum of rarities at which a product counts as named with certainty of 1 - 1/e: two rare words and their pair.
+_NAMED = 2.0
+
+# Words read of which the catalogue's are remembered.
+_CACHE = 20_000
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How well what was read names a product.
+
+    Attributes:
+        score: In [0, 1): 0 for nothing in common. It falls with what was read of the catalogue's words and is not the
+            product's: look-alikes share a brand, and differ in a word.
+        lines: Numbers of the lines that name it, the one that says most first.
+    """
+
+    score: float
+    lines: tuple[int, ...]
+
+
+def page_names(title: str, brand: str = "", attributes: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Returns the texts of a page that may stand on the product itself: titles first."""
+    attributes = attributes or {}
+    titles = [title, *(value for name, value in sorted(attributes.items()) if is_title(name))]
+    others = [brand, *(value for name, value in sorted(attributes.items()) if not is_title(name))]
+    return tuple(text for text in map(clean, [*titles, *others]) if text)
+
+
+class PrintedWords:
+    """The words that may be read on the products of a catalogue; follows it as pages come and go.
+
+    What it answers depends on the pages that it holds, never on the order in which they came. Not for use by several
+    threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._pages: dict[str, dict[str, float]] = {}
+        self._products: dict[str, set[str]] = {}  # term -> products whose page has it
+        self._by_length: dict[int, dict[str, None]] = {}
+        self._meant: dict[str, tuple[tuple[str, float], ...]] = {}
+
+    def __len__(self) -> int:
+        """Returns the number of products."""
+        return len(self._pages)
+
+    def add(self, product_id: str, names: Iterable[str], read: Iterable[str] = ()) -> None:
+        """Adds a page, in place of the one that the product had before.
+
+        Args:
+            product_id: Of the page.
+            names: Title, brand and attributes.
+            read: Lines that were read in its pictures.
+        """
+        terms: dict[str, float] = {}
+        for weight, texts in ((1.0, names), (_READ, read)):
+            for text in texts:
+                for term in sorted(_terms(text)):
+                    if len(terms) < _MOST_TERMS:
+                        terms.setdefault(term, weight)
+        if self._pages.get(product_id) == terms:
+            return
+        self.remove(product_id)
+        self._pages[product_id] = terms
+        for term in terms:
+            self._products.setdefault(term, set()).add(product_id)
+            self._by_length.setdefault(len(term), {})[term] = None
+        self._meant.clear()
+
+    def remove(self, product_id: str) -> None:
+        """Removes a product's page, if there is one."""
+        for term in self._pages.pop(product_id, {}):
+            products = self._products[term]
+            products.discard(product_id)
+            if not products:
+                del self._products[term], self._by_length[len(term)][term]
+        self._meant.clear()
+
+    def seen(self, lines: Sequence[tuple[str, float]]) -> dict[str, Seen]:
+        """Returns the products that share words with the lines.
+
+        Args:
+            lines: Text and how surely it counts, in [0, 1].
+        """
+        sure: dict[str, tuple[float, int]] = {}  # term of the catalogue -> how surely it was read, and in which line
+        for number, (text, weight) in enumerate(lines):
+            for word in _terms(text):
+                for term, likeness in self._meanings(word):
+                    if weight * likeness > sure.get(term, (0.0, 0))[0]:
+                        sure[term] = weight * likeness, number
+        whole = math.fsum(how * self._rarity(term) for term, (how, _) in sorted(sure.items()))
+        sums: dict[str, float] = {}
+        of_line: dict[str, dict[int, float]] = {}
+        for term, (how, number) in sorted(sure.items()):
+            rarity = self._rarity(term)
+            for product_id in self._products[term]:
+                gain = how * rarity * self._pages[product_id][term]
+                sums[product_id] = sums.get(product_id, 0.0) + gain
+                each = of_line.setdefault(product_id, {})
+                each[number] = each.get(number, 0.0) + gain
+        return {
+            product_id: Seen(
+                min(1.0, total / whole) * (1.0 - math.exp(-total / _NAMED)),
+                tuple(sorted(of_line[product_id], key=lambda one: (-of_line[product_id][one], one))),
+            )
+            for product_id, total in sums.items()
+        }
+
+    def _rarity(self, term: str) -> float:
+        count = len(self._pages)
+        return math.log1p(count / len(self._products[term])) / math.log1p(count) if count > 1 else 1.0
+
+    def _meanings(self, word: str) -> tuple[tuple[str, float], ...]:
+        """Returns the catalogue's words that a word read may mean, with how surely."""
+        found = self._meant.get(word)
+        if found is None:
+            if len(self._meant) >= _CACHE:
+                self._meant.clear()
+            found = self._meant[word] = ((word, 1.0),) if word in self._products else self._corrected(word)
+        return found
+
+    def _corrected(self, word: str) -> tuple[tuple[str, float], ...]:
+        most = _most_errors(word)
+        near: list[tuple[int, str]] = []
+        for length in range(len(word) - most, len(word) + most + 1) if most else ():
+            bucket = self._by_length.get(length)
+            if bucket:
+                hits = process.extract(word, list(bucket), scorer=Levenshtein.distance, score_cutoff=most, limit=None)
+                near += [(int(distance), term) for term, distance, _ in hits if distance <= _most_errors(term)]
+        least = min((distance for distance, _ in near), default=0)
+        return tuple((term, _CORRECTED**distance) for distance, term in sorted(near) if distance == least)
+
+
+def _terms(text: str) -> set[str]:
+    found = tokens(clean(text))
+    return {term for start, end in units(found) if _tells(term := key(found[start:end]), found[start])}
+
+
+def _tells(term: str, first: Token) -> bool:
+    """Returns whether a term says anything: two letters are noise of the recogniser."""
+    return first.is_han or len(term) > 2
+
+
+def _most_errors(word: str) -> int:
+    """Returns in how many characters a word may have been misread."""
+    if Token(word[0], 0, 1).is_han:
+        return int(len(word) >= 3)
+    if any(character.isdigit() for character in word):
+        return 0
+    return 0 if len(word) < 5 else 1 if len(word) < 9 else 2

@@ -1,0 +1,69 @@
+"""Words read in pictures against the words of a catalogue."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cope.keywords import PrintedWords, page_names
+
+SHOP = {
+    "orange": (("God Morgon Orange Juice",), ("GOD MORGON", "APELSIN")),
+    "apple": (("God Morgon Apple Juice",), ("GOD MORGON", "ÄPPLE")),
+    "milk": (("Garant Ecological Milk",), ("GARANT", "MELLANMJOLK")),
+    "tea": (("沙棘果汁", "Sea Buckthorn"), ()),
+}
+
+
+def words(shop=SHOP) -> PrintedWords:
+    printed = PrintedWords()
+    for product_id, (names, read) in shop.items():
+        printed.add(product_id, names, read)
+    return printed
+
+
+def best(lines: list[str]) -> str:
+    seen = words().seen([(line, 1.0) for line in lines])
+    return max(seen, key=lambda one: seen[one].score)
+
+
+def test_words_of_the_page_s_own_pictures_tell_siblings_apart() -> None:
+    assert best(["GOD MORGON", "APELSIN"]) == "orange"
+    assert best(["god morgon", "äpple"]) == "apple"
+
+
+def test_a_misread_word_means_the_catalogue_s() -> None:
+    assert best(["AFELSIN"]) == "orange"
+    assert best(["MELLANMIOLK"]) == "milk"
+    assert best(["沙辣果汁"]) == "tea"
+
+
+def test_joined_and_split_words_meet() -> None:
+    assert best(["GODMORGON", "APELSIN"]) == "orange"
+    assert best(["Buck thorn"]) == "tea"
+
+
+def test_what_many_share_says_less_than_what_is_rare() -> None:
+    seen = words().seen([("juice", 1.0), ("garant", 1.0)])
+    assert seen["milk"].score > seen["orange"].score > 0
+
+
+def test_what_names_a_product_is_said_the_best_line_first() -> None:
+    seen = words().seen([("click here", 1.0), ("morgon", 1.0), ("apelsin god morgon", 1.0)])
+    assert seen["orange"].lines[0] == 2
+    assert 0 not in seen["orange"].lines
+
+
+def test_a_withdrawn_page_is_not_found() -> None:
+    printed = words()
+    printed.remove("milk")
+    assert "milk" not in printed.seen([("garant", 1.0)])
+
+
+def test_names_are_titles_first() -> None:
+    names = page_names("Juice", "Bravo", {"title_zh": "果汁", "size": "1 l"})
+    assert names == ("Juice", "果汁", "Bravo", "1 l")
+
+
+@given(st.permutations(list(SHOP)), st.lists(st.sampled_from(["GOD MORGON", "apelsin", "garamt", "xx"]), max_size=4))
+def test_the_order_of_pages_does_not_matter(order: list[str], lines: list[str]) -> None:
+    read = [(line, 0.9) for line in lines]
+    assert words({one: SHOP[one] for one in order}).seen(read) == words().seen(read)
