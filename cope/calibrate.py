@@ -26,13 +26,14 @@ from cope.domains import Split
 from cope.errors import UserError
 from cope.evaluation.calibration import expected_calibration_error
 from cope.evaluation.trust import probabilities
-from cope.keywords import Vocabulary, of_window, page_terms, query_terms, text_score
+from cope.keywords import PrintedWords, Vocabulary, freshness, of_window, page_terms, query_terms, text_score
 from cope.model.scoring import FEATURES, Calibration, MatchFeatures, match_features, with_rivals
 from cope.runtime.command import at_least, ended
 from cope.runtime.files import full_disk, write_text_whole
 from cope.serving import artefact
 from cope.serving.card import calibration_section, with_section
 from cope.serving.encoder import Encoder, PageInput, PageOutput, WindowInput
+from cope.towers.reading import Line, open_reader
 
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
 LEAST_PRODUCTS = 24  # a catalogue of 10, and others that are shown and not in it
@@ -76,13 +77,28 @@ def samples(
     products: Sequence[Known],
     pages: Sequence[PageOutput],
     catalogues: int,
+    page_lines: Sequence[Sequence[str]] = (),
 ) -> list[Sample]:
-    """Reads one stream against random catalogues: the closest candidates of every window, right and wrong."""
+    """Reads one stream against random catalogues: the closest candidates of every window, right and wrong.
+
+    Args:
+        rng: Draws the catalogues and what is said.
+        encoder: Of the model.
+        stream: To read.
+        products: That may be in a catalogue.
+        pages: Theirs.
+        catalogues: How many.
+        page_lines: What was read on each page's pictures, if the model reads words.
+    """
+    reader = open_reader(encoder.reading) if encoder.reading else None
+    lines: list[list[Line]] = []
     out: list[Sample] = []
     frames, shown = [], []
     for picture, number in stream.frames:
         frames += encoder.encode_frames([picture])
         shown.append(number)
+        is_read = reader is not None and 1000 * (len(frames) - 1) % HOP_MS == 0
+        lines.append(reader.read_frame(picture, frames[-1].boxes[:1]) if reader and is_read else [])
     on_stream = sorted({i for i in shown if i >= 0})
     terms = [page_terms(p.name) for p in products]
     for _ in range(catalogues):
@@ -90,6 +106,9 @@ def samples(
         vocabulary = vocabulary_of(products, catalogue)
         said = stream.said(shown, catalogue)
         pieces = [Piece(one.start_s, one.end_s, vocabulary.extract(one.text)) for one in said]
+        printed = PrintedWords()
+        for i in catalogue if reader else ():
+            printed.add(products[i].id, [products[i].name], page_lines[i])
         fused = np.stack([pages[i].fused for i in catalogue]).astype(np.float32)
         for end_s in range(HOP_MS // 1000, len(frames) + 1, HOP_MS // 1000):
             newest = shown[end_s - HOP_MS // 1000 : end_s]
@@ -102,11 +121,19 @@ def samples(
             query = query_terms(keywords)
             texts = [text_score(terms[i], query) for i in catalogue]
             best_text = max(texts)
+            seen = printed.seen(
+                [
+                    (line.text, line.confidence * freshness(1000 * s, 1000 * end_s, WINDOW_MS, HOP_MS))
+                    for s in range(start_s, end_s)
+                    for line in lines[s]
+                ]
+            )
+            reads = [seen[products[i].id].score if products[i].id in seen else 0.0 for i in catalogue]
             recent = np.concatenate([r for _, r in window[-HOP_MS // 1000 :]]).astype(np.float32)
             near = np.array(
                 [float((recent @ pages[i].vectors.astype(np.float32).T).max(initial=-1.0)) for i in catalogue]
             )
-            near = near + 0.3 * np.array(texts) + 0.1 * (fused @ embedding.astype(np.float32))
+            near = near + 0.3 * np.array(texts) + 0.3 * np.array(reads) + 0.1 * (fused @ embedding.astype(np.float32))
             chosen = np.argsort(-near, kind="stable")[:CANDIDATES]
             found = [
                 match_features(
@@ -118,6 +145,8 @@ def samples(
                     texts[c],
                     best_text,
                     [f.salience for f in frames[start_s:end_s]],
+                    reads[c],
+                    max(reads),
                 )
                 for c in chosen
             ]
@@ -186,6 +215,8 @@ def fit(found: Sequence[Sample], steps: int = 400) -> Calibration:
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     weights = (functional.softplus(free) / spread).detach()
+    # Nothing is known of a feature that never varies: words of a model that does not read.
+    weights[x[real].std(dim=0) == 0] = 0.0
     shown = float((target > 0).sum()) / float(real.sum())
     return Calibration(
         {name: round(float(w), 5) for name, w in zip(FEATURES, weights, strict=True)},
@@ -243,10 +274,12 @@ def calibrate(
             f"{LEAST_PRODUCTS}; add some"
         )
     pages = encoder.encode_pages([PageInput(one.name, shop.page(number)) for number, one in enumerate(products)])
+    reader = open_reader(encoder.reading) if encoder.reading else None
+    page_lines = [reader.read_page(shop.page(number)) if reader else [] for number in range(len(products))]
     fitted: list[Sample] = []
     held_out: list[Sample] = []
     for number, stream in enumerate(shop.streams()):
-        found = samples(rng, encoder, stream, products, pages, CATALOGUES)
+        found = samples(rng, encoder, stream, products, pages, CATALOGUES, page_lines)
         (held_out if number % 5 == 4 else fitted).extend(found)
         print(f"calibrate  stream {number + 1} of {shop.count}", file=sys.stderr, flush=True)
     print(f"calibrate  data: {shop.counts}", file=sys.stderr, flush=True)

@@ -279,6 +279,7 @@ class RecognitionState(Record, frozen=True, kw_only=True):
         start_ms: Its start; windows at or before (epoch, start_ms) are ignored. -1 before the first one.
         ended: The epoch has ended; nothing is on.
         tracker: The filter's own state, MessagePack (`workers.recognize`).
+        standing: Lines that stand on the stream's screen, MessagePack (`workers.recognize`).
     """
 
     stream_id: str
@@ -286,6 +287,7 @@ class RecognitionState(Record, frozen=True, kw_only=True):
     start_ms: int
     ended: bool = False
     tracker: bytes = b""
+    standing: bytes = b""
 
 
 class RunnerUp(msgspec.Struct, frozen=True, kw_only=True):

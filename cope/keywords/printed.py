@@ -31,6 +31,12 @@ _NAMED = 2.0
 _CACHE = 20_000
 
 
+def freshness(pts_ms: int, end_ms: int, window_ms: int, hop_ms: int) -> float:
+    """Returns how much a frame of a window counts for its end, in [0, 1]: the newest hop in full, the oldest hardly."""
+    age_ms = end_ms - pts_ms
+    return 1.0 if age_ms <= hop_ms else max(0.0, 1.0 - (age_ms - hop_ms) / window_ms)
+
+
 @dataclass(frozen=True)
 class Seen:
     """How well what was read names a product.

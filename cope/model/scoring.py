@@ -33,6 +33,8 @@ class MatchFeatures:
         margin_window: `visual_window` less that of the best other product.
         margin_fused: `fused` less that of the best other product.
         salience: Salience of the region that fits best in the newest hop.
+        read: How well what was read in the frames names the product (`cope.keywords.PrintedWords`).
+        read_share: `read` over the best `read` of any product; 0 if nothing was read of any.
     """
 
     visual_recent: float = 0.0
@@ -44,6 +46,8 @@ class MatchFeatures:
     margin_window: float = 0.0
     margin_fused: float = 0.0
     salience: float = 0.0
+    read: float = 0.0
+    read_share: float = 0.0
 
 
 FEATURES = tuple(f.name for f in fields(MatchFeatures))
@@ -58,6 +62,8 @@ def match_features(
     text_score: float = 0.0,
     best_text_score: float = 0.0,
     saliences: Sequence[Array] | None = None,
+    read_score: float = 0.0,
+    best_read_score: float = 0.0,
 ) -> MatchFeatures:
     """Compares one window with one product.
 
@@ -70,6 +76,8 @@ def match_features(
         text_score: Of this product in [0, 1].
         best_text_score: The highest of any product in the catalogue or the room's bag.
         saliences: Per frame the saliences of its regions, (K,).
+        read_score: How well words read in the frames name this product, in [0, 1].
+        best_read_score: The highest of any product in the catalogue or the room's bag.
 
     Returns:
         Features whose margins are still 0: see `with_rivals`.
@@ -99,6 +107,8 @@ def match_features(
         text=text_score,
         text_share=text_score / best_text_score if best_text_score > 0 else 0.0,
         salience=_mean(recent_salience),
+        read=read_score,
+        read_share=read_score / best_read_score if best_read_score > 0 else 0.0,
     )
 
 
@@ -160,7 +170,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: Path) -> "Calibration":
-        """Reads what `save` wrote.
+        """Reads what `save` wrote. A feature that it was fitted without has no weight.
 
         Raises:
             UserError: The file is missing, is no calibration, or was fitted for other features.
@@ -173,9 +183,9 @@ class Calibration:
             raise UserError(
                 f"cannot read the calibration {path}: {error}; write it again with cope.calibrate"
             ) from None
-        if set(weights) != set(FEATURES) or not 0.0 < prior < 1.0:
+        if not weights or not set(weights) <= set(FEATURES) or not 0.0 < prior < 1.0:
             raise UserError(f"the calibration {path} is for other features; write it again with cope.calibrate")
-        return cls(weights, bias, prior)
+        return cls(dict.fromkeys(FEATURES, 0.0) | weights, bias, prior)
 
 
 # Until a model has been calibrated: only a clear cosine that leads the field counts.

@@ -178,8 +178,19 @@ def save(
         return _seal(folder, content, calibration or UNCALIBRATED)
 
 
-def update(path_or_name: str | Path, calibration: Calibration | None = None, precision: Precision | None = None) -> str:
+def update(
+    path_or_name: str | Path,
+    calibration: Calibration | None = None,
+    precision: Precision | None = None,
+    reading: str | None = None,
+) -> str:
     """Changes what an artefact says beside its weights, and returns its new content hash.
+
+    Args:
+        path_or_name: The artefact.
+        calibration: New one.
+        precision: New one.
+        reading: Its reader of words from now on, as `ModelConfig.reading`; "" for none.
 
     Raises:
         UserError: There is no whole artefact, or it cannot be written.
@@ -189,6 +200,8 @@ def update(path_or_name: str | Path, calibration: Calibration | None = None, pre
     with _writing(loaded.folder):
         sealed_calibration(loaded.folder, content).replace(loaded.folder / CALIBRATION)  # ends a change cut short
         content["precision"] = precision or loaded.precision
+        if reading is not None:
+            content["model"] = {**content["model"], "reading": reading}
         return _seal(loaded.folder, content, calibration or loaded.calibration)
 
 

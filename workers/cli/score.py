@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from topology.errors import UserError
-from workers.cli.truth import Showing, StreamTruth, read_json_lines, read_truth
+from workers.cli.truth import Showing, StreamTruth, Unlisted, read_json_lines, read_truth
 
 
 class Event(Protocol):
@@ -98,12 +98,18 @@ class Score:
         missed: Showings that were not, with their streams.
         false: Sightings that are no showing, or one that was found already.
         false_in_gaps: Those of `false` that start where no product is shown.
+        unlisted: Number of showings of things that are in no catalogue.
+        unlisted_hit: How many of them a sighting of `false` overlaps.
+        false_on_unlisted: Those of `false` that overlap such a showing.
     """
 
     matches: tuple[Match, ...]
     missed: tuple[tuple[str, Showing], ...]
     false: tuple[Sighting, ...]
     false_in_gaps: tuple[Sighting, ...]
+    unlisted: int = 0
+    unlisted_hit: int = 0
+    false_on_unlisted: tuple[Sighting, ...] = ()
 
     @property
     def precision(self) -> float | None:
@@ -146,6 +152,9 @@ class Score:
             "missed": len(self.missed),
             "false": len(self.false),
             "false_in_gaps": len(self.false_in_gaps),
+            "unlisted": self.unlisted,
+            "unlisted_hit": self.unlisted_hit,
+            "false_on_unlisted": len(self.false_on_unlisted),
             "precision": self.precision,
             "recall": self.recall,
             "f1": self.f1,
@@ -174,6 +183,9 @@ def total(scores: Iterable[Score]) -> Score:
         missed=tuple(missed for part in scores for missed in part.missed),
         false=tuple(false for part in scores for false in part.false),
         false_in_gaps=tuple(false for part in scores for false in part.false_in_gaps),
+        unlisted=sum(part.unlisted for part in scores),
+        unlisted_hit=sum(part.unlisted_hit for part in scores),
+        false_on_unlisted=tuple(false for part in scores for false in part.false_on_unlisted),
     )
 
 
@@ -243,10 +255,15 @@ def _score_stream(truth: StreamTruth, found: Sequence[Sighting]) -> Score:
             for sighting in false
             if not any(showing.start_ms <= sighting.start_ms < showing.end_ms for showing in truth.showings)
         ),
+        unlisted=len(truth.unlisted),
+        unlisted_hit=sum(any(_overlap_ms(one, sighting) for sighting in false) for one in truth.unlisted),
+        false_on_unlisted=tuple(
+            sighting for sighting in false if any(_overlap_ms(one, sighting) for one in truth.unlisted)
+        ),
     )
 
 
-def _overlap_ms(showing: Showing, sighting: Sighting) -> int:
+def _overlap_ms(showing: Showing | Unlisted, sighting: Sighting) -> int:
     return max(0, min(showing.end_ms, sighting.end_ms) - max(showing.start_ms, sighting.start_ms))
 
 
@@ -274,13 +291,16 @@ def score_command(events: Path, truth: tuple[Path, ...], as_json: bool, min_f1: 
     delay       started.emitted_media_ms - showing.start_ms, over the matches
     IoU         overlap / union of showing and sighting in time, mean over the matches
     in gaps     false sightings that start where no product is shown
+    unlisted    showings of things in no catalogue with a false sighting, of all of them; a line of TRUTH
+                without a product_id is one, and a file may hold nothing else
     """
     known: dict[str, StreamTruth] = {}
     for path in truth:
         for stream_id, stream in read_truth(path).items():
-            if stream_id in known:
+            joined = known[stream_id].joined(stream) if stream_id in known else stream
+            if joined is None:
                 raise UserError(f"{path}: stream {stream_id!r} is in another truth file too; leave one of them out")
-            known[stream_id] = stream
+            known[stream_id] = joined
     read = read_events(events)
     scores = score(read, known)
     together = total(scores.values())
@@ -297,13 +317,15 @@ def _report(scores: Mapping[str, Score], together: Score, unknown: Sequence[str]
     """Returns the table, and below it what went wrong."""
     width = max(8, *(len(stream_id) for stream_id in scores))
     lines = [
-        f"{'stream':<{width}}  showings  found  false  in gaps  precision  recall     F1  delay median    p90    IoU"
+        f"{'stream':<{width}}  showings  found  false  in gaps  unlisted  precision  recall     F1"
+        "  delay median    p90    IoU"
     ]
     rows = dict(scores) if len(scores) == 1 else {**scores, "together": together}
     for name, part in rows.items():
         lines.append(
             f"{name:<{width}}  {len(part.matches) + len(part.missed):>8}  {len(part.matches):>5}  {len(part.false):>5}"
-            f"  {len(part.false_in_gaps):>7}  {_number(part.precision):>9}  {_number(part.recall):>6}  {part.f1:>5.3f}"
+            f"  {len(part.false_in_gaps):>7}  {_of(part.unlisted_hit, part.unlisted):>8}"
+            f"  {_number(part.precision):>9}  {_number(part.recall):>6}  {part.f1:>5.3f}"
             f"  {_seconds(part.delay_median_ms):>12}  {_seconds(part.delay_p90_ms):>5}  {_number(part.temporal_iou):>5}"
         )
     lines += [f"missed  {stream}: {_span(s.start_ms, s.end_ms)}  {s.product_id}" for stream, s in together.missed]
@@ -311,6 +333,10 @@ def _report(scores: Mapping[str, Score], together: Score, unknown: Sequence[str]
     if unknown:
         lines.append(f"not scored, for want of a truth: {', '.join(unknown)}")
     return lines
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{part} of {whole}" if whole else "-"
 
 
 def _number(value: float | None) -> str:

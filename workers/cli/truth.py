@@ -1,8 +1,9 @@
 """What streams really show: written by `cope-live simulate`, or by hand; read by `cope-live score`.
 
 A truth file is JSON lines. `{"stream_id": …, "duration_ms": …}` says that a stream was looked at as a whole, and how
-long it is; `{"stream_id": …, "product_id": …, "start_ms": …, "end_ms": …}` is one showing. Whatever lies in no showing
-of its stream is a stretch without a product. The stream's line may be missing; then its last showing ends the stream.
+long it is; `{"stream_id": …, "product_id": …, "start_ms": …, "end_ms": …}` is one showing. The same without a
+`product_id` is an unlisted showing: of something that is in no catalogue. Whatever lies in no showing of its stream is
+a stretch without a product. The stream's line may be missing; then its last showing ends the stream.
 """
 
 import json
@@ -23,12 +24,32 @@ class Showing:
 
 
 @dataclass(frozen=True)
+class Unlisted:
+    """One showing of something that is in no catalogue; any sighting of a product there is false."""
+
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True)
 class StreamTruth:
-    """All showings of a stream, by start."""
+    """All showings of a stream, by start, of products of the catalogue and of other things."""
 
     stream_id: str
     duration_ms: int
     showings: tuple[Showing, ...] = field(default=())
+    unlisted: tuple[Unlisted, ...] = field(default=())
+
+    def joined(self, other: "StreamTruth") -> "StreamTruth | None":
+        """Returns what two files say of a stream, of which one lists unlisted showings only; else None."""
+        if (self.showings and other.showings) or (self.unlisted and other.unlisted):
+            return None
+        return StreamTruth(
+            self.stream_id,
+            max(self.duration_ms, other.duration_ms),
+            self.showings or other.showings,
+            self.unlisted or other.unlisted,
+        )
 
 
 def write_truth(path: Path, truths: Iterable[StreamTruth]) -> None:
@@ -59,25 +80,30 @@ def read_truth(path: Path) -> dict[str, StreamTruth]:
     """
     durations: dict[str, int] = {}
     showings: dict[str, list[Showing]] = {}
+    unlisted: dict[str, list[Unlisted]] = {}
     for where, row in read_json_lines(path, "truth"):
         stream_id = row.get("stream_id")
         if not isinstance(stream_id, str) or not stream_id:
             raise UserError(f"{where}: no stream_id; say which stream the line is about")
         listed = showings.setdefault(stream_id, [])
-        if "product_id" not in row:
+        if "product_id" not in row and "start_ms" not in row:
             durations[stream_id] = _milliseconds(where, row, "duration_ms")
             continue
         start_ms, end_ms = _milliseconds(where, row, "start_ms"), _milliseconds(where, row, "end_ms")
         if end_ms <= start_ms:
             raise UserError(f"{where}: end_ms {end_ms} is not after start_ms {start_ms}; swap or mend them")
-        listed.append(Showing(str(row["product_id"]), start_ms, end_ms))
+        if "product_id" in row:
+            listed.append(Showing(str(row["product_id"]), start_ms, end_ms))
+        else:
+            unlisted.setdefault(stream_id, []).append(Unlisted(start_ms, end_ms))
     if not showings:
         raise UserError(f"{path}: no truth in it; write one JSON object per showing (docs/scoring.md)")
     return {
         stream_id: StreamTruth(
             stream_id,
-            durations.get(stream_id, max((showing.end_ms for showing in listed), default=0)),
+            durations.get(stream_id, max((one.end_ms for one in (*listed, *unlisted.get(stream_id, ()))), default=0)),
             tuple(sorted(listed, key=lambda showing: (showing.start_ms, showing.product_id))),
+            tuple(sorted(unlisted.get(stream_id, ()), key=lambda one: one.start_ms)),
         )
         for stream_id, listed in showings.items()
     }

@@ -11,19 +11,29 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Protocol
 
+import msgspec
+
 from cope.model.scoring import Calibration
 from cope.serving.identity import load_identity
 from topology import metrics
 from topology.delivery import Message
 from topology.errors import BadInput
 from topology.index import Index, PageEntry, open_index
-from topology.records import Evidence, ProductDetected, RecognitionState, RunnerUp, WindowEmbedding
+from topology.records import (
+    Evidence,
+    EvidenceFrame,
+    ProductDetected,
+    RecognitionState,
+    RunnerUp,
+    WindowEmbedding,
+)
 from topology.retry import retrying
 from topology.topic_log import read_partition
 from topology.topics import LIVE_WINDOWS, PRODUCT_DETECTED, RECOGNITION_STATE
 from topology.worker import Worker
 from workers.recognize import evidence
 from workers.recognize.catalogue import Catalogue
+from workers.recognize.standing import StandingLines
 from workers.recognize.tracker import Decision, FilterConfig, Observation, Tracker
 
 _log = logging.getLogger(__name__)
@@ -81,6 +91,7 @@ class Recognizer:
         settings = worker.settings
         self._filter = FilterConfig(threshold=settings.threshold, update_every_ms=settings.update_every_ms)
         self._trackers: dict[int, dict[str, Tracker]] = {}  # partition -> stream -> filter
+        self._standing: dict[int, dict[str, StandingLines]] = {}  # partition -> stream -> lines on its screen
 
     def register(self) -> None:
         """Hooks itself into the worker."""
@@ -124,16 +135,19 @@ class Recognizer:
             if record.value is not None:
                 states[record.key] = (record.value, record.log_ms)
         trackers = self._trackers[partition] = {}
+        standing = self._standing[partition] = {}
         now_ms = time.time() * 1000
         for stream_id, (state, log_ms) in states.items():
             if state.ended and now_ms - log_ms > _FORGET_AFTER_MS:
                 await self._worker.delivery.send(RECOGNITION_STATE, stream_id, None)
             else:
                 trackers[stream_id] = Tracker(self._filter, state.tracker)
+                standing[stream_id] = StandingLines(state.standing)
 
     def _drop(self, topic: str, partition: int) -> None:
         if topic == LIVE_WINDOWS:
             self._trackers.pop(partition, None)
+            self._standing.pop(partition, None)
 
     # -- windows -------------------------------------------------------------------------------------------------
 
@@ -151,6 +165,7 @@ class Recognizer:
         window = message.value
         trackers = self._trackers.setdefault(message.partition, {})
         tracker = trackers.setdefault(window.stream_id, Tracker(self._filter))
+        standing = self._standing.setdefault(message.partition, {}).setdefault(window.stream_id, StandingLines())
         if window.end_of_epoch:
             if tracker.ended and window.epoch <= tracker.epoch:
                 return
@@ -159,7 +174,7 @@ class Recognizer:
             return
         else:
             new_epoch = window.epoch > tracker.epoch
-            observations = await self._observe(window, tracker, new_epoch)
+            observations = await self._observe(window, tracker, standing, new_epoch)
             decisions = tracker.begin_epoch(window.epoch)
             decisions += tracker.observe(window.start_ms, window.end_ms, observations)
             if observations and not tracker.is_on:
@@ -174,10 +189,13 @@ class Recognizer:
             start_ms=tracker.start_ms,
             ended=tracker.ended,
             tracker=tracker.to_bytes(),
+            standing=standing.to_bytes(),
         )
         await self._worker.delivery.send(RECOGNITION_STATE, window.stream_id, state)
 
-    async def _observe(self, window: WindowEmbedding, tracker: Tracker, new_epoch: bool) -> list[Observation]:
+    async def _observe(
+        self, window: WindowEmbedding, tracker: Tracker, standing: StandingLines, new_epoch: bool
+    ) -> list[Observation]:
         catalogue, model = self._parts()
         if window.model_version != model.version:
             raise BadInput(
@@ -188,6 +206,7 @@ class Recognizer:
             await catalogue.catch_up()
             self._check_products(window, catalogue)
         look = evidence.unpack(window, window.start_ms if new_epoch else tracker.looked_ms)
+        read = evidence.read_of(look, standing, window.epoch, lambda lines: catalogue.seen(lines, window.product_ids))
         tracked = [] if new_epoch else tracker.products
         bag = window.product_ids
 
@@ -197,12 +216,13 @@ class Recognizer:
             wanted = {one.product_id for one in found[: _SCORED * limit]} | {
                 one for one in tracked if bag is None or one in bag
             }
+            wanted |= set(read.best(limit))
             return await catalogue.pages(sorted(wanted))
 
         with metrics.STAGE_SECONDS.labels("search").time():
             pages = await retrying(find, "search the index")
         with metrics.STAGE_SECONDS.labels("score").time():
-            return await self._worker.in_executor(evidence.observe, look, pages, model.calibration)
+            return await self._worker.in_executor(evidence.observe, look, pages, model.calibration, read)
 
     def _check_products(self, window: WindowEmbedding, catalogue: Catalogue) -> None:
         if not catalogue.products:
@@ -240,11 +260,14 @@ class Recognizer:
             latency_ms=latency_ms,
             confidence=decision.confidence,
             evidence=Evidence(
-                frame_pts_ms=decision.frames,
+                frame_pts_ms=tuple(frame.pts_ms for frame in decision.frames),
                 keywords=decision.keywords,
                 visual_score=decision.visual,
                 text_score=decision.text,
                 runner_up=RunnerUp(product_id=runner_up[0], confidence=runner_up[1]) if runner_up else None,
+                frames=tuple(EvidenceFrame(**msgspec.structs.asdict(frame)) for frame in decision.frames),
+                read=decision.lines,
+                read_score=decision.read,
             ),
             model_version=model.version,
             index_version=catalogue.version,

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from cope.keywords import PrintedWords, Seen
 from topology import metrics
 from topology.errors import BadInput
 from topology.index import Candidate, Index, PageEntry, Query
@@ -53,6 +54,7 @@ class Catalogue:
         self._held: dict[str, str] = {}  # what the folder held at the start and nobody has confirmed yet
         self._pages: OrderedDict[str, PageEntry] = OrderedDict()
         self._edition = 0
+        self._printed = PrintedWords()
         self.products: set[str] = set()
 
     @property
@@ -87,7 +89,11 @@ class Catalogue:
     async def _apply(self, records: Sequence[LogRecord[PageVectors]]) -> None:
         latest: dict[str, PageEntry | None] = {}
         for record in records:
-            latest[record.key] = self._entry(record)
+            latest[record.key] = entry = self._entry(record)
+            if entry is not None and record.value is not None and record.value.names:
+                self._printed.add(record.key, record.value.names, record.value.read)
+            else:
+                self._printed.remove(record.key)
         if self._fills:
             pages = [page for page in latest.values() if page is not None and not self._is_held(page)]
             gone = [product_id for product_id, page in latest.items() if page is None]
@@ -176,6 +182,11 @@ class Catalogue:
     async def search(self, query: Query, limit: int) -> list[Candidate]:
         """See `Index.search`."""
         return await self._index.search(query, limit)
+
+    def seen(self, lines: Sequence[tuple[str, float]], bag: Sequence[str] | None) -> dict[str, Seen]:
+        """Returns the products that lines read in a stream name; see `cope.keywords.PrintedWords.seen`."""
+        found = self._printed.seen(lines) if lines else {}
+        return found if bag is None else {one: found[one] for one in bag if one in found}
 
     async def pages(self, product_ids: Sequence[str]) -> dict[str, PageEntry]:
         """Returns the entries of those products that are in the catalogue."""

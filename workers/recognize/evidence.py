@@ -1,18 +1,19 @@
 """From one window and its candidates to observations for the filter."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cope.keywords import query_terms, text_score
+from cope.keywords import Seen, freshness, query_terms, text_score
 from cope.model.scoring import Calibration, MatchFeatures, match_features, with_rivals
 from topology.errors import BadInput
 from topology.index import PageEntry, Query
-from topology.records import WindowEmbedding
-from workers.recognize.tracker import Observation
+from topology.records import ReadLine, WindowEmbedding
+from workers.recognize.standing import StandingLines
+from workers.recognize.tracker import Observation, Shown
 
 Array = NDArray[Any]
 
@@ -26,6 +27,12 @@ _SEARCHED_PER_WINDOW = 24
 # A keyword names a product from this share of agreement with its page's terms on; below, it shares a common word.
 _NAMES_FROM = 0.2
 
+# A line outside of all regions counts if it is so high, relative to the frame: titles are, comments are not.
+_TITLE_HEIGHT = 0.035
+
+# Lines named in an event; more would swell the state.
+_LINES = 6
+
 # Decimals of log-odds. Products of matrices differ in the seventh digit from batch to batch; half a percent of an
 # odds ratio is far below what the calibration can tell.
 _DECIMALS = 2
@@ -38,6 +45,9 @@ class Look:
     Attributes:
         frames: By time: media time and regions, (K, D) float32, most salient first.
         saliences: Per frame, (K,).
+        boxes: Per frame, (K, 4) float32; of none, if they are not known.
+        captured_at_ms: Per frame.
+        lines: Per frame what was read in it.
         recent_from_ms: From here on frames belong to the newest hop.
         new_from_ms: From here on frames have not been judged before.
         embedding: (D,) float32; empty if there is none.
@@ -47,11 +57,39 @@ class Look:
 
     frames: list[tuple[int, Array]]
     saliences: list[Array]
+    boxes: list[Array]
+    captured_at_ms: list[int]
+    lines: list[tuple[ReadLine, ...]]
     recent_from_ms: int
     new_from_ms: int
+    end_ms: int
+    window_ms: int
     embedding: Array
     keywords: tuple[tuple[str, float], ...]
     terms: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Read:
+    """What was read in a window, without what stands on the screen all the time.
+
+    Attributes:
+        lines: As read, newest frame first.
+        window: The products that they name.
+        frames: The same of each new frame alone, by its time.
+    """
+
+    lines: tuple[str, ...] = ()
+    window: Mapping[str, Seen] = field(default_factory=dict)
+    frames: Mapping[int, Mapping[str, Seen]] = field(default_factory=dict)
+
+    def best(self, limit: int) -> list[str]:
+        """Returns the products that are named best."""
+        return sorted(self.window, key=lambda one: (-self.window[one].score, one))[:limit]
+
+    def score(self, product_id: str) -> float:
+        """Returns how well the product is named, in [0, 1]."""
+        return self.window[product_id].score if product_id in self.window else 0.0
 
 
 def unpack(window: WindowEmbedding, new_from_ms: int) -> Look:
@@ -65,7 +103,8 @@ def unpack(window: WindowEmbedding, new_from_ms: int) -> Look:
         BadInput: The bytes do not make the arrays that they should.
     """
     embedding = np.frombuffer(window.embedding, "<f2").astype(np.float32)
-    frames, saliences, dims = [], [], {embedding.size} - {0}
+    frames, saliences, boxes, captured, lines = [], [], [], [], []
+    dims = {embedding.size} - {0}
     for frame in window.frames:
         salience = np.asarray(frame.salience, np.float32)
         values = np.frombuffer(frame.regions, "<f2").astype(np.float32)
@@ -75,6 +114,10 @@ def unpack(window: WindowEmbedding, new_from_ms: int) -> Look:
             raise BadInput(f"window {window.start_ms} of {window.stream_id}: regions and saliences do not fit together")
         frames.append((frame.pts_ms, values.reshape(salience.size, -1)))
         saliences.append(salience)
+        where = np.frombuffer(frame.boxes, "<f4")
+        boxes.append(where.reshape(-1, 4) if where.size == 4 * salience.size else np.zeros((0, 4), np.float32))
+        captured.append(frame.captured_at_ms)
+        lines.append(frame.read)
         dims.add(frames[-1][1].shape[1])
     if len(dims) > 1 or not all(np.isfinite(regions).all() for _, regions in frames):
         raise BadInput(
@@ -84,8 +127,13 @@ def unpack(window: WindowEmbedding, new_from_ms: int) -> Look:
     return Look(
         frames=frames,
         saliences=saliences,
+        boxes=boxes,
+        captured_at_ms=captured,
+        lines=lines,
         recent_from_ms=window.end_ms - (window.hop_ms or window.end_ms - window.start_ms),
         new_from_ms=new_from_ms,
+        end_ms=window.end_ms,
+        window_ms=window.end_ms - window.start_ms,
         embedding=embedding,
         keywords=keywords,
         terms=query_terms(keywords),
@@ -105,13 +153,55 @@ def search_query(look: Look, bag: Sequence[str] | None) -> Query:
     return Query(regions, look.embedding if look.embedding.size else None, look.terms, bag)
 
 
-def observe(look: Look, pages: Mapping[str, PageEntry], calibration: Calibration) -> list[Observation]:
+def read_of(
+    look: Look,
+    standing: StandingLines,
+    epoch: int,
+    seen: Callable[[Sequence[tuple[str, float]]], dict[str, Seen]],
+) -> Read:
+    """Returns what was read in a window, and notes what stands on the stream's screen.
+
+    Args:
+        look: The window.
+        standing: Of the stream; takes the new frames.
+        epoch: Of the window.
+        seen: Finds the products that lines name.
+    """
+    times = [pts_ms for pts_ms, _ in look.frames]
+    for pts_ms, lines in zip(times, look.lines, strict=True):
+        standing.note(epoch, pts_ms, lines)
+    texts: list[str] = []
+    weighed: list[tuple[str, float]] = []
+    of_frame: dict[int, Mapping[str, Seen]] = {}
+    for pts_ms, lines, boxes in reversed(list(zip(times, look.lines, look.boxes, strict=True))):
+        told = [one for one in lines if _counts(one, boxes) and not standing.stands(one)]
+        fresh = freshness(pts_ms, look.end_ms, look.window_ms, look.end_ms - look.recent_from_ms)
+        texts += [one.text for one in told]
+        weighed += [(one.text, one.confidence * fresh) for one in told]
+        if told and pts_ms >= look.new_from_ms:
+            of_frame[pts_ms] = seen([(one.text, one.confidence) for one in told])
+    return Read(tuple(texts), seen(weighed), of_frame)
+
+
+def _counts(line: ReadLine, boxes: Array) -> bool:
+    """Returns whether a line may name what is shown: it stands on something that is shown, or is a title."""
+    x0, y0, x1, y1 = line.box
+    if y1 - y0 >= _TITLE_HEIGHT:
+        return True
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    return any(a <= x <= c and b <= y <= d for a, b, c, d in boxes.tolist())
+
+
+def observe(
+    look: Look, pages: Mapping[str, PageEntry], calibration: Calibration, read: Read | None = None
+) -> list[Observation]:
     """Returns one observation a page, in the order of product ids.
 
     Args:
         look: The window.
         pages: Candidates.
         calibration: Of the model that made the vectors of both.
+        read: What was read in the window.
 
     Raises:
         BadInput: Window and pages have vectors of different length.
@@ -121,8 +211,9 @@ def observe(look: Look, pages: Mapping[str, PageEntry], calibration: Calibration
     if len(dims | ({look.embedding.size} - {0})) > 1:
         raise BadInput("the window's vectors have another length than those of the pages: encode both by one model")
     texts = [text_score(entry.terms, look.terms) for entry in entries]
-    features = with_rivals(_features(look, look.frames, look.recent_from_ms, entries, texts))
-    shown = _frames_that_show(look, entries, calibration)
+    read = read or Read()
+    features = with_rivals(_features(look, look.frames, look.recent_from_ms, entries, texts, read.window))
+    shown = _frames_that_show(look, entries, calibration, read)
     return [
         Observation(
             product_id=entry.product_id,
@@ -131,6 +222,8 @@ def observe(look: Look, pages: Mapping[str, PageEntry], calibration: Calibration
             visual=round(one.visual_window, 4),
             text=round(text, 4),
             keywords=_named_by(look.keywords, entry) if text > 0 else (),
+            read=round(one.read, 4),
+            lines=_lines_of(entry, read),
         )
         for entry, one, text in zip(entries, features, texts, strict=True)
     ]
@@ -142,9 +235,12 @@ def _features(
     recent_from_ms: int,
     entries: Sequence[PageEntry],
     texts: Sequence[float],
+    read: Mapping[str, Seen],
 ) -> list[MatchFeatures]:
     saliences = dict(zip((pts_ms for pts_ms, _ in look.frames), look.saliences, strict=True))
     best_text = max(texts, default=0.0)
+    reads = [read[entry.product_id].score if entry.product_id in read else 0.0 for entry in entries]
+    best_read = max((one.score for one in read.values()), default=0.0)
     return [
         match_features(
             frames,
@@ -155,28 +251,52 @@ def _features(
             text,
             best_text,
             [saliences[pts_ms] for pts_ms, _ in frames],
+            read_score,
+            best_read,
         )
-        for entry, text in zip(entries, texts, strict=True)
+        for entry, text, read_score in zip(entries, texts, reads, strict=True)
     ]
 
 
-def _frames_that_show(look: Look, entries: Sequence[PageEntry], calibration: Calibration) -> dict[str, list[int]]:
+def _frames_that_show(
+    look: Look, entries: Sequence[PageEntry], calibration: Calibration, read: Read
+) -> dict[str, list[Shown]]:
     """Returns, per product, the new frames that show it: judged one by one, as if nothing had been said.
+
+    What was read in a frame counts: it is seen, not said.
 
     A frame shows a product if it speaks for it rather than against it, and either shows it better than any other
     candidate or would be believed by itself.
     """
-    shown: dict[str, list[int]] = {}
+    shown: dict[str, list[Shown]] = {}
     silence = [0.0] * len(entries)
-    for frame in look.frames:
+    for number, frame in enumerate(look.frames):
         if frame[0] < look.new_from_ms:
             continue
-        features = with_rivals(_features(look, [frame], frame[0], entries, silence))
+        features = with_rivals(_features(look, [frame], frame[0], entries, silence, read.frames.get(frame[0], {})))
         for entry, one in zip(entries, features, strict=True):
             speaks_for = calibration.log_likelihood_ratio(one) > 0
             if speaks_for and (one.margin_recent > 0 or calibration.logit(one) >= 0):
-                shown.setdefault(entry.product_id, []).append(frame[0])
+                shown.setdefault(entry.product_id, []).append(_shown(look, number, entry))
     return shown
+
+
+def _shown(look: Look, number: int, entry: PageEntry) -> Shown:
+    """Returns a frame with the region in it and the page picture that fit best together."""
+    pts_ms, regions = look.frames[number]
+    cosines = regions @ np.asarray(entry.vectors, np.float32).T  # (K, N)
+    region, row = np.unravel_index(int(cosines.argmax()), cosines.shape)
+    boxes = look.boxes[number]
+    x0, y0, x1, y1 = np.round(boxes[region].astype(float), 4).tolist() if len(boxes) else (0.0, 0.0, 0.0, 0.0)
+    box = (x0, y0, x1, y1) if len(boxes) else None
+    # A picture may have several rows, one a view, side by side.
+    image = entry.images[row * len(entry.images) // len(entry.vectors)] if entry.images else ""
+    return Shown(pts_ms, look.captured_at_ms[number], box, round(float(cosines[region, row]), 4), image)
+
+
+def _lines_of(entry: PageEntry, read: Read) -> tuple[str, ...]:
+    found = read.window.get(entry.product_id)
+    return tuple(dict.fromkeys(read.lines[number] for number in found.lines))[:_LINES] if found else ()
 
 
 def _named_by(keywords: Collection[tuple[str, float]], entry: PageEntry) -> tuple[str, ...]:

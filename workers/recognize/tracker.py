@@ -56,24 +56,38 @@ class FilterConfig:
     update_every_ms: int = 10_000
 
 
+class Shown(msgspec.Struct, array_like=True, frozen=True):
+    """A frame that shows a product: see `topology.records.EvidenceFrame`."""
+
+    pts_ms: int
+    captured_at_ms: int = 0
+    box: tuple[float, float, float, float] | None = None
+    score: float = 0.0
+    page_image: str = ""
+
+
 @dataclass(frozen=True)
 class Observation:
     """What one window says of one product.
 
     Attributes:
         log_odds: Calibrated log-odds that the product is being shown at the window's end.
-        frames: Media times of the frames, new since the last window, that show it, judged without words.
+        frames: Frames, new since the last window, that show it, judged without what is said.
         visual: Best cosine of a region with a page image.
         text: Keyword match in [0, 1].
         keywords: Spoken keywords that name it.
+        read: Match of what was read, in [0, 1].
+        lines: Lines read that name it.
     """
 
     product_id: str
     log_odds: float
-    frames: tuple[int, ...] = ()
+    frames: tuple[Shown, ...] = ()
     visual: float = 0.0
     text: float = 0.0
     keywords: tuple[str, ...] = ()
+    read: float = 0.0
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,10 +110,12 @@ class Decision:
     media_end_ms: int
     emitted_media_ms: int
     confidence: float
-    frames: tuple[int, ...]
+    frames: tuple[Shown, ...]
     visual: float
     text: float
     keywords: tuple[str, ...]
+    read: float
+    lines: tuple[str, ...]
     runner_up: tuple[str, float] | None
 
 
@@ -116,11 +132,13 @@ class Belief(msgspec.Struct, array_like=True):
     product_id: str
     probability: float = 0.0
     since_ms: int = -1
-    frames: tuple[int, ...] = ()
+    frames: tuple[Shown, ...] = ()
     seen: int = 0
     visual: float = 0.0
     text: float = 0.0
     keywords: tuple[str, ...] = ()
+    read: float = 0.0
+    lines: tuple[str, ...] = ()
 
 
 class Sighting(msgspec.Struct, array_like=True):
@@ -266,11 +284,13 @@ class Tracker:
         for belief in self._state.beliefs:
             one = by_product[belief.product_id]
             belief.visual, belief.text, belief.keywords = one.visual, one.text, one.keywords
-            for pts_ms in one.frames:
-                if not belief.frames or pts_ms - belief.frames[-1] > self._config.patience_ms + _TYPICAL_HOP_MS:
-                    belief.since_ms, belief.seen, belief.frames = pts_ms, 0, ()
+            belief.read, belief.lines = one.read, one.lines
+            longest_gap_ms = self._config.patience_ms + _TYPICAL_HOP_MS
+            for frame in one.frames:
+                if not belief.frames or frame.pts_ms - belief.frames[-1].pts_ms > longest_gap_ms:
+                    belief.since_ms, belief.seen, belief.frames = frame.pts_ms, 0, ()
                 belief.seen += 1
-                belief.frames = (*belief.frames, pts_ms)[-_EVIDENCE:]
+                belief.frames = (*belief.frames, frame)[-_EVIDENCE:]
 
     def _decide(self) -> list[Decision]:
         config, state = self._config, self._state
@@ -285,7 +305,7 @@ class Tracker:
                 best.product_id,
                 first_window_ms=state.start_ms,
                 media_start_ms=best.since_ms,
-                media_end_ms=best.frames[-1],
+                media_end_ms=best.frames[-1].pts_ms,
                 reported_ms=state.looked_ms,
                 low_ms=-1,
                 highest=best.probability,
@@ -294,7 +314,7 @@ class Tracker:
         return decisions
 
     def _is_shown(self, belief: Belief) -> bool:
-        recent = bool(belief.frames) and self._state.looked_ms - belief.frames[-1] <= self._config.patience_ms
+        recent = bool(belief.frames) and self._state.looked_ms - belief.frames[-1].pts_ms <= self._config.patience_ms
         return recent and belief.seen >= self._config.support
 
     def _continue(self, sighting: Sighting, best: Belief | None) -> list[Decision]:
@@ -306,7 +326,7 @@ class Tracker:
             sighting.low_ms = -1
             sighting.highest = max(sighting.highest, own.probability)
             # Frames seen while the belief was low belong to the sighting only if it recovers.
-            sighting.media_end_ms = max((sighting.media_end_ms, *own.frames))
+            sighting.media_end_ms = max((sighting.media_end_ms, *(frame.pts_ms for frame in own.frames)))
         elif sighting.low_ms < 0:
             sighting.low_ms = state.looked_ms
         elif state.looked_ms - sighting.low_ms >= config.patience_ms:
@@ -344,6 +364,8 @@ class Tracker:
             visual=own.visual,
             text=own.text,
             keywords=own.keywords,
+            read=own.read,
+            lines=own.lines,
             runner_up=(other.product_id, round(other.probability, 4)) if other else None,
         )
 

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -204,3 +205,27 @@ def test_a_stream_in_two_truths_is_refused(files: tuple[str, str]) -> None:
     result = CliRunner().invoke(score_command, [*files, files[1]], standalone_mode=False)
     assert isinstance(result.exception, UserError)
     assert "in another truth file too" in str(result.exception)
+
+
+def test_false_sightings_on_unlisted_showings_are_counted(tmp_path: Path) -> None:
+    showings, unlisted = tmp_path / "truth.jsonl", tmp_path / "unlisted.jsonl"
+    write_truth(showings, [StreamTruth("s", 60_000, (Showing("cup", 0, 10_000),))])
+    unlisted.write_text(
+        '{"stream_id": "s", "title": "Mug", "start_ms": 10000, "end_ms": 20000, "spoken": "title"}\n'
+        '{"stream_id": "s", "title": "Jug", "start_ms": 40000, "end_ms": 50000}\n'
+    )
+    first, second = read_truth(showings)["s"], read_truth(unlisted)["s"]
+    joined = first.joined(second)
+    assert joined is not None and joined.duration_ms == 60_000
+    assert first.joined(first) is None and second.joined(second) is None
+    found = [
+        event("1", "cup", 1_000, 12_000, 4_000, stream_id="s"),
+        event("2", "vase", 41_000, 45_000, 44_000, stream_id="s"),
+    ]
+    part = score(found, {"s": joined})["s"]
+    assert len(part.matches) == 1  # its end runs into the mug's showing, which makes it no false one
+    assert (part.unlisted, part.unlisted_hit, len(part.false_on_unlisted)) == (2, 1, 1)
+    path = tmp_path / "events.jsonl"
+    path.write_text("\n".join(msgspec.json.encode(one).decode() for one in found))
+    result = CliRunner().invoke(score_command, [str(path), str(showings), str(unlisted)], standalone_mode=False)
+    assert result.return_value == 0 and "1 of 2" in result.output

@@ -63,9 +63,10 @@ def describe(event: ProductDetected, titles: Mapping[str, str]) -> str | None:
     title = _one_line(titles.get(event.product_id, event.product_id))
     if event.status == "started":
         heard = f", heard {', '.join(map(repr, event.evidence.keywords[:3]))}" if event.evidence.keywords else ""
+        read = f", read {', '.join(map(repr, event.evidence.read[:3]))}" if event.evidence.read else ""
         return (
             f"{media_time(event.emitted_media_ms):>7}  {event.stream_id}  ▶ {title} [{event.product_id}]"
-            f"  confidence {event.confidence:.2f}{heard}"
+            f"  confidence {event.confidence:.2f}{heard}{read}"
         )
     if event.status == "ended":
         span = f"{media_time(event.media_start_ms)}–{media_time(event.media_end_ms)}"

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from cope.keywords import page_terms
+from cope.keywords import PrintedWords, page_terms
 from cope.model.scoring import FEATURES, Calibration
 from topology.errors import BadInput
 from topology.index import PageEntry
-from topology.records import FrameRegions, Keyword, WindowEmbedding
-from workers.recognize.evidence import observe, search_query, unpack
+from topology.records import FrameRegions, Keyword, ReadLine, WindowEmbedding
+from workers.recognize.evidence import observe, read_of, search_query, unpack
+from workers.recognize.standing import StandingLines
 
 CALIBRATION = Calibration(
     dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 12.0, "margin_recent": 4.0, "text": 3.0}, bias=-9.0, prior=0.05
@@ -54,14 +55,14 @@ def test_the_product_in_the_newest_hop_is_the_likely_one():
 def test_frames_are_credited_to_the_product_that_they_show():
     one = window([frame(1_000, AXES[1]), frame(6_500, AXES[0]), frame(7_500, AXES[5])])
     found = observed(one)
-    assert found["a"].frames == (6_500,)
-    assert found["b"].frames == (1_000,)
+    assert [one.pts_ms for one in found["a"].frames] == [6_500]
+    assert [one.pts_ms for one in found["b"].frames] == [1_000]
     assert found["c"].frames == ()
 
 
 def test_only_new_frames_are_judged():
     found = observed(window([frame(1_000, AXES[0]), frame(7_000, AXES[0])]), new_from_ms=6_000)
-    assert found["a"].frames == (7_000,)
+    assert [one.pts_ms for one in found["a"].frames] == [7_000]
 
 
 def test_words_raise_a_product_but_show_no_frame():
@@ -121,3 +122,61 @@ def test_pages_of_another_length_are_bad_input():
     short = {"a": PageEntry("a", "m@1", AXES[:1, :4], AXES[0, :4])}
     with pytest.raises(BadInput, match="another length"):
         observed(window([frame(7_000, AXES[0])]), short)
+
+
+READS = Calibration(CALIBRATION.weights | {"read": 10.0}, bias=-9.0, prior=0.05)
+
+
+def line(text, at=(0.4, 0.4, 0.6, 0.5)):
+    return ReadLine(text, 0.9, at)
+
+
+def read_window(*lines, axis=5, boxes=((0.3, 0.3, 0.7, 0.7),), pts_ms=7_000):
+    one = frame(pts_ms, AXES[axis])
+    where = np.array(boxes, "<f4").tobytes()
+    return window([FrameRegions(one.pts_ms, one.regions, one.salience, where, 1_700, tuple(lines))])
+
+
+def words_read(look, standing=None):
+    shop = PrintedWords()
+    shop.add("a", ["Red teapot"], ["RÖD TEKANNA"])
+    shop.add("b", ["Blue kettle"])
+    return read_of(look, standing or StandingLines(), 0, shop.seen)
+
+
+def test_what_is_read_on_a_product_speaks_for_it_and_its_frame():
+    look = unpack(read_window(line("TEKANNA"), line("gibberish")), 0)
+    read = words_read(look)
+    found = {one.product_id: one for one in observe(look, PAGES, READS, read)}
+    assert read.best(5) == ["a"]
+    assert found["a"].log_odds > found["b"].log_odds
+    assert found["a"].read > 0.2 and found["b"].read == 0
+    assert found["a"].lines == ("TEKANNA",) and found["b"].lines == ()
+
+
+def test_small_print_beside_all_regions_is_a_comment_and_a_title_is_none():
+    small, title = line("teapot", (0.8, 0.9, 0.9, 0.92)), line("teapot", (0.1, 0.9, 0.9, 0.95))
+    assert not words_read(unpack(read_window(small), 0)).window
+    assert "a" in words_read(unpack(read_window(title), 0)).window
+
+
+def test_a_line_that_stands_on_the_screen_names_nothing():
+    standing = StandingLines()
+    for second in range(4):
+        standing.note(0, 2_000 * second, [line("TEAPOT")])
+    assert not words_read(unpack(read_window(line("TEAPOT")), 0), standing).window
+
+
+def test_older_frames_of_a_window_say_less():
+    new, old = (words_read(unpack(read_window(line("teapot"), pts_ms=pts_ms), 0)) for pts_ms in (7_000, 1_000))
+    assert new.score("a") > old.score("a") > 0
+
+
+def test_evidence_says_where_the_product_is_and_which_picture_it_matches():
+    one = read_window(axis=0)
+    entry = PageEntry("a", "m@1", AXES[[3, 4, 0, 5]], AXES[0], {}, "a", images=("front.jpg", "back.jpg"))
+    (found,) = observe(unpack(one, 0), {"a": entry}, CALIBRATION)
+    (shown,) = found.frames
+    assert shown.page_image == "back.jpg"  # two views a picture
+    assert shown.box == pytest.approx((0.3, 0.3, 0.7, 0.7)) and shown.captured_at_ms == 1_700
+    assert shown.score == 1.0

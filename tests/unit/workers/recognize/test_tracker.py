@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topology.errors import BadInput
-from workers.recognize.tracker import Decision, FilterConfig, Observation, Tracker
+from workers.recognize.tracker import Decision, FilterConfig, Observation, Shown, Tracker
 
 HOP, LENGTH = 2_000, 8_000
 
@@ -18,7 +18,7 @@ def log_odds(probability):
 
 def observation(product_id, probability, end_ms, seen=None):
     shown = probability >= 0.5 if seen is None else seen
-    frames = (end_ms - 2_000, end_ms - 1_000) if shown else ()
+    frames = (Shown(end_ms - 2_000), Shown(end_ms - 1_000)) if shown else ()
     return Observation(product_id, log_odds(probability), frames, visual=0.8, text=0.1, keywords=("cup",))
 
 
