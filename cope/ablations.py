@@ -8,7 +8,6 @@ not done again while its configuration and data stay the same, so a run can be s
 of all that is there. `full` is always among it: everything is compared with it.
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -18,13 +17,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 
-from cope.config import PRESETS, TrainConfig
+from cope.config import TrainConfig
 from cope.data.opening import open_source
 from cope.errors import UserError
-from cope.evaluate import add_data_options, options_of
+from cope.evaluate import data_options, options_of
 from cope.evaluation.describing import Describer
 from cope.evaluation.evaluating import Options, as_heard, evaluate, read_items
 from cope.evaluation.measures import DIRECTIONS, Figures, label, retrieval_figures, six
@@ -33,10 +33,11 @@ from cope.evaluation.sets import EvaluationSet
 from cope.evaluation.space import Standard, embedded, frozen
 from cope.evaluation.suite import Protocol
 from cope.runtime import device
-from cope.runtime.command import at_least, ended
+from cope.runtime.command import AT_LEAST_1, Command
+from cope.runtime.command import run as run_command
 from cope.runtime.files import full_disk, write_text_whole
 from cope.serving.encoder import Encoder
-from cope.train import check, configuration, train
+from cope.train import FIELDS, check, configuration, configured, train
 
 Train = Callable[[TrainConfig, str, Path], None]  # configuration, data, folder of the artefact
 
@@ -344,32 +345,42 @@ def _write(file: Path, content: Any) -> None:
         write_text_whole(file, text)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m cope.ablations", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("name", help=f"all, or one of {', '.join(ABLATIONS)}")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the report")
-    parser.add_argument("--preset", default="cope-mini", help=f"one of {', '.join(PRESETS)} (default: cope-mini)")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with fields that the preset has otherwise")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the full configuration")
-    parser.add_argument(
-        "--seeds", type=int, default=1, help="trainings of each, from the preset's seed on (default: 1)"
-    )
-    add_data_options(parser)
-    args = parser.parse_args(arguments)
-    return ended("cope.ablations", lambda: _ablate(args), "stopped; start the same command to go on")
-
-
-def _ablate(args: argparse.Namespace) -> int:
-    at_least(args, seeds=1)
-    options = options_of(args, Protocol(seed=args.seed))
-    base = configuration(args.preset, args.config, args.set)
-    learn = learn_with(options, args.cache or args.out / "cache")
-    rows = ablate(args.name, base, args.seeds, args.data, args.out, options, learn)
+@click.command(
+    "ablations",
+    cls=Command,
+    help=__doc__,
+    stopped="stopped; start the same command to go on",
+    lists={"Names": [("all", "each of them"), *((name, one.says) for name, one in ABLATIONS.items())], **FIELDS},
+)
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the runs and the report.")
+@configured
+@click.option(
+    "--seeds", type=AT_LEAST_1, default=1, show_default=True, help="Trainings of each, from the preset's seed on."
+)
+@data_options
+def ablations_command(
+    name: str,
+    out: Path,
+    preset: str,
+    file: Path | None,
+    settings: Sequence[str],
+    seeds: int,
+    data: str,
+    **given: Any,
+) -> None:
+    """Runs ablations."""
+    options = options_of(Protocol(seed=given["seed"]), **given)
+    base = configuration(preset, file, settings)
+    rows = ablate(name, base, seeds, data, out, options, learn_with(options, options.cache or out / "cache"))
     for row in rows:
         print(f"{row['name']:26s} mean R@1 {row['r1']:.3f}  over full {row['over_full']:+.3f}")
-    print(args.out / "report.html")
-    return 0
+    print(out / "report.html")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    return run_command(ablations_command, "cope.ablations", arguments)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ and without, or with a look-alike in its place; what is said goes through the wo
 is written to the model's `calibration.json` (and so changes its version) and how well it holds to its card.
 """
 
-import argparse
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from cope.evaluation.calibration import expected_calibration_error
 from cope.evaluation.trust import probabilities
 from cope.keywords import PrintedWords, Vocabulary, freshness, of_window, page_terms, query_terms, text_score
 from cope.model.scoring import FEATURES, Calibration, MatchFeatures, match_features, with_rivals
-from cope.runtime.command import at_least, ended
+from cope.runtime.command import AT_LEAST_0, Command, run
 from cope.runtime.files import full_disk, write_text_whole
 from cope.serving import artefact
 from cope.serving.card import calibration_section, with_section
@@ -289,32 +289,34 @@ def calibrate(
     return calibration, figures(calibration, held_out or fitted), bool(held_out)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m cope.calibrate", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("model", help="an artefact's folder")
-    parser.add_argument("--data", required=True, help="a folder or URL: objects, ROPE, LPR4M or a manifest")
-    parser.add_argument("--split", choices=("val", "test"), default="val", help="products to show (default: val)")
-    parser.add_argument("--showings", type=int, default=90, help="of products (default: 90)")
-    parser.add_argument("--seed", type=int, default=11)
-    args = parser.parse_args(arguments)
-    return ended("cope.calibrate", lambda: _calibrate(args), "stopped; the model is as it was")
-
-
-def _calibrate(args: argparse.Namespace) -> int:
-    at_least(args, showings=LEAST_SHOWINGS, seed=0)
-    encoder = Encoder(args.model)
-    calibration, found, held_out = calibrate(encoder, args.data, args.split, args.showings, args.seed)
-    artefact.update(args.model, calibration=calibration)
-    card = artefact.locate(args.model) / "README.md"
+@click.command("calibrate", cls=Command, help=__doc__, stopped="stopped; the model is as it was")
+@click.argument("model")
+@click.option("--data", required=True, metavar="FOLDER|URL", help="Objects, ROPE, LPR4M or a manifest.")
+@click.option(
+    "--split", type=click.Choice(("val", "test")), default="val", show_default=True, help="Side of the split."
+)
+@click.option(
+    "--showings", type=click.IntRange(LEAST_SHOWINGS), default=90, show_default=True, help="Products that are shown."
+)
+@click.option("--seed", type=AT_LEAST_0, default=11, show_default=True, help="Seed of all draws.")
+def calibrate_command(model: str, data: str, split: Split, showings: int, seed: int) -> None:
+    """Fits a model's calibration."""
+    encoder = Encoder(model)
+    calibration, found, held_out = calibrate(encoder, data, split, showings, seed)
+    artefact.update(model, calibration=calibration)
+    card = artefact.locate(model) / "README.md"
     if card.is_file():
-        section = calibration_section(Path(args.data).resolve().name, args.split, found, held_out)
+        section = calibration_section(Path(data).resolve().name, split, found, held_out)
         with full_disk(card):
             write_text_whole(card, with_section(card.read_text(encoding="utf-8"), section))
     of = "of streams held out" if held_out else "of the streams fitted on, none held out; give more --showings or data"
     print(f"{'  '.join(f'{k} {v:.3f}' for k, v in found.items())}  ({of})")
     print("weights", calibration.weights, "bias", calibration.bias)
-    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    return run(calibrate_command, "cope.calibrate", arguments)
 
 
 if __name__ == "__main__":

@@ -11,78 +11,114 @@ MODEL is an artefact, DATA anything that `cope.train` takes: a folder of objects
 measured, and how, stands in the report beside each table.
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import click
 
 from cope.data.items import Counts
-from cope.errors import UserError
+from cope.domains import Split
 from cope.evaluation.collecting import Sampling
 from cope.evaluation.evaluating import Options, evaluate
 from cope.evaluation.measures import OWN_ROOMS
 from cope.evaluation.suite import Protocol
-from cope.runtime.command import at_least, ended
+from cope.runtime.command import AT_LEAST_0, AT_LEAST_1, AT_LEAST_2, Command, run
+
+Callback = Callable[..., Any]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m cope.evaluate", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("model", help="an artefact's folder, or the name of one that ships")
-    parser.add_argument("--out", type=Path, required=True, help="the report's folder")
-    parser.add_argument("--text", choices=("keywords", "raw", "none"), default="", help="what a clip's speech becomes")
-    parser.add_argument("--ways", type=int, default=50, help="products of a few-shot episode (default: 50)")
-    parser.add_argument("--episodes", type=int, default=200, help="of few-shot classification (default: 200)")
-    parser.add_argument(
-        "--room-size", type=int, help="products of a synthetic room, where the data have no rooms (default: 20)"
-    )
-    parser.add_argument("--no-pictures", action="store_true", help="no map and no sheets")
-    add_data_options(parser)
-    args = parser.parse_args(arguments)
-    stopped = "stopped, and no report was written; start the same command again"
-    return ended("cope.evaluate", lambda: _evaluate(args), stopped)
+MODEL = click.argument("model")
+FOLDER = click.Path(path_type=Path)
+SPLIT = click.Choice(("train", "val", "test"))
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 
 
-def _evaluate(args: argparse.Namespace) -> int:
-    room_size = Protocol.room_size if args.room_size is None else args.room_size
-    protocol = Protocol(args.ways, args.episodes, room_size, args.seed, not args.no_pictures)
-    figures = evaluate(args.model, args.data, args.out, options_of(args, protocol, args.text))
-    if args.room_size is not None and figures["rooms"]["rooms"]["name"] == OWN_ROOMS:
-        print(f"--room-size {args.room_size} is not used: the data have rooms of their own", file=sys.stderr)
+def data_options(command: Callback) -> Callback:
+    """What `cope.evaluate` and `cope.ablations` are both told of the data; `options_of` takes it."""
+    for option in (
+        click.option("--cache", type=FOLDER, help="Where descriptors are kept. [default: OUT/cache]"),
+        click.option("--workers", type=AT_LEAST_0, default=1, show_default=True, help="Processes that read pictures."),
+        DEVICE,
+        click.option("--seed", type=AT_LEAST_0, default=0, show_default=True, help="Seed of all draws."),
+        click.option("--frames", type=AT_LEAST_1, default=8, show_default=True, help="Frames of a clip."),
+        click.option(
+            "--items",
+            type=AT_LEAST_0,
+            default=0,
+            help="Items of a product in each domain. [default: all; rendered: 4, and 8 for 8 shots]",
+        ),
+        click.option("--products", type=AT_LEAST_0, default=0, help="Products, drawn by seed. [default: all]"),
+        click.option("--split", type=SPLIT, default="test", show_default=True, help="Side of the split."),
+        click.option("--data", required=True, metavar="FOLDER|URL", help="Objects, ROPE, LPR4M or a manifest."),
+    ):
+        command = option(command)
+    return command
+
+
+def options_of(
+    protocol: Protocol,
+    text: str = "",
+    *,
+    split: Split,
+    products: int,
+    items: int,
+    frames: int,
+    seed: int,
+    device: str,
+    workers: int,
+    cache: Path | None,
+) -> Options:
+    """What `data_options` were given, but for the data themselves."""
+    return Options(split, Sampling(products, items, frames, seed), protocol, text, device, workers, cache)
+
+
+@click.command(
+    "evaluate", cls=Command, help=__doc__, stopped="stopped, and no report was written; start the same command again"
+)
+@MODEL
+@click.option("--out", type=FOLDER, required=True, help="The report's folder.")
+@click.option(
+    "--text",
+    type=click.Choice(("keywords", "raw", "none")),
+    help="What a clip's speech becomes. [default: as the model was trained]",
+)
+@click.option("--ways", type=AT_LEAST_2, default=50, show_default=True, help="Products of a few-shot episode.")
+@click.option("--episodes", type=AT_LEAST_2, default=200, show_default=True, help="Episodes, for few shots.")
+@click.option(
+    "--room-size",
+    type=AT_LEAST_2,
+    help=f"Products of a synthetic room, where the data have no rooms. [default: {Protocol.room_size}]",
+)
+@click.option("--no-pictures", is_flag=True, help="Draw no map and no sheets.")
+@data_options
+def evaluate_command(
+    model: str,
+    out: Path,
+    text: str | None,
+    ways: int,
+    episodes: int,
+    room_size: int | None,
+    no_pictures: bool,
+    data: str,
+    **given: Any,
+) -> None:
+    """Measures a model."""
+    protocol = Protocol(ways, episodes, room_size or Protocol.room_size, given["seed"], not no_pictures)
+    figures = evaluate(model, data, out, options_of(protocol, text or "", **given))
+    if room_size is not None and figures["rooms"]["rooms"]["name"] == OWN_ROOMS:
+        print(f"--room-size {room_size} is not used: the data have rooms of their own", file=sys.stderr)
     print(f"data: {Counts(figures['about']['skipped'])}", file=sys.stderr)
     for kind in ("fused", "vision", "frozen_fused", "frozen_vision"):
         mean = figures["retrieval"][kind]["mean"]
         print(f"{kind:14s} R@1 {mean['r1']:.3f}  R@5 {mean['r5']:.3f}  R@10 {mean['r10']:.3f}  mAP {mean['map']:.3f}")
-    print(args.out / "report.html")
-    return 0
+    print(out / "report.html")
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """What `cope.evaluate` and `cope.ablations` are both told of the data."""
-    parser.add_argument("--data", required=True, help="a folder or URL: objects, ROPE, LPR4M or a manifest")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: test)")
-    parser.add_argument("--products", type=int, default=0, help="products that are looked at, drawn by seed; 0 for all")
-    parser.add_argument(
-        "--items", type=int, default=0, help="of a product in each domain; 0 for all (rendered: 4, and 8 for 8 shots)"
-    )
-    parser.add_argument("--frames", type=int, default=8, help="of a clip, spread over it (default: 8)")
-    parser.add_argument("--seed", type=int, default=0, help="of all draws (default: 0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that read pictures (default: 1)")
-    parser.add_argument("--cache", type=Path, help="where descriptors are kept (default: OUT/cache)")
-
-
-def options_of(args: argparse.Namespace, protocol: Protocol, text: str = "") -> Options:
-    """The options of `add_data_options`.
-
-    Raises:
-        UserError: A number is out of range.
-    """
-    at_least(args, products=0, items=0, frames=1, workers=0, seed=0)
-    if protocol.ways < 2 or protocol.episodes < 2 or protocol.room_size < 2:
-        raise UserError("--ways, --episodes and --room-size must be 2 or more")
-    sampling = Sampling(args.products, args.items, args.frames, args.seed)
-    return Options(args.split, sampling, protocol, text, args.device, args.workers, args.cache)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    return run(evaluate_command, "cope.evaluate", arguments)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ were not trained on. A lower precision is kept if it is faster by a tenth and lo
 Another precision is another version of the model, so the catalogue is indexed anew.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -25,13 +24,14 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import click
 import numpy as np
 import torch
 
@@ -40,13 +40,15 @@ from cope.evaluation.collecting import Sampling
 from cope.evaluation.evaluating import Options
 from cope.evaluation.precision import PRECISIONS, Measured, choose, measure
 from cope.model.scoring import UNCALIBRATED
-from cope.runtime.command import at_least, ended
+from cope.runtime.command import AT_LEAST_0, AT_LEAST_1, Command, run
 from cope.serving import artefact
 from cope.serving.artefact import KINDS, Precision
 from cope.serving.card import precision_section, scores_section, with_section
 from cope.serving.encoder import Encoder, PageInput
 from cope.serving.identity import CALIBRATION, locate, read_config, sealed_calibration
 from cope.training.run_record import RECORD, read_record, unfinished
+
+Callback = Callable[..., Any]
 
 OF_THE_ARTEFACT = ("model.safetensors", "calibration.json", "config.json")
 BESIDE_IT = ("README.md", RECORD)
@@ -282,81 +284,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Of the command line, but for `verify`."""
-    made = argparse.ArgumentParser(
-        prog="python -m cope.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("model", help="a run's folder, an artefact's, or the name of one that ships")
-    made.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the folder for workers")
-    made.add_argument(
-        "--precision",
-        choices=("auto", *PRECISIONS),
-        help="of the towers on a CPU (default: auto with --data, else as the model has it)",
-    )
-    made.add_argument("--data", default="", help="a folder or URL to measure on, as cope.evaluate takes it")
-    made.add_argument("--split", choices=("val", "test"), help=f"of the data (default: {MEASURED_ON.split})")
-    for name, says in (
-        ("products", "to measure on, drawn by seed; 0: all"),
-        ("items", "of a product in each domain; 0: all"),
-        ("frames", "of a clip"),
-        ("seed", "of the draw"),
-    ):
-        made.add_argument(f"--{name}", type=int, help=f"{says} (default: {getattr(MEASURED_ON.sampling, name)})")
-    made.add_argument("--workers", type=int, help=f"processes that read pictures (default: {MEASURED_ON.workers})")
-    made.add_argument("--cache", type=Path, help="keep descriptors here, for another time")
-    made.add_argument("--report", type=Path, metavar="FILE", help="report.json of cope.evaluate, for the model card")
-    return made
-
-
-def options_of(args: argparse.Namespace) -> Options:
-    """Which part of the data.
-
-    Raises:
-        UserError: A number is out of range, or there are no data to take a part of.
-    """
-    defaults = {**asdict(MEASURED_ON.sampling), "split": MEASURED_ON.split, "workers": MEASURED_ON.workers}
-    unread = [f"--{name}" for name in (*defaults, "cache") if getattr(args, name) is not None]
-    if unread and not args.data:
-        raise UserError(f"{', '.join(unread)}: nothing is measured; add --data DATA, or leave that out")
-    for name, default in defaults.items():
-        if getattr(args, name) is None:
-            setattr(args, name, default)
-    at_least(args, products=0, items=0, frames=1, workers=0, seed=0)
-    sampling = Sampling(args.products, args.items, args.frames, args.seed)
-    return Options(args.split, sampling, device="cpu", workers=args.workers)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["verify"]:
-        return ended("cope.export", lambda: _verify(given[1:]), "stopped")
-    return ended("cope.export", lambda: _export(given), "stopped; nothing was written")
-
-
-def _verify(given: Sequence[str]) -> int:
-    checking = argparse.ArgumentParser(prog="python -m cope.export verify", description="Checks a model's folder.")
-    checking.add_argument("folder", type=Path, help="as workers get it in COPE_MODEL")
-    for line in verify(checking.parse_args(given).folder):
-        print(f"ok  {line}", flush=True)
-    return 0
-
-
-def _export(given: Sequence[str]) -> int:
-    args = parser().parse_args(given)
-    if args.precision == "auto" and not args.data:
-        raise UserError("--precision auto measures R@1: add --data DATA, or name a precision")
-    precision = None if args.precision == "auto" else args.precision
-    record = export(args.model, args.out, precision, args.data, options_of(args), args.cache, args.report)
-    if record["measured"]:
-        print(table(record["measured"]))
-    print(f"{args.out}: {record['model']}, towers in {record['precision']} on a CPU")
-    for line in _remarks(args.out, record):
-        print(line, file=sys.stderr)
-    return 0
-
-
 def _remarks(out: Path, record: dict[str, Any]) -> Iterator[str]:
     """What its user should know."""
     loaded = artefact.load(out)
@@ -370,6 +297,87 @@ def _remarks(out: Path, record: dict[str, Any]) -> Iterator[str]:
     for kind in KINDS:
         if not loaded.carried(kind) and not loaded.tower_name(kind).startswith("packaged:"):
             yield f"workers need the {kind} tower {loaded.tower_name(kind)} too"
+
+
+class _Export(Command):
+    """`export MODEL ...`, and `export verify FOLDER`."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parses the arguments; those after `verify` are of another command."""
+        if args[:1] == ["verify"]:
+            return verify_command.make_context(f"{info_name} verify", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> int:
+        """Runs the command whose arguments were parsed."""
+        status: int = super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+        return status
+
+
+@click.command("verify", cls=Command)
+@click.argument("folder", type=click.Path(path_type=Path))
+def verify_command(folder: Path) -> None:
+    """Checks FOLDER, a model as workers get it in COPE_MODEL."""
+    for line in verify(folder):
+        print(f"ok  {line}", flush=True)
+
+
+def _measured(name: str, kind: click.ParamType, says: str, default: object) -> Callable[[Callback], Callback]:
+    return click.option(f"--{name}", type=kind, help=f"{says} [default: {default}]")
+
+
+@click.command("export", cls=_Export, help=__doc__, stopped="stopped; nothing was written")
+@click.argument("model")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="The folder for workers.")
+@click.option(
+    "--precision",
+    type=click.Choice(("auto", *PRECISIONS)),
+    help="Of the towers on a CPU. [default: auto with --data, else as the model has it]",
+)
+@click.option("--data", default="", metavar="FOLDER|URL", help="Data to measure on, as cope.evaluate takes them.")
+@_measured("split", click.Choice(("val", "test")), "Side of the split.", MEASURED_ON.split)
+@_measured("products", AT_LEAST_0, "Products to measure on, drawn by seed; 0: all.", MEASURED_ON.sampling.products)
+@_measured("items", AT_LEAST_0, "Items of a product in each domain; 0: all.", MEASURED_ON.sampling.items)
+@_measured("frames", AT_LEAST_1, "Frames of a clip.", MEASURED_ON.sampling.frames)
+@_measured("seed", AT_LEAST_0, "Seed of the draw.", MEASURED_ON.sampling.seed)
+@_measured("workers", AT_LEAST_0, "Processes that read pictures.", MEASURED_ON.workers)
+@click.option("--cache", type=click.Path(path_type=Path), help="Keep descriptors here, for another time.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="report.json of cope.evaluate, whose scores go into the model card.",
+)
+def export_command(
+    model: str,
+    out: Path,
+    precision: Literal["auto"] | Precision | None,
+    data: str,
+    cache: Path | None,
+    report: Path | None,
+    **given: Any,
+) -> None:
+    """Makes the folder that workers load, and tells what its user should know."""
+    if precision == "auto" and not data:
+        raise UserError("--precision auto measures R@1: add --data DATA, or name a precision")
+    given = {name: value for name, value in given.items() if value is not None}
+    if not data and (unread := [f"--{name}" for name in (*given, *(["cache"] if cache else []))]):
+        raise UserError(f"{', '.join(unread)}: nothing is measured; add --data DATA, or leave that out")
+    ours = {name: given.pop(name) for name in ("split", "workers") if name in given}
+    options = replace(MEASURED_ON, sampling=replace(MEASURED_ON.sampling, **given), **ours)
+    record = export(model, out, None if precision == "auto" else precision, data, options, cache, report)
+    if record["measured"]:
+        print(table(record["measured"]))
+    print(f"{out}: {record['model']}, towers in {record['precision']} on a CPU")
+    for line in _remarks(out, record):
+        print(line, file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    return run(export_command, "cope.export", arguments)
 
 
 if __name__ == "__main__":

@@ -13,22 +13,22 @@ goes on where it was stopped or killed, with the same losses. What lies in OUT:
     checkpoints/          last and best of each stage
 """
 
-import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import click
 import torch
 from torch import Tensor, nn
 
-from cope.config import PRESETS, ModelConfig, TrainConfig, from_dict, from_toml, preset
+from cope.config import PRESETS, TrainConfig, described, from_dict, from_toml, preset
 from cope.data.items import Counts, Source
 from cope.data.opening import open_source
 from cope.data.rendered import RenderedSource
 from cope.errors import UserError
-from cope.runtime.command import ended
+from cope.runtime.command import Command, run
 from cope.runtime.device import processes
 from cope.runtime.distributed import each_rank, rank, world
 from cope.runtime.files import full_disk, write_text_whole
@@ -210,37 +210,46 @@ def configuration(name: str, file: Path | None, settings: Sequence[str]) -> Trai
     return config
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cope.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"fields: {_names()}",
-    )
-    parser.add_argument("--preset", default="cope-mini", help=f"one of {', '.join(PRESETS)} (default: cope-mini)")
-    parser.add_argument("--data", required=True, help="folder or URL of the training data")
-    parser.add_argument("--out", type=Path, required=True, help="the artefact's folder, and the run's")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with fields that the preset has otherwise")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="one field; may be repeated")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    args = parser.parse_args(arguments)
-    return ended("cope.train", lambda: _train(args), "stopped; start the same command to go on")
+def configured(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that name a configuration; `configuration` takes their values."""
+    for option in (
+        click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="One field; may be repeated."),
+        click.option(
+            "--config",
+            "file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="TOML file with fields that the preset has otherwise, those of the model in a table [model].",
+        ),
+        click.option(
+            "--preset", type=click.Choice(list(PRESETS)), default="cope-mini", show_default=True, help="What to train."
+        ),
+    ):
+        command = option(command)
+    return command
 
 
-def _train(args: argparse.Namespace) -> int:
-    config = configuration(args.preset, args.config, args.set)
-    with processes(args.device) as device:
-        figures = train(config, args.preset, args.data, args.out, device)
+FIELDS = {"Fields of --set and --config [range; default of cope-mini]": list(described())}
+
+
+@click.command("train", cls=Command, help=__doc__, stopped="stopped; start the same command to go on", lists=FIELDS)
+@configured
+@click.option("--data", required=True, metavar="FOLDER|URL", help="Training data.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The artefact's folder, and the run's.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+def train_command(preset: str, file: Path | None, settings: Sequence[str], data: str, out: Path, device: str) -> None:
+    """Trains a model."""
+    config = configuration(preset, file, settings)
+    with processes(device) as own:
+        figures = train(config, preset, data, out, own)
         chief = rank() == 0
     for key, value in figures.items() if chief else ():
         print(f"{key:40s} {value:.3f}")
-    return 0
 
 
-def _names() -> str:
-    own = [f.name for f in fields(TrainConfig) if f.name != "model"]
-    return ", ".join([*own, *(f"model.{f.name}" for f in fields(ModelConfig))])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    return run(train_command, "cope.train", arguments)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ It needs `npm` and, for furniture and backgrounds, Debian's `apt-get`; it instal
     wallpaper packages         photographs for backgrounds, CC BY-SA and others; rendered over, never copied out
 """
 
-import argparse
 import json
 import re
 import shutil
@@ -19,8 +18,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from cope.errors import UserError
-from cope.runtime.command import ended
+from cope.runtime.command import Command, run
 
 EMOJI_PICTURES = "@lobehub/fluent-emoji-3d@1.1.0"
 EMOJI_NAMES = "emoji-datasource-google@16.0.0"
@@ -122,19 +123,16 @@ def _call(command: list[str], folder: Path) -> None:
         raise UserError(f"{' '.join(command)} failed: {last}")
 
 
+@click.command(cls=Command, help=__doc__, stopped="stopped; start the same command again")
+@click.argument("out", type=click.Path(path_type=Path))
+def collect_command(out: Path) -> None:
+    """Makes a folder of objects."""
+    print(f"{collect(out)} objects in {out}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cope.data.collect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("out", type=Path, help="the folder")
-    out = parser.parse_args(arguments).out
-    return ended("cope.data.collect", lambda: _collect(out), "stopped; start the same command again")
-
-
-def _collect(out: Path) -> int:
-    print(f"{collect(out)} objects in {out}")
-    return 0
+    return run(collect_command, "cope.data.collect", arguments)
 
 
 if __name__ == "__main__":

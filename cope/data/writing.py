@@ -3,7 +3,6 @@
 Where to try a preset before the real data are there, and what tests and measurements read.
 """
 
-import argparse
 import json
 import multiprocessing
 import sys
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
+import click
 import cv2
 
 from cope.data.files import Folder
@@ -22,9 +22,9 @@ from cope.data.items import Item, RelativeBox
 from cope.data.listing import local_folder
 from cope.data.rendered import CLIP_FRAMES, RenderedSource
 from cope.data.rope import CATEGORIES, IMAGES, PAIRS, TEXTS
-from cope.domains import DOMAINS, Domain
+from cope.domains import DOMAINS, Domain, Split
 from cope.errors import UserError
-from cope.runtime.command import at_least, ended
+from cope.runtime.command import AT_LEAST_0, AT_LEAST_1, Command, run
 from cope.runtime.processes import pool, processors
 
 Format = Literal["rope", "manifest"]
@@ -206,30 +206,45 @@ def _rendered(work: _Work, numbers: list[int], processes: int) -> Iterator[list[
             yield future.result()
 
 
+@click.command(cls=Command, stopped="stopped; remove what was written, and start again")
+@click.argument("objects")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--format", "kind", type=click.Choice(("rope", "manifest")), default="rope", show_default=True)
+@click.option("--products", type=AT_LEAST_1, default=1000, show_default=True, help="Products to write.")
+@click.option(
+    "--split",
+    type=click.Choice(("train", "val", "test")),
+    default="train",
+    show_default=True,
+    help="Side of the split of the objects.",
+)
+@click.option("--pages", type=AT_LEAST_1, default=2, show_default=True, help="Pages of a product.")
+@click.option("--clips", type=AT_LEAST_1, default=2, show_default=True, help="Videos, and live clips, of a product.")
+@click.option("--frames", type=AT_LEAST_1, default=4, show_default=True, help="Frames of a clip.")
+@click.option("--seed", type=AT_LEAST_0, default=0, show_default=True, help="Seed of all draws.")
+def writing_command(
+    objects: str,
+    out: Path,
+    kind: Literal["rope", "manifest"],
+    products: int,
+    split: Split,
+    pages: int,
+    clips: int,
+    frames: int,
+    seed: int,
+) -> None:
+    """Writes rendered products as a data set of files.
+
+    OBJECTS is a folder of objects, as cope.data.collect makes it.
+    """
+    source = RenderedSource(local_folder(Folder(objects)), split, seed)
+    each: dict[Domain, int] = {"page": pages, "video": clips, "live": clips}
+    write(source, out, kind, products, each, frames)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes rendered products as a data set of files; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cope.data.writing", description="Writes rendered products as a data set of files."
-    )
-    parser.add_argument("objects", help="folder of objects, as cope.data.collect makes it")
-    parser.add_argument("--out", type=Path, required=True, help="a new folder")
-    parser.add_argument("--format", choices=("rope", "manifest"), default="rope", help="default: rope")
-    parser.add_argument("--products", type=int, default=1000, help="default: 1000")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="of the objects")
-    parser.add_argument("--pages", type=int, default=2, help="of a product (default: 2)")
-    parser.add_argument("--clips", type=int, default=2, help="videos, and live clips, of a product (default: 2)")
-    parser.add_argument("--frames", type=int, default=4, help="of a clip (default: 4)")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    return ended("cope.data.writing", lambda: _write(options), "stopped; remove what was written, and start again")
-
-
-def _write(options: argparse.Namespace) -> int:
-    at_least(options, products=1, pages=1, clips=1, frames=1, seed=0)
-    source = RenderedSource(local_folder(Folder(options.objects)), options.split, options.seed)
-    each: dict[Domain, int] = {"page": options.pages, "video": options.clips, "live": options.clips}
-    write(source, options.out, options.format, options.products, each, options.frames)
-    return 0
+    """Command line; returns the exit status."""
+    return run(writing_command, "cope.data.writing", arguments)
 
 
 if __name__ == "__main__":

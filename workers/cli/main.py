@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
 # Commands that live with their work: name -> (module, attribute).
 _ELSEWHERE: Mapping[str, tuple[str, str, str]] = {
+    "calibrate": ("cope.calibrate", "calibrate_command", "Fit a model's calibration; as python -m cope.calibrate."),
+    "evaluate": ("cope.evaluate", "evaluate_command", "Measure a model; as python -m cope.evaluate."),
+    "export": ("cope.export", "export_command", "Make the folder that workers load; as python -m cope.export."),
     "score": ("workers.cli.score", "score_command", "Score detected events against the truth of the streams."),
     "simulate": ("workers.cli.simulate.command", "simulate_command", "Render a live-commerce stream from a catalogue."),
+    "train": ("cope.train", "train_command", "Train a model; as python -m cope.train."),
     "watch": ("workers.cli.watch.command", "watch_command", "Recognise the products that streams show."),
 }
 

@@ -64,7 +64,7 @@ def test_a_folder_of_objects_becomes_a_model_that_workers_load(objects, tmp_path
     uncalibrated = Encoder(out)
 
     assert calibrate([str(out), "--data", objects.as_uri(), "--showings", "5"]) == 2
-    assert "--showings 5: give 6 or more" in capsys.readouterr().err
+    assert "'--showings': 5 is not in the range x>=6" in capsys.readouterr().err
     assert calibrate([str(out), "--data", objects.as_uri(), "--showings", "6"]) == 0
     encoder = Encoder(out)
     assert encoder.version != uncalibrated.version

@@ -14,6 +14,7 @@ from tiny_hub import SIDE
 
 from cope import export
 from cope.config import ModelConfig
+from cope.errors import UserError
 from cope.evaluation import precision
 from cope.evaluation.precision import Measured, Speed, choose
 from cope.model.modeling import CopeModel
@@ -176,8 +177,19 @@ def test_options_of_a_measurement_without_data_are_refused(folder, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
-def test_without_options_the_part_that_is_measured_is_the_usual_one():
-    assert export.options_of(export.parser().parse_args(["m", "--out", "o", "--data", "d"])) == export.MEASURED_ON
+def test_options_that_are_given_change_the_part_that_is_measured(folder, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def made(model, out, precision, data, options, cache, report):
+        asked.append(options)
+        raise UserError("enough")
+
+    monkeypatch.setattr(export, "export", made)
+    for more in ([], ["--products", "5", "--split", "test", "--workers", "0"]):
+        assert run(capsys, folder, "--out", tmp_path / "out", "--data", "d", *more)[0] == 2
+    usual = export.MEASURED_ON
+    sampling = replace(usual.sampling, products=5)
+    assert asked == [usual, replace(usual, split="test", workers=0, sampling=sampling)]
 
 
 def test_a_second_export_renews_the_first(folder, tmp_path, capsys):
@@ -291,7 +303,7 @@ def test_verify_notices_towers_that_see_nothing(folder, capsys, monkeypatch):
 def test_verify_names_what_is_no_model(tmp_path, capsys):
     status, _, error = run(capsys, "verify", tmp_path)
     assert status == 2
-    assert error.startswith("cope.export: no model at")
+    assert error.startswith("cope.export verify: no model at")
 
 
 def test_towers_tuned_in_full_travel_with_the_export(hub, tmp_path, capsys, pictures):

@@ -14,7 +14,10 @@ from topology.settings import ROLES, Settings
 from workers.__main__ import main
 from workers.cli import main as command_line
 
-COMMANDS = ["config", "index", "score", "simulate", "streams", "topics", "watch", "worker"]
+COMMANDS = [
+    *("calibrate", "config", "evaluate", "export", "index", "score", "simulate", "streams", "topics", "train", "watch"),
+    "worker",
+]
 
 
 def test_help_lists_every_command_with_what_it_does() -> None:
@@ -24,7 +27,9 @@ def test_help_lists_every_command_with_what_it_does() -> None:
     assert not any(what.endswith("...") for _, what in listed)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "streams add", "streams end", "streams list", "topics create"])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "export verify", "streams add", "streams end", "streams list", "topics create"]
+)
 def test_each_command_has_help(command: str) -> None:
     result = CliRunner().invoke(command_line.cli, [*command.split(), "--help"])
     assert result.exit_code == 0

@@ -159,10 +159,10 @@ def test_what_is_written_reads_as_it_was_rendered(objects, tmp_path, capsys, for
     ("arguments", "told"),
     [
         (["--products", "5000"], "only 72 products; lower --products"),
-        (["--products", "0"], "--products 0: give 1 or more"),
+        (["--products", "0"], "'--products': 0 is not in the range x>=1"),
         (["--products", "4", "--pages", "99"], "64 items a product and domain at most, not 99"),
         (["--products", "4", "--frames", "9"], "a rendered clip has 8 frames"),
-        (["--seed", "-1"], "--seed -1: give 0 or more"),
+        (["--seed", "-1"], "'--seed': -1 is not in the range x>=0"),
     ],
 )
 def test_what_cannot_be_rendered_is_refused_before_anything_is_written(objects, tmp_path, capsys, arguments, told):

@@ -226,7 +226,7 @@ def test_a_users_mistake_is_one_line_and_status_2(capsys):
     assert command.main(["cope-mini", "--data", "d", "--out", "o", "--frames", "0"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("cope.ablations: no ablation 'nonsense'")
-    assert lines[1:] == ["cope.evaluate: --frames 0: give 1 or more"]
+    assert lines[1:] == ["cope.evaluate: Invalid value for '--frames': 0 is not in the range x>=1. See --help."]
 
 
 @pytest.mark.parametrize("module", [ablations, calibrate, command], ids=["ablations", "calibrate", "evaluate"])
