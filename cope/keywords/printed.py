@@ -8,6 +8,7 @@ three characters or more, in one.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
@@ -18,8 +19,12 @@ from cope.keywords.text import Token, clean, key, tokens
 # Words of a page that are kept: those of the title first. More make a poster of text match everything.
 _MOST_TERMS = 96
 
-# What was read off a picture may be the shop's own stamp, or wrong.
-_READ = 0.8
+# How much a word of a page counts that is in its title only (may not be printed on the product), was only read off its
+# pictures (may be wrong, or a stamp), or both.
+_NAMED_ONLY, _READ_ONLY, _BOTH = 0.7, 0.8, 1.0
+
+# Longest pieces of a word that stand in lines of their own, "MOR" over "GON", in characters.
+_PIECE = 6
 
 # A word that had to be corrected may be another one.
 _CORRECTED = 0.8
@@ -84,12 +89,12 @@ class PrintedWords:
             names: Title, brand and attributes.
             read: Lines that were read in its pictures.
         """
-        terms: dict[str, float] = {}
-        for weight, texts in ((1.0, names), (_READ, read)):
-            for text in texts:
-                for term in sorted(_terms(text)):
-                    if len(terms) < _MOST_TERMS:
-                        terms.setdefault(term, weight)
+        printed = dict.fromkeys(term for terms in _terms_of_lines(list(read)) for term in sorted(terms))
+        named = dict.fromkeys(term for text in names for term in sorted(_terms(text)))
+        terms = {
+            term: (_BOTH if term in printed else _NAMED_ONLY) if term in named else _READ_ONLY
+            for term in list(named | printed)[:_MOST_TERMS]
+        }
         if self._pages.get(product_id) == terms:
             return
         self.remove(product_id)
@@ -115,8 +120,9 @@ class PrintedWords:
             lines: Text and how surely it counts, in [0, 1].
         """
         sure: dict[str, tuple[float, int]] = {}  # term of the catalogue -> how surely it was read, and in which line
-        for number, (text, weight) in enumerate(lines):
-            for word in _terms(text):
+        for number, words in enumerate(_terms_of_lines([text for text, _ in lines])):
+            weight = lines[number][1]
+            for word in sorted(words):
                 for term, likeness in self._meanings(word):
                     if weight * likeness > sure.get(term, (0.0, 0))[0]:
                         sure[term] = weight * likeness, number
@@ -161,6 +167,16 @@ class PrintedWords:
                 near += [(int(distance), term) for term, distance, _ in hits if distance <= _most_errors(term)]
         least = min((distance for distance, _ in near), default=0)
         return tuple((term, _CORRECTED**distance) for distance, term in sorted(near) if distance == least)
+
+
+def _terms_of_lines(lines: Sequence[str]) -> list[set[str]]:
+    """Returns the terms of each line, with the words whose pieces stand in it and in the next."""
+    found = [_terms(line) for line in lines]
+    pieces = [tokens(clean(line)) for line in lines]
+    for number, (first, second) in enumerate(pairwise(pieces)):
+        if len(first) == len(second) == 1 and all(2 <= len(one[0].norm) <= _PIECE for one in (first, second)):
+            found[number].add(key([*first, *second]))
+    return found
 
 
 def _terms(text: str) -> set[str]:

@@ -41,6 +41,20 @@ def test_joined_and_split_words_meet() -> None:
     assert best(["Buck thorn"]) == "tea"
 
 
+def test_a_word_in_two_lines_meets_the_whole() -> None:
+    seen = words().seen([("MOR", 1.0), ("GON", 1.0)])
+    assert set(seen) == {"orange", "apple"}
+
+
+def test_a_word_of_the_title_that_is_printed_on_the_product_says_most() -> None:
+    printed = PrintedWords()
+    printed.add("fruit", ["Red Grapefruit"])
+    printed.add("carton", ["Red Grapefruit Juice"], ["red", "grapefruit"])
+    printed.add("other", ["Lemon"])
+    seen = printed.seen([("red", 1.0), ("grapefruit", 1.0)])
+    assert seen["carton"].score > seen["fruit"].score
+
+
 def test_what_many_share_says_less_than_what_is_rare() -> None:
     seen = words().seen([("juice", 1.0), ("garant", 1.0)])
     assert seen["milk"].score > seen["orange"].score > 0
