@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from cope.keywords.terms import is_title, units
@@ -74,7 +73,7 @@ class PrintedWords:
     def __init__(self) -> None:
         self._pages: dict[str, dict[str, float]] = {}
         self._products: dict[str, set[str]] = {}  # term -> products whose page has it
-        self._by_length: dict[int, dict[str, None]] = {}
+        self._by_piece: dict[tuple[int, int, str], set[str]] = {}  # length of a word, place and text of a piece of it
         self._meant: dict[str, tuple[tuple[str, float], ...]] = {}
 
     def __len__(self) -> int:
@@ -101,7 +100,8 @@ class PrintedWords:
         self._pages[product_id] = terms
         for term in terms:
             self._products.setdefault(term, set()).add(product_id)
-            self._by_length.setdefault(len(term), {})[term] = None
+            for piece in _pieces(term, _most_errors(term)):
+                self._by_piece.setdefault(piece, set()).add(term)
         self._meant.clear()
 
     def remove(self, product_id: str) -> None:
@@ -110,7 +110,12 @@ class PrintedWords:
             products = self._products[term]
             products.discard(product_id)
             if not products:
-                del self._products[term], self._by_length[len(term)][term]
+                del self._products[term]
+                for piece in _pieces(term, _most_errors(term)):
+                    terms = self._by_piece[piece]
+                    terms.discard(term)
+                    if not terms:
+                        del self._by_piece[piece]
         self._meant.clear()
 
     def seen(self, lines: Sequence[tuple[str, float]]) -> dict[str, Seen]:
@@ -159,12 +164,17 @@ class PrintedWords:
 
     def _corrected(self, word: str) -> tuple[tuple[str, float], ...]:
         most = _most_errors(word)
-        near: list[tuple[int, str]] = []
+        candidates: set[str] = set()
         for length in range(len(word) - most, len(word) + most + 1) if most else ():
-            bucket = self._by_length.get(length)
-            if bucket:
-                hits = process.extract(word, list(bucket), scorer=Levenshtein.distance, score_cutoff=most, limit=None)
-                near += [(int(distance), term) for term, distance, _ in hits if distance <= _most_errors(term)]
+            # Of a word in one more pieces than there are errors, a piece is right (Pass-Join, Li et al. 2011).
+            for _, place, piece in _pieces(word[0] * length, _most_errors(word[0] * length)):
+                for at in range(max(0, place - most), place + most + 1):
+                    candidates |= self._by_piece.get((length, place, word[at : at + len(piece)]), set())
+        near: list[tuple[int, str]] = []
+        for term in candidates:
+            distance = Levenshtein.distance(word, term, score_cutoff=most)
+            if distance <= min(most, _most_errors(term)):
+                near.append((distance, term))
         least = min((distance for distance, _ in near), default=0)
         return tuple((term, _CORRECTED**distance) for distance, term in sorted(near) if distance == least)
 
@@ -187,6 +197,14 @@ def _terms(text: str) -> set[str]:
 def _tells(term: str, first: Token) -> bool:
     """Returns whether a term says anything: two letters are noise of the recogniser."""
     return first.is_han or len(term) > 2
+
+
+def _pieces(word: str, errors: int) -> list[tuple[int, int, str]]:
+    """Returns a word in one more pieces than it may have errors, each with the word's length and its place in it."""
+    if not errors:
+        return []
+    ends = [len(word) * number // (errors + 1) for number in range(errors + 2)]
+    return [(len(word), start, word[start:end]) for start, end in pairwise(ends)]
 
 
 def _most_errors(word: str) -> int:

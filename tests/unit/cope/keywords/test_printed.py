@@ -36,6 +36,22 @@ def test_a_misread_word_means_the_catalogue_s() -> None:
     assert best(["沙辣果汁"]) == "tea"
 
 
+@given(
+    st.sampled_from(["apelsin", "garant", "grapefruit", "mellanmjolk", "ecological", "orang"]),
+    st.integers(0, 10),
+    st.sampled_from(["sub", "add", "drop"]),
+    st.sampled_from("qxz"),
+)
+def test_any_single_error_in_a_longer_word_is_mended(word: str, at: int, error: str, letter: str) -> None:
+    printed = PrintedWords()
+    printed.add("meant", [word])
+    printed.add("other", ["unlike"])
+    at %= len(word)
+    read = word[:at] + ("" if error == "drop" else letter) + word[at + (error != "add") :]
+    seen = printed.seen([(read, 1.0)])
+    assert "meant" in seen or len(read) < 5
+
+
 def test_joined_and_split_words_meet() -> None:
     assert best(["GODMORGON", "APELSIN"]) == "orange"
     assert best(["Buck thorn"]) == "tea"
