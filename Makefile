@@ -17,7 +17,7 @@ $(VENV)/offline.stamp: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/offline.stamp
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[offline,train,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[offline,platforms,train,dev]'
 	@touch $@
 
 demo: $(VENV)/offline.stamp ## Recognise the products of two sample streams, with all parts embedded

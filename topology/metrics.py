@@ -14,6 +14,7 @@ FRAMES_SAMPLED = Counter("cope_frames_sampled_total", "Frames sent to live_frame
 FRAMES_DROPPED = Counter("cope_frames_dropped_total", "Live frames dropped on purpose", ["reason"])
 SPEECH_DROPPED = Counter("cope_speech_dropped_seconds_total", "Live sound dropped on purpose", ["reason"])
 PACKETS_DAMAGED = Counter("cope_packets_damaged_total", "Packets and pictures of streams that could not be decoded")
+MEDIA_LOST = Counter("cope_media_lost_seconds_total", "Holes in the time stamps of streams", ["kind"])
 RECONNECTS = Counter("cope_reconnects_total", "Connections to a stream opened after its first")
 LAST_FRAME_AGE = Gauge("cope_last_frame_age_seconds", "Age of the last frame of the stream that waits longest")
 STREAMS = Gauge("cope_streams", "Streams that this process captures", ["state"])

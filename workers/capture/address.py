@@ -1,11 +1,15 @@
 """What a stream's URL names: a file's path, or something on a network."""
 
+import os
 import re
+import stat
 from pathlib import Path
 
 from workers.capture.media import BadSource
 
 NETWORK_SCHEMES = ("rtmp", "rtmps", "rtsp", "rtsps", "srt", "http", "https", "udp", "rtp")
+
+_VIDEO_DEVICES = 81  # major number of video4linux's devices
 
 
 def scheme_of(url: str) -> str:
@@ -29,7 +33,24 @@ def check_file(url: str) -> None:
             raise BadSource(f"{url}: is a folder: name a video file in it")
         if path.is_file() and path.stat().st_size == 0:
             raise BadSource(f"{url}: is empty (0 bytes): record or download it again")
+        if not path.is_file():
+            raise BadSource(f"{url}: is neither a file nor a camera: name a video file, a camera or a stream's address")
         with path.open("rb"):
             pass
     except OSError as error:
         raise BadSource(f"{url}: cannot be read ({error.strerror}): check its permissions") from error
+
+
+def is_camera(url: str) -> bool:
+    """Says whether a path names a video device of Linux."""
+    try:
+        status = local_path(url).stat()
+    except OSError:
+        return False
+    return stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) == _VIDEO_DEVICES
+
+
+def check_camera(url: str) -> None:
+    """Raises `BadSource` if this process may not read the camera."""
+    if not os.access(local_path(url), os.R_OK | os.W_OK):
+        raise BadSource(f"{url}: cannot be read: join the group `video`, or run as a user who may")

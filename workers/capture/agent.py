@@ -35,7 +35,7 @@ def build(worker: Worker, opener: OpenSource | None = None, detector: Callable[[
         detector: Makes the speech detector of an epoch.
     """
     settings = worker.settings
-    agent = CaptureAgent(worker, opener or (lambda url, seen_us: open_source(url, settings, seen_us)), detector)
+    agent = CaptureAgent(worker, opener or (lambda url, seen: open_source(url, settings, seen)), detector)
     worker.delivery.on_assigned(agent.assigned)
     worker.delivery.on_revoked(agent.revoked)
     worker.delivery.agent(LIVE_STREAMS, StreamAnnounced, agent.handle, tombstones=True)

@@ -1,6 +1,7 @@
 """Media time from a stream's own time stamps: where epochs begin, and which packets belong to none."""
 
-from typing import Literal
+from collections import deque
+from typing import Any, Literal
 
 Verdict = Literal["same", "new", "stale"]
 
@@ -9,11 +10,16 @@ _SECOND_US = 1_000_000
 # A gap that a lost connection inside the server, or a late publisher, leaves; above it the stream's clock has jumped.
 # Smaller: an ordinary loss of a few seconds cuts sightings in two. Larger: windows span two unrelated scenes.
 FORWARD_JUMP_US = 5 * _SECOND_US
+# The same in a file with an index, whose clock does not jump: a picture may stand still for minutes. Larger: damaged
+# time stamps are filled with hours of silence.
+FORWARD_GAP_US = 600 * _SECOND_US
 # Decoding time stamps rise within a track; muxers err by a few frames. Above it the clock was reset.
 BACKWARD_JUMP_US = 1 * _SECOND_US
 # How far sound may be from the picture. Larger than the interleaving of any common muxer; sound further off cannot
 # be told from sound of another epoch. Also how long the picture waits for sound before silence is assumed.
 AUDIO_OFFSET_US = 10 * _SECOND_US
+# Pictures by which the order of coding may differ from that of display: what H.264 and H.265 allow at most.
+REORDERED = 16
 
 
 class MediaClock:
@@ -21,11 +27,15 @@ class MediaClock:
 
     Time stamps are decoding order stamps in microseconds, on any common origin.
 
+    Args:
+        forward_us: Longest gap in the picture that is no jump of the clock.
+
     Attributes:
         zero_us: Time stamp of the epoch's start; None before the first packet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, forward_us: int = FORWARD_JUMP_US) -> None:
+        self._forward_us = forward_us
         self.zero_us: int | None = None
         self._video_last: int | None = None
         self._video_end: int | None = None
@@ -67,7 +77,7 @@ class MediaClock:
             return False
         if self._video_last is None and dts_us < min(ends) - AUDIO_OFFSET_US:
             return True  # sound came first, on another clock
-        return dts_us > max(ends) + FORWARD_JUMP_US
+        return dts_us > max(ends) + self._forward_us
 
     def _fits(self, pts_us: int) -> bool:
         # While the picture stands still (slides, a frozen camera) sound goes on by itself.
@@ -76,3 +86,58 @@ class MediaClock:
         if self._video_last is None or self._video_end is None:
             return self._audio_end is None
         return self._video_last - AUDIO_OFFSET_US <= pts_us <= self._video_end + AUDIO_OFFSET_US
+
+
+class Unwrap:
+    """Goes on counting where a container's time stamps begin again at 0 for want of bits.
+
+    Args:
+        period: Time stamps after which it begins again.
+    """
+
+    def __init__(self, period: int) -> None:
+        self._period = period
+        self._last: int | None = None
+
+    def packet(self, packet: Any) -> None:
+        """Mends a packet's time stamps."""
+        if packet.dts is None:
+            return
+        lag = 0 if packet.pts is None else self._nearest(packet.pts - packet.dts)
+        if self._last is not None:
+            packet.dts = self._last + self._nearest(packet.dts - self._last)
+        self._last = packet.dts
+        if packet.pts is not None:
+            packet.pts = packet.dts + lag
+
+    def _nearest(self, step: int) -> int:
+        half = self._period // 2
+        return (step + half) % self._period - half
+
+
+class DecodingTimes:
+    """Times by which video packets follow each other, also where the container names only times of display."""
+
+    def __init__(self) -> None:
+        self._last_us: int | None = None
+        self._shown_us: deque[int] = deque(maxlen=REORDERED + 1)  # of the last packets without a decoding time
+
+    def time_us(self, dts_us: int | None, pts_us: int | None, expected_us: int) -> int:
+        """Returns the next packet's decoding time, or one that is not later, in microseconds.
+
+        Args:
+            dts_us: As the container says, if it does.
+            pts_us: Time of display, if the container says it.
+            expected_us: What to take where it says neither.
+        """
+        if dts_us is None and pts_us is not None:
+            # What is coded now may be shown long after what follows. But what follows is never shown before the
+            # earliest of the last few.
+            if self._last_us is not None and pts_us < self._last_us - BACKWARD_JUMP_US:
+                self._shown_us.clear()
+                self._last_us = None
+            self._shown_us.append(pts_us)
+            earliest_us = min(self._shown_us)
+            dts_us = earliest_us if self._last_us is None else max(self._last_us, earliest_us)
+        self._last_us = expected_us if dts_us is None else dts_us
+        return self._last_us

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from topology.errors import Unavailable, UserError
+from workers.capture.repeats import PacketMemory
 
 SAMPLE_RATE = 16_000  # Hz, of all sound here: what Whisper and Silero take
 
@@ -83,13 +84,18 @@ class MediaSource(Protocol):
     """An open source. Iterating blocks on input and output, so it belongs in a thread of its own.
 
     Attributes:
-        detail: What was wrong with it so far, in words for its user; empty if nothing was.
-        seen_us: Its own time stamp up to which it was read, in microseconds; None where a reconnect can repeat nothing.
+        over: It turned out to be a recording that was read to its end by the connection before.
+        seen: What was read of it, over all connections.
     """
 
     info: SourceInfo
-    detail: str
-    seen_us: int | None
+    over: bool
+    seen: PacketMemory
+
+    @property
+    def detail(self) -> str:
+        """What was wrong with it so far."""
+        ...
 
     def __iter__(self) -> Iterator[MediaItem]:
         """Yields what the source holds until it ends. Raises `SourceDown` when it breaks off or stalls."""
@@ -100,8 +106,8 @@ class MediaSource(Protocol):
         ...
 
 
-OpenSource = Callable[[str, int | None], MediaSource]
-"""Opens a URL. The second argument is `seen_us` of the connection before: what is older is left out."""
+OpenSource = Callable[[str, PacketMemory | None], MediaSource]
+"""Opens a URL. The second argument is `seen` of the connection before: that is left out."""
 
 
 @dataclass
@@ -116,7 +122,8 @@ class InMemorySource:
     items: Iterable[MediaItem]
     breaks: Exception | None = None
     detail: str = ""
-    seen_us: int | None = None
+    over: bool = False
+    seen: PacketMemory = field(default_factory=PacketMemory)
     closed: bool = field(default=False, init=False)
 
     def __iter__(self) -> Iterator[MediaItem]:

@@ -3,13 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from topology.settings import Settings
-from workers.capture.media import BadSource, MediaSource, NewEpoch, OpenSource, Picture, Sound, SourceDown
+from workers.capture.media import BadSource, MediaItem, MediaSource, NewEpoch, OpenSource, Picture, Sound, SourceDown
 from workers.capture.outbox import Closed, Outbox
 from workers.capture.pipeline import EpochCutter, OutRecord, StreamFacts
+from workers.capture.repeats import PacketMemory
 from workers.capture.speech import Detector, SileroDetector
 
 _log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ _EVERYTHING = 1 << 62
 
 @dataclass(frozen=True)
 class Opened:
-    """The source is open and has given its first picture or sound."""
+    """The source is open and has given something; if it is live, a picture."""
 
     source: MediaSource
 
@@ -55,7 +56,7 @@ class Plan:
         resume_epoch: Epochs of a file before this one were sent.
         resume_ms: And of this one, what is before this media time.
         was_live: Earlier connections found a network stream.
-        seen_us: What the last of them had read: see `MediaSource`.
+        seen: What they have read: see `MediaSource`.
     """
 
     url: str
@@ -65,7 +66,7 @@ class Plan:
     resume_epoch: int
     resume_ms: int
     was_live: bool
-    seen_us: int | None = None
+    seen: PacketMemory | None = None
 
 
 def start_player(
@@ -80,7 +81,7 @@ def start_player(
     def run() -> None:
         error: BaseException | None = None
         try:
-            source = opener(plan.url, plan.seen_us)
+            source = opener(plan.url, plan.seen)
             try:
                 _play(source, plan, settings, outbox, detector)
             finally:
@@ -128,7 +129,7 @@ def _play(
     broken: SourceDown | None = None
     has_picture = False
     try:
-        for item in source:
+        for item in _from_first_picture(source) if info.live else source:
             if outbox.left:
                 return
             if cutter is None:
@@ -155,7 +156,24 @@ def _play(
         finish(cutter)
     if broken is not None:
         raise broken
-    outbox.put(Played(over=not info.live, detail=source.detail))
+    outbox.put(Played(over=not info.live or source.over, detail=source.detail))
+
+
+def _from_first_picture(source: MediaSource) -> Iterator[MediaItem]:
+    """Holds back sound until there is a picture: a live stream that gives none is not there."""
+    held: list[MediaItem] = []
+    items = iter(source)
+    for item in items:
+        if isinstance(item, NewEpoch):
+            held.clear()
+            continue
+        held.append(item)
+        if isinstance(item, Picture):
+            break
+    else:
+        return
+    yield from held
+    yield from items
 
 
 def _now_ms() -> int:

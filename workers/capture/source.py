@@ -1,7 +1,5 @@
 """Media sources through PyAV (FFmpeg): files and rtmp, rtsp, srt, HLS and HTTP-FLV streams."""
 
-import logging
-import re
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -10,18 +8,19 @@ from typing import Any
 
 import av
 import av.error
-import numpy as np
-import numpy.typing as npt
 
-from topology import metrics
 from topology.settings import Settings, load_settings
-from workers.capture.address import NETWORK_SCHEMES, check_file, local_path, scheme_of
-from workers.capture.clock import MediaClock
+from workers.capture.address import is_camera, scheme_of
+from workers.capture.clock import AUDIO_OFFSET_US, FORWARD_GAP_US, FORWARD_JUMP_US, DecodingTimes, MediaClock, Unwrap
+from workers.capture.colour import Renderer
 from workers.capture.explain import explain
-from workers.capture.media import SAMPLE_RATE, BadSource, MediaItem, NewEpoch, Picture, Sound, SourceDown, SourceInfo
+from workers.capture.losses import Losses
+from workers.capture.media import BadSource, MediaItem, NewEpoch, Picture, Sound, SourceDown, SourceInfo
+from workers.capture.mixdown import Mixdown
+from workers.capture.opening import open_container
 from workers.capture.relay import Relay
-
-_log = logging.getLogger(__name__)
+from workers.capture.repeats import LIVE_PAST_S, PacketMemory
+from workers.capture.tracks import NOT_VIDEO, choose_audio, choose_video, leave_others
 
 _US = Fraction(1_000_000)
 
@@ -29,69 +28,42 @@ _US = Fraction(1_000_000)
 # more would crawl through megabytes of noise.
 _BROKEN_READS = 20
 
-# An HLS playlist begins with its last segments: what a reconnect finds may have been read before. Longer than any
-# playlist of a live stream; a stream that began anew within it, on the same clock, cannot be told from a repeat.
-_REPEATED_US = 60_000_000
-
 # Pictures and pieces of sound among which a probe looks for the first picture: some 40 s of sound.
 _PROBED_ITEMS = 2_000
 
 # Pictures that no other is coded from may be left out if enough others remain for the sampling grid.
 _SPARSE_FACTOR = 4
 
-# Demuxers that make a "video" of what is none: text files drawn as a terminal, single pictures.
-_NOT_VIDEO = re.compile(r"^(tty|image2|.*_pipe|.*subtitle.*|srt|webvtt)$")
+# Pictures that a decoder may hold back.
+_DECODER_DELAY = 4
+
+# Containers whose time stamps come from one clock, with an index: a gap in them is a picture that stands still.
+_INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
+
+# FLV has 31 bits for milliseconds, FFmpeg reads 32: after 25 days, a stream would seem to jump.
+_FLV_WRAP_MS = 1 << 31
 
 
-def open_source(url: str, settings: Settings, seen_us: int | None = None) -> "AvSource":
+def open_source(url: str, settings: Settings, seen: PacketMemory | None = None) -> "AvSource":
     """Opens a source, within about twice `open_timeout_s` (connecting, then finding its streams).
 
     Args:
         url: A path or URL.
         settings: Time-outs, sampling, height.
-        seen_us: `AvSource.seen_us` of the connection before, if there was one.
+        seen: `AvSource.seen` of the connection before, if there was one.
 
     Raises:
         BadSource: It is no video, or not there, and trying again will not change that.
         SourceDown: It cannot be reached now.
     """
-    scheme = scheme_of(url)
-    if not scheme:
-        check_file(url)
-        target, options = f"file:{local_path(url).absolute()}", {}
-    elif scheme not in NETWORK_SCHEMES:
-        raise BadSource(f"{url}: unknown scheme `{scheme}`: use a file's path or one of {', '.join(NETWORK_SCHEMES)}")
-    else:
-        target = url
-        # RTP over UDP loses packets behind most firewalls; over TCP it is the same stream.
-        options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {}
-    timeout = (settings.open_timeout_s, settings.stall_timeout_s)
-    relay: Relay | None = None
+    container, relay = open_container(url, settings)
     try:
-        try:
-            container = av.open(target, timeout=timeout, options=options, metadata_errors="replace")
-        except av.error.ProtocolNotFoundError:
-            relay = Relay(url, *timeout)
-            container = av.open(relay, format="mpegts", metadata_errors="replace")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        _close(relay)
-        if relay is not None and relay.failure is not None:
-            raise relay.failure from error
-        raise explain(url, error, network=bool(scheme), after_s=settings.open_timeout_s) from error
-    except BaseException:
-        _close(relay)
-        raise
-    try:
-        return AvSource(url, container, settings, seen_us, relay)
+        return AvSource(url, container, settings, seen, relay)
     except BaseException:
         container.close()
-        _close(relay)
+        if relay is not None:
+            relay.close()
         raise
-
-
-def _close(relay: Relay | None) -> None:
-    if relay is not None:
-        relay.close()
 
 
 def probe(url: str, settings: Settings | None = None) -> SourceInfo:
@@ -113,98 +85,106 @@ def probe(url: str, settings: Settings | None = None) -> SourceInfo:
 
 
 class AvSource:
-    """An open container, decoded as cheaply as the sampling policy allows. See `MediaSource`.
-
-    Attributes:
-        corrupt: Packets and pictures that could not be decoded.
-    """
+    """An open container, decoded as cheaply as the sampling policy allows. See `MediaSource`."""
 
     def __init__(
         self,
         url: str,
         container: Any,
         settings: Settings,
-        seen_us: int | None = None,
+        seen: PacketMemory | None = None,
         relay: Relay | None = None,
     ) -> None:
         self.url = url
-        self.detail = ""
-        self.corrupt = 0
-        self.seen_us: int | None = None
-        self._seen_before_us = seen_us
-        self._is_hls = container.format.name == "hls"
+        self.over = False
+        self.seen = seen or PacketMemory()
+        self.losses = Losses()
         self._container = container
         self._relay = relay
         self._settings = settings
-        self._is_network = bool(scheme_of(url))
-        if _NOT_VIDEO.match(container.format.name):
+        self._is_hls = container.format.name == "hls"
+        self._scheme = scheme_of(url)
+        if NOT_VIDEO.match(container.format.name):
             raise BadSource(f"{url}: not a video ({container.format.long_name}): name a video file or stream")
-        self._video = _choose_video(container, settings.frame_height)
+        self._video = choose_video(container, settings.frame_height)
         if self._video is None:
             what = "has sound but no picture" if container.streams.audio else "has neither picture nor sound"
             raise BadSource(f"{url}: {what}: name a source with a video stream")
-        self._audio = _choose_audio(container, self._video)
-        for stream in (self._video, self._audio):
-            if stream is not None and stream.codec_context is None:
-                raise BadSource(f"{url}: its {stream.type} codec is unknown here: convert it to H.264 and AAC")
-        for stream in container.streams:
-            if stream not in (self._video, self._audio) and hasattr(stream, "discard"):
-                stream.discard = "all"  # other HLS variants are then not even downloaded
+        if self._video.codec_context is None:
+            raise BadSource(f"{url}: its video codec is unknown here: convert it to H.264 and AAC")
+        self._audio = choose_audio(container, self._video)
+        leave_others(container, (self._video, self._audio))
         duration_ms = container.duration // 1000 if container.duration and container.duration > 0 else None
         self.info = SourceInfo(
             duration_ms=duration_ms,
             has_video=True,
             has_audio=self._audio is not None,
-            live=self._is_network and not self._is_recording(duration_ms),
+            live=is_camera(url) or (bool(self._scheme) and not self._is_recording(duration_ms)),
             width=self._video.codec_context.width or 0,
             height=self._video.codec_context.height or 0,
         )
         self._video.codec_context.skip_frame = self._skip_frame()
         # Streams are the unit of parallel work; threads within a decoder add delay and memory to each.
         self._video.codec_context.thread_count = 1
-        self._clock = MediaClock()
-        self._resampler: Any = None
-        self._resampled = Fraction(0)  # samples at SAMPLE_RATE that went into the resampler, less those that came out
-        self._audio_next_us = 0
-        self._video_next_us = 0
+        self._may_lose = self.info.live or self._is_hls  # elsewhere, a hole is a picture that stands still
+        # These begin again with what is past, as others cannot.
+        self._may_repeat = self.info.live and self._scheme in ("http", "https")
+        indexed = container.format.name in _INDEXED and not self.info.live
+        self._clock = MediaClock(FORWARD_GAP_US if indexed else FORWARD_JUMP_US)
+        self._unwrap = Unwrap(_FLV_WRAP_MS) if "flv" in container.format.name else None
+        self._render = Renderer()
+        self._mixdown = Mixdown()
+        self._broken_off = ""  # why reading ended before the end
+        self._joined = False  # its clock changed
+        self._decoding = DecodingTimes()
+        self._video_next_us = self._audio_next_us = 0
+        self._end_us: int | None = None  # of the epoch: latest end of a picture or sound
+        self._old_pictures: set[int] = set()  # time stamps of pictures that the connection before has given
+        self._cut = ""  # a recording that is shorter than its header says
+        # When the last picture came, and the stream's time stamp then; and packets since that should have given one.
+        self._picture_at: tuple[float, int | None] = (time.monotonic(), None)
+        self._undecoded = 0
+
+    @property
+    def detail(self) -> str:
+        """What was wrong with it so far."""
+        return "; ".join([note for note in (self._broken_off, *self.losses.notes(), self._cut) if note])
 
     def __iter__(self) -> Iterator[MediaItem]:
         """Yields pictures, sound and epoch changes in the order of the container."""
-        stall_s = self._settings.stall_timeout_s
-        last_video = time.monotonic()
+        self.seen.connect()
+        began_s = time.monotonic()
+        self._picture_at = (began_s, None)
         for packet in self._packets():
-            stream = packet.stream
-            if packet.pts is None and packet.dts is None and packet.size == 0:
-                yield from self._decode(stream, None)
-                continue
-            if stream is self._video:
-                last_video = time.monotonic()
+            if self._unwrap is not None:
+                self._unwrap.packet(packet)
+            if self._may_repeat and self.seen.knows(packet):
+                self._old_packet(packet)
+            elif packet.stream is self._video:
                 yield from self._video_packet(packet)
             else:
                 yield from self._audio_packet(packet)
-                if self.info.live and time.monotonic() - last_video > stall_s:
-                    # Wall clock alone would also tell of a connection that stands still between two packets.
-                    if self._audio_next_us - self._video_next_us > stall_s * _US:
-                        raise SourceDown(f"{self.url}: no picture for {stall_s:g} s, only sound")
+            if self.info.live:
+                self._check_progress(packet)
+            if self._may_repeat and not self._is_hls:
+                _keep_pace(self._length_us() / _US - (time.monotonic() - began_s))
+        yield from self._drain()
+        self._finish()
 
     def close(self) -> None:
         """Closes the container."""
         self._container.close()
-        _close(self._relay)
+        if self._relay is not None:
+            self._relay.close()
 
     def _is_recording(self, duration_ms: int | None) -> bool:
-        """Says whether a network source has an end: an HLS playlist that is closed, or a file on a web server.
+        """Says whether a network source has an end: a closed HLS playlist, or a file on a web server.
 
-        FLV names a duration in its header also when it is live.
+        A file has a length, or says in its header how long it plays; live streams have and say neither.
         """
-        if self._is_hls:
-            return duration_ms is not None
-        return scheme_of(self.url) in ("http", "https") and self._container.size > 0
-
-    def _was_seen(self, time_us: int) -> bool:
-        """Says whether an HLS playlist, opened anew, repeats what the connection before had read."""
-        before = self._seen_before_us
-        return self._is_hls and before is not None and before - _REPEATED_US <= time_us <= before
+        if self._is_hls or self._scheme not in ("http", "https"):
+            return self._is_hls and duration_ms is not None
+        return self._container.size > 0 or duration_ms is not None
 
     def _skip_frame(self) -> str:
         if self._settings.sampling == "keyframes":
@@ -212,109 +192,115 @@ class AvSource:
         rate = self._video.average_rate or self._video.guessed_rate
         return "NONREF" if rate and rate >= _SPARSE_FACTOR * self._settings.frames_per_second else "DEFAULT"
 
+    # ------------------------------------------------------------------ packets
+
     def _packets(self) -> Iterator[Any]:
         streams = [stream for stream in (self._video, self._audio) if stream is not None]
         broken = 0
+        read_at = time.monotonic()
         while True:
             try:
                 for packet in self._container.demux(streams):
-                    broken = 0
-                    yield packet
+                    if packet.size:  # PyAV ends with empty packets
+                        broken, read_at = 0, time.monotonic()
+                        yield packet
+                break
+            except IndexError:  # PyAV's, at the end, where tracks were found on the way
                 break
             except av.error.InvalidDataError:
-                self._count_damage()
+                self.losses.damage()
                 broken += 1
                 if broken > _BROKEN_READS:
-                    if self._is_network:
+                    if self._scheme:
                         raise SourceDown(f"{self.url}: sends data that cannot be read") from None
                     break
             except (av.error.FFmpegError, OSError) as error:
-                if self._is_network:
-                    raise explain(
-                        self.url, error, network=True, after_s=self._settings.stall_timeout_s, opened=True
-                    ) from error
-                self.detail = f"reading broke off: {error.strerror}"
+                if self._scheme or self.info.live:
+                    after_s = self._settings.stall_timeout_s
+                    raise explain(self.url, error, network=True, after_s=after_s, opened=True) from error
+                self._broken_off = f"reading broke off: {error.strerror}"
                 break
         if self._relay is not None and self._relay.failure is not None:
             raise self._relay.failure
-        self._note_damage()
-
-    def _count_damage(self) -> None:
-        self.corrupt += 1
-        metrics.PACKETS_DAMAGED.inc()
-
-    def _note_damage(self) -> None:
-        notes = [self.detail] if self.detail else []
-        if self.corrupt:
-            notes.append(f"{self.corrupt} damaged packets were skipped")
-        end_ms = self._clock.position_us(max(self._video_next_us, self._audio_next_us)) // 1000
-        expected_ms = self.info.duration_ms
-        # Durations in headers are estimates in some containers; a twentieth or two seconds is no damage.
-        if expected_ms is not None and not self.info.live and end_ms < expected_ms - max(2_000, expected_ms // 20):
-            notes.append(f"ends after {end_ms / 1000:.0f} s of {expected_ms / 1000:.0f} s: truncated or damaged")
-        self.detail = "; ".join(notes)
+        waited_s = time.monotonic() - read_at
+        if self._is_hls and self.info.live and waited_s >= self._settings.stall_timeout_s:
+            # FFmpeg calls a playlist that stands still an end.
+            raise SourceDown(f"{self.url}: its playlist has had no new segment for {waited_s:.0f} s")
 
     def _video_packet(self, packet: Any) -> Iterator[MediaItem]:
         duration_us = _us(packet.duration, packet.time_base) or self._picture_us()
-        dts_us = _us(packet.dts if packet.dts is not None else packet.pts, packet.time_base)
-        if dts_us is None:
-            dts_us = self._video_next_us
-        if self._was_seen(dts_us):
-            return
-        if self._is_hls and self.info.live:
-            self.seen_us = max(dts_us, self.seen_us or dts_us)
         pts_us = _us(packet.pts, packet.time_base)
+        order_us = self._decoding.time_us(_us(packet.dts, packet.time_base), pts_us, self._video_next_us)
+        pts_us = order_us if pts_us is None else pts_us
         known_zero = self._clock.zero_us
-        verdict = self._clock.video(dts_us, dts_us if pts_us is None else pts_us, duration_us)
+        if self._may_lose:
+            self.losses.follow("picture", order_us, duration_us, known_zero or 0)
+        verdict = self._clock.video(order_us, pts_us, duration_us)
         if verdict == "new":
             new_zero, self._clock.zero_us = self._clock.zero_us, known_zero
             yield from self._drain()  # what the decoders hold belongs to the old epoch
-            self._clock.zero_us = new_zero
+            for stream in (self._video, self._audio):
+                if stream is not None:
+                    stream.codec_context.flush_buffers()
+            self._joined = True
+            self._clock.zero_us, self._end_us, self._audio_next_us = new_zero, None, pts_us
             yield NewEpoch()
-        self._video_next_us = dts_us + duration_us
+        self._video_next_us = order_us + duration_us
+        self._end_us = _later(self._end_us, pts_us + duration_us)
         yield from self._decode(self._video, packet)
 
     def _audio_packet(self, packet: Any) -> Iterator[MediaItem]:
         pts_us = _us(packet.pts if packet.pts is not None else packet.dts, packet.time_base)
         if pts_us is None:
             pts_us = self._audio_next_us
-        if self._was_seen(pts_us):
-            return
         duration_us = _us(packet.duration, packet.time_base) or 0
         if self._clock.audio(pts_us, duration_us) == "stale":
+            self.losses.stale(duration_us)
             return
+        if self._may_lose:
+            self.losses.follow("sound", pts_us, duration_us, self._clock.zero_us or 0)
         self._audio_next_us = pts_us + duration_us
+        self._end_us = _later(self._end_us, self._audio_next_us)
         yield from self._decode(self._audio, packet)
+
+    def _old_packet(self, packet: Any) -> None:
+        """Decodes what was read before, so that what follows can be decoded; nothing of it is given."""
+        if packet.stream is self._video and self.seen.is_near:
+            if packet.pts is not None:
+                self._old_pictures.add(packet.pts)
+            for _ in self._decode(self._video, packet):
+                pass
+
+    # ------------------------------------------------------------------ pictures and sound
 
     def _drain(self) -> Iterator[MediaItem]:
         for stream in (self._video, self._audio):
             if stream is not None:
                 yield from self._decode(stream, None)
-                stream.codec_context.flush_buffers()
+        yield from self._mixdown.flush(self._clock.position_us(self._audio_next_us))
 
     def _decode(self, stream: Any, packet: Any) -> Iterator[MediaItem]:
         try:
             frames = stream.codec_context.decode(packet)
         except (av.error.FFmpegError, ValueError):
-            self._count_damage()
+            self.losses.damage()
             return
         for frame in frames:
             if frame.is_corrupt:
-                self._count_damage()
-            elif stream is self._video:
-                yield self._picture(frame)
-            else:
+                self.losses.damage()
+            elif stream is not self._video:
                 yield from self._sound(frame)
-        if packet is None and stream is self._audio:
-            yield from self._flush_resampler()
+            elif frame.pts is None or frame.pts not in self._old_pictures:
+                yield self._picture(frame)
 
     def _picture(self, frame: Any) -> Picture:
+        self._picture_at, self._undecoded = (time.monotonic(), self._video_next_us), 0
         time_us = _frame_us(frame, self._video)
         position_us = self._clock.position_us(self._video_next_us if time_us is None else time_us)
         aspect = self._video.sample_aspect_ratio
         return Picture(
             pts_ms=max(0, round(position_us / 1000)),
-            render=lambda: _bgr(frame),
+            render=lambda: self._render(frame),
             keyframe=bool(frame.key_frame),
             rotation=_quarter_turns(frame.rotation),
             pixel_aspect=float(aspect) if aspect else 1.0,
@@ -322,57 +308,75 @@ class AvSource:
 
     def _sound(self, frame: Any) -> Iterator[Sound]:
         time_us = _frame_us(frame, self._audio)
-        start = self._clock.position_us(self._audio_next_us if time_us is None else time_us)
-        first = round(start * SAMPLE_RATE / _US - self._resampled)
         try:
-            if self._resampler is None:
-                self._resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-            pieces = self._resampler.resample(frame)
+            yield from self._mixdown.take(
+                frame, self._clock.position_us(self._audio_next_us if time_us is None else time_us)
+            )
         except (av.error.FFmpegError, ValueError):
-            # The format changed in mid-stream: the resampler is bound to the first one.
-            self._resampler, self._resampled = None, Fraction(0)
-            self._count_damage()
-            return
-        samples = _samples(pieces)
-        self._resampled += Fraction(frame.samples * SAMPLE_RATE, frame.sample_rate) - len(samples)
-        if len(samples):
-            yield Sound(first, samples)
+            self.losses.damage()
 
-    def _flush_resampler(self) -> Iterator[Sound]:
-        if self._resampler is None:
+    # ------------------------------------------------------------------ what went wrong
+
+    def _check_progress(self, packet: Any) -> None:
+        """Looks whether a live stream still gives pictures and sound: packets alone say little.
+
+        Raises:
+            SourceDown: It gives no pictures any more.
+        """
+        is_video = packet.stream is self._video
+        now_s, now_us = time.monotonic(), self._video_next_us if is_video else self._audio_next_us
+        since_s, since_us = self._picture_at
+        if is_video and self._settings.sampling == "keyframes" and not packet.is_keyframe:
+            if self._undecoded < _DECODER_DELAY:  # it is not to be decoded
+                self._picture_at = now_s, now_us
+        elif is_video:
+            self._undecoded += 1
+        if since_us is None:
+            self._picture_at = since_s, now_us
             return
-        samples = _samples(self._resampler.resample(None))
-        end_us = self._clock.position_us(self._audio_next_us)
-        first = round(end_us * SAMPLE_RATE / _US) - len(samples)
-        self._resampler, self._resampled = None, Fraction(0)
-        if len(samples):
-            yield Sound(first, samples)
+        stall_s = self._settings.stall_timeout_s
+        # Wall clock alone would also tell of a connection that stands still between two packets.
+        if now_s - since_s > stall_s and now_us - since_us > stall_s * _US:
+            what = "only sound" if not self._undecoded else "only data that cannot be decoded"
+            raise SourceDown(f"{self.url}: no picture for {stall_s:g} s, {what}")
+        if self._audio is not None and self._clock.zero_us is not None:
+            silent_us = max(self._audio_next_us, self._clock.zero_us)
+            is_silent = self._video_next_us - silent_us > AUDIO_OFFSET_US
+            self.losses.silence(self._clock.position_us(silent_us) if is_silent else None)
+
+    def _finish(self) -> None:
+        """Says how the source ended."""
+        if self.info.live:
+            # From its first packet on, there was nothing new: a recording that does not say so.
+            self.over = self.seen.again and not self.seen.has_new
+        elif self.info.duration_ms is not None and not self._joined:
+            # A source whose clock changed was read to its end; what its header says of it is the length of a part.
+            # Durations in headers are estimates in some containers; a twentieth or two seconds is no damage.
+            end_ms, expected_ms = self._length_us() // 1000, self.info.duration_ms
+            if end_ms < expected_ms - max(2_000, expected_ms // 20):
+                self._cut = f"ends after {end_ms / 1000:.0f} s of {expected_ms / 1000:.0f} s: truncated or damaged"
+
+    def _length_us(self) -> int:
+        return 0 if self._end_us is None else self._clock.position_us(self._end_us)
 
     def _picture_us(self) -> int:
         rate = self._video.average_rate or self._video.guessed_rate
         return round(_US / rate) if rate else 40_000
 
 
-def _choose_video(container: Any, height: int) -> Any:
-    """Returns the smallest video stream that is high enough, else the highest; never a cover picture."""
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    enough = [s for s in streams if s.codec_context is not None and s.codec_context.height >= height]
-    if enough:
-        return min(enough, key=lambda s: (s.codec_context.height, s.index))
-    return max(streams, key=lambda s: (s.codec_context.height if s.codec_context else -1, -s.index), default=None)
-
-
-def _choose_audio(container: Any, video: Any) -> Any:
-    """Returns the sound of the same HLS variant where there are variants, else the best sound."""
-    variant = video.metadata.get("variant_bitrate")
-    for stream in container.streams.audio:
-        if variant is not None and stream.metadata.get("variant_bitrate") == variant:
-            return stream
-    return container.streams.best("audio")
+def _keep_pace(ahead_s: float) -> None:
+    """Waits where a live stream comes faster than its clock goes: a recording that does not say so, of which none
+    is to be dropped."""
+    if ahead_s > LIVE_PAST_S:
+        time.sleep(min(1.0, float(ahead_s - LIVE_PAST_S)))
 
 
 def _us(value: int | None, time_base: Fraction | None) -> int | None:
     return None if value is None or time_base is None else round(value * time_base * _US)
+
+
+def _later(before_us: int | None, now_us: int) -> int:
+    return now_us if before_us is None else max(before_us, now_us)
 
 
 def _frame_us(frame: Any, stream: Any) -> int | None:
@@ -382,14 +386,3 @@ def _frame_us(frame: Any, stream: Any) -> int | None:
 
 def _quarter_turns(rotation: int | float) -> int:
     return round(rotation / 90) * 90
-
-
-def _bgr(frame: Any) -> npt.NDArray[np.uint8]:
-    image: npt.NDArray[np.uint8] = frame.to_ndarray(format="bgr24")
-    return image
-
-
-def _samples(pieces: list[Any]) -> npt.NDArray[np.int16]:
-    if not pieces:
-        return np.zeros(0, np.int16)
-    return np.concatenate([piece.to_ndarray().reshape(-1) for piece in pieces]).astype(np.int16, copy=False)

@@ -150,7 +150,7 @@ class StreamCapture:
             resume_epoch=self.status.epoch,
             resume_ms=self.status.sent_until_ms,
             was_live=self.status.live,
-            seen_us=self._source.seen_us if self._source is not None else None,
+            seen=self._source.seen if self._source is not None else None,
         )
         start_player(plan, self._settings, self._opener, outbox, self._detector)
         pace: Pace = Unpaced()
@@ -182,7 +182,7 @@ class StreamCapture:
         self.last_frame_s = time.monotonic()
         if not info.has_audio:
             _log.warning(NO_SOUND, extra=self._log)
-        await self._tell("live", "" if info.has_audio else NO_SOUND)
+        await self._tell("live", self._notes())
         if info.live:
             return Unpaced()
         if self._announced.realtime:
@@ -215,14 +215,14 @@ class StreamCapture:
             if record.end_of_epoch:
                 self._epoch_open = False
         if time.monotonic() - self._told_s >= STATUS_EVERY_S or record.end_of_epoch:
-            await self._tell("live", self.status.detail)
+            await self._tell("live", self._notes())
 
     async def _wait(self, pace: Pace, epoch: int, position_ms: int) -> None:
         try:
             async with asyncio.timeout(STATUS_EVERY_S):
                 await pace.wait(epoch, position_ms)
         except TimeoutError:
-            await self._tell("live", self.status.detail)  # it may be long before the next record
+            await self._tell("live", self._notes())  # it may be long before the next record
             await pace.wait(epoch, position_ms)
 
     # ------------------------------------------------------------------ state
@@ -239,8 +239,14 @@ class StreamCapture:
             self._epoch_open = False
 
     async def _end(self, detail: str) -> None:
-        notes = [note for note in (NO_SOUND if self.status.detail == NO_SOUND else "", detail) if note]
-        await self._tell("ended", "; ".join(notes))
+        await self._tell("ended", self._notes(detail))
+
+    def _notes(self, detail: str | None = None) -> str:
+        """Returns what is wrong with the newest connection, and the detail if there is one."""
+        silent = self._source is not None and not self._source.info.has_audio
+        of_source = "" if self._source is None else self._source.detail
+        notes = [NO_SOUND if silent else "", of_source, "" if detail == of_source else detail or ""]
+        return "; ".join(note for note in notes if note)
 
     async def _fail(self, detail: str) -> None:
         await self._close_epoch()

@@ -83,7 +83,6 @@ def simulate(
         distractors=distractors,
         size=recipe.size,
         seed=recipe.seed,
-        titles=recipe.titles,
     )
 
     def frame(number: int) -> Pixels:

@@ -17,6 +17,7 @@ from topology.topics import LIVE_FRAMES, LIVE_SPEECH, LIVE_STREAMS, LIVE_WINDOWS
 from topology.worker import Worker
 from workers.capture.agent import build
 from workers.capture.media import MediaSource, OpenSource
+from workers.capture.repeats import PacketMemory
 from workers.capture.source import open_source
 
 ANSWER_TIMEOUT_S = 150.0
@@ -184,10 +185,10 @@ async def test_the_end_of_a_stream_that_nobody_captures_is_told_all_the_same(bro
 async def test_a_capture_that_breaks_down_fails_its_stream_and_no_other(broker: Settings, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 2)
 
-    def opener(url: str, seen_us: set[int] | None) -> MediaSource:
+    def opener(url: str, seen: PacketMemory | None) -> MediaSource:
         if "odd" in url:
             raise ZeroDivisionError("nobody foresaw this")
-        return open_source(url, broker, seen_us)
+        return open_source(url, broker, seen)
 
     async with capturing(broker, opener) as statuses:
         await announce(broker, "odd", tmp_path / "odd.mp4")

@@ -1,6 +1,9 @@
 """PyAV on real files and sockets."""
 
+import os
+import random
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -8,28 +11,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from media_files import write_sound, write_video
+from media_files import live_flv, write_sound, write_video
+from played import SETTINGS, play, times
 
-from topology.settings import Settings
 from workers.capture.media import SAMPLE_RATE, BadSource, MediaItem, NewEpoch, Picture, Sound, SourceDown
 from workers.capture.sampler import upright
-from workers.capture.source import AvSource, open_source, probe
+from workers.capture.source import open_source, probe
 
-SETTINGS = Settings(_env_file=None).model_copy(update={"open_timeout_s": 1.0, "stall_timeout_s": 1.0})
 # Opening may take the time-out twice; the rest is for a busy machine.
 BOUND_S = 45.0
-
-
-def play(path: Path | str, **changes: object) -> tuple[AvSource, list[MediaItem]]:
-    source = open_source(str(path), SETTINGS.model_copy(update=changes))
-    try:
-        return source, list(source)
-    finally:
-        source.close()
-
-
-def times(items: list[MediaItem]) -> list[int]:
-    return [item.pts_ms for item in items if isinstance(item, Picture)]
 
 
 def sound_s(items: list[MediaItem]) -> float:
@@ -116,6 +106,80 @@ def test_a_clock_that_begins_anew_opens_an_epoch(tmp_path: Path) -> None:
     assert abs(sound_s(first) - sound_s(second)) < 0.2
 
 
+@pytest.mark.parametrize("start", [0.0, 5_000.0])
+def test_joined_files_are_read_to_the_end_and_nothing_is_wrong_with_them(tmp_path: Path, start: float) -> None:
+    joined = tmp_path / "c.ts"
+    second = write_video(tmp_path / "b.ts", start=start)
+    joined.write_bytes(write_video(tmp_path / "a.ts").read_bytes() + second.read_bytes())
+    source, items = play(joined, frames_per_second=10)
+    assert len(times(items)) == 120 and sum(isinstance(item, NewEpoch) for item in items) == 1
+    assert source.detail == ""
+
+
+@pytest.mark.parametrize("gap_s", [0.5, 1.0, 4.0, 10.0])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_slow_pictures_without_decoding_times_are_all_shown(tmp_path: Path, codec: str, gap_s: float) -> None:
+    moments = [index * gap_s for index in range(20)]
+    options = {"bf": "3", "x265-params": "log-level=none"} if codec == "libx265" else {"bf": "3"}
+    path = write_video(tmp_path / "a.mkv", 0, times=moments, sound=False, codec=codec, options=options)
+    source, items = play(path, frames_per_second=10)
+    assert times(items) == [round(moment * 1000) for moment in moments]
+    assert not any(isinstance(item, NewEpoch) for item in items) and source.detail == ""
+
+
+@pytest.mark.parametrize("start_ms", [2**31 - 3_000, 2**31 + 500_000, 2**32 - 3_000])
+def test_an_flv_goes_on_where_its_time_stamps_have_no_more_bits(tmp_path: Path, start_ms: int) -> None:
+    data = bytearray(write_video(tmp_path / "a.flv").read_bytes())
+    for bits, name in ((31, "b.flv"), (32, "c.flv")):  # as FFmpeg writes them, and as others do
+        path = tmp_path / name
+        path.write_bytes(shifted(data, start_ms, (1 << bits) - 1))
+        source, items = play(path, frames_per_second=10)
+        assert len(times(items)) == 60 and times(items)[-1] - times(items)[0] == 5_900
+        assert not any(isinstance(item, NewEpoch) for item in items) and source.detail == ""
+
+
+def shifted(flv: bytearray, by_ms: int, mask: int) -> bytes:
+    """Returns an FLV whose tags are later."""
+    data, place = bytearray(flv), 13
+    while place + 11 <= len(data):
+        size = int.from_bytes(data[place + 1 : place + 4], "big")
+        time_ms = int.from_bytes(data[place + 4 : place + 7], "big") | data[place + 7] << 24
+        time_ms = time_ms if data[place] == 18 else (time_ms + by_ms) & mask
+        data[place + 4 : place + 7], data[place + 7] = (time_ms & 0xFFFFFF).to_bytes(3, "big"), time_ms >> 24
+        place += 11 + size + 4
+    return bytes(data)
+
+
+def test_an_flv_that_is_damaged_is_used_as_far_as_it_can_be(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "a.flv", 6).read_bytes()
+    shown = []
+    for seed in range(40):
+        noise = random.Random(seed)
+        data = bytearray(whole)
+        for _ in range(noise.choice([1, 5, 30])):
+            data[noise.randrange(600, len(data))] = noise.randrange(256)
+        path = tmp_path / "b.flv"
+        path.write_bytes(data)
+        shown.append(len(times(play(path, frames_per_second=10)[1])))
+    assert sum(count > 10 for count in shown) > 30, shown
+
+
+def test_tracks_that_are_found_on_the_way_do_not_stop_an_flv(tmp_path: Path) -> None:
+    # A tag of another kind in mid-stream makes FFmpeg add a track; PyAV does not know it.
+    data = bytearray(write_video(tmp_path / "a.flv", 6, sound=False).read_bytes())
+    sound = b"\x08" + (5).to_bytes(3, "big") + (5_000).to_bytes(3, "big") + bytes(4) + b"\x2f\x00\x00\x00\x00"
+    (tmp_path / "b.flv").write_bytes(data + sound + (16).to_bytes(4, "big"))
+    for _ in range(5):
+        assert len(times(play(tmp_path / "b.flv", frames_per_second=10)[1])) == 60
+
+
+def test_a_picture_that_stands_still_for_long_in_a_file_is_no_jump(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", 0, times=[0, 0.1, 0.2, 30, 30.1, 95], sound=False)
+    source, items = play(path, frames_per_second=10)
+    assert times(items) == [0, 100, 200, 30_000, 30_100, 95_000] and source.detail == ""
+    assert not any(isinstance(item, NewEpoch) for item in items)
+
+
 def test_a_truncated_file_is_used_as_far_as_it_goes_and_says_so(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "a.mkv", 30)
     cut = tmp_path / "cut.mkv"
@@ -133,7 +197,7 @@ def test_a_damaged_file_is_used_around_the_damage(tmp_path: Path) -> None:
     path.write_bytes(data)
     source, items = play(path)
     assert times(items)[-1] > 19_000
-    assert source.corrupt > 0 and "damaged packets were skipped" in source.detail
+    assert source.losses.damaged > 0 and "damaged packets were skipped" in source.detail
 
 
 @pytest.mark.parametrize("name", ["missing.mp4", "empty.mp4", "text.mp4", "text.txt", "folder", "cut.mp4", "tone.m4a"])
@@ -148,6 +212,33 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path, name: str) -> N
         probe(str(tmp_path / name), SETTINGS)
     message = str(caught.value)
     assert name in message and "\n" not in message and ": " in message.split(name)[1]
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadSource, match="is neither a file nor a camera"):
+        probe(str(tmp_path / "pipe"), SETTINGS)
+
+
+def test_a_camera_that_is_not_there_is_told(tmp_path: Path) -> None:
+    device = tmp_path / "video9"
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(81, 9))
+        device.open("rb").close()
+    except PermissionError:
+        pytest.skip("only root can make a device, and not in every container")
+    except OSError:
+        pass  # no driver behind it, as here
+    with pytest.raises(BadSource, match=r"video9: gives no picture .*: check that it is a camera, and not in use"):
+        probe(str(device), SETTINGS)
+
+
+def test_a_camera_that_is_there_is_live() -> None:
+    if not Path("/dev/video0").exists():
+        pytest.skip("no camera here")
+    source = open_source("/dev/video0", SETTINGS)
+    assert source.info.live and isinstance(next(iter(source)), Picture)
+    source.close()
 
 
 def test_an_unknown_scheme_is_refused() -> None:
@@ -220,17 +311,17 @@ def serve(data: bytes, *, hang: bool) -> Iterator[int]:
 
 @pytest.fixture
 def hanging_server(tmp_path: Path) -> Iterator[int]:
-    yield from serve(write_video(tmp_path / "a.flv", 20).read_bytes()[:60_000], hang=True)
+    yield from serve(live_flv(tmp_path, 20)[:60_000], hang=True)
 
 
 @pytest.fixture
 def closing_server(tmp_path: Path) -> Iterator[int]:
-    yield from serve(write_video(tmp_path / "a.flv", 3).read_bytes(), hang=False)
+    yield from serve(live_flv(tmp_path, 3), hang=False)
 
 
 def test_a_server_that_hangs_in_mid_stream_is_left_within_the_bound(hanging_server: int) -> None:
     source = open_source(f"http://127.0.0.1:{hanging_server}/a.flv", SETTINGS)
-    assert source.info.live, "an FLV without a length is live, whatever its header says"
+    assert source.info.live
     pictures = 0
     before = time.monotonic()
     with pytest.raises(SourceDown, match="has sent nothing for 1 s"):

@@ -1,7 +1,8 @@
+import av
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.capture.clock import AUDIO_OFFSET_US, FORWARD_JUMP_US, MediaClock
+from workers.capture.clock import AUDIO_OFFSET_US, FORWARD_JUMP_US, REORDERED, DecodingTimes, MediaClock, Unwrap
 
 S = 1_000_000
 
@@ -98,3 +99,47 @@ def test_within_an_epoch_sound_is_never_far_from_what_came_before(packets: list[
         elif clock.audio(time) == "same":
             assert not near or min(abs(time - t) for t in near) <= AUDIO_OFFSET_US
             near.append(time)
+
+
+def test_a_file_with_an_index_may_show_a_picture_for_minutes() -> None:
+    clock = MediaClock(600 * S)
+    clock.video(0, 0, 40_000)
+    assert clock.video(500 * S, 500 * S) == "same"
+    assert clock.video(1_200 * S, 1_200 * S) == "new"
+
+
+@given(
+    st.lists(st.integers(1, 100 * S), min_size=1, max_size=60),
+    st.lists(st.integers(0, REORDERED), min_size=60, max_size=60),
+    st.integers(0, REORDERED) | st.just(60),
+)
+def test_pictures_in_any_order_of_coding_are_one_epoch(steps: list[int], moves: list[int], unnamed: int) -> None:
+    shown = [sum(steps[:index]) for index in range(len(steps))]
+    # The first is shown first, and none moves by more than allowed.
+    coded = sorted(range(len(shown)), key=lambda index: index - moves[index] / 2)
+    coded = [0, *(index for index in coded if index)]
+    clock, times = MediaClock(1_000 * S), DecodingTimes()
+    for place, index in enumerate(coded):
+        dts = shown[max(0, place - REORDERED)] if place >= unnamed else None
+        time = times.time_us(dts, shown[index], 0)
+        assert time <= shown[index]
+        assert clock.video(time, shown[index]) == "same"
+
+
+def test_a_clock_that_begins_anew_without_decoding_times_is_noticed() -> None:
+    times = DecodingTimes()
+    assert [times.time_us(None, time * S, 0) for time in (100, 300, 200, 400)] == [100 * S] * 4
+    assert times.time_us(None, 0, 0) == 0
+
+
+@given(st.integers(1, 2**31 - 1), st.lists(st.integers(0, 100_000), min_size=1, max_size=20), st.sampled_from([31, 32]))
+def test_time_stamps_go_on_where_bits_end(start: int, steps: list[int], bits: int) -> None:
+    unwrap, time, before = Unwrap(2**31), start, None
+    for step in steps:
+        time += step
+        packet = av.Packet(b"x")
+        packet.dts, packet.pts = time % 2**bits, (time + 80) % 2**bits
+        unwrap.packet(packet)
+        assert packet.pts - packet.dts == 80
+        assert before is None or packet.dts - before == step
+        before = packet.dts

@@ -11,7 +11,17 @@ from topology.records import Frame, Record, Speech, StreamAnnounced, StreamStatu
 from topology.settings import Settings
 from workers.capture import pacing
 from workers.capture import stream as stream_module
-from workers.capture.media import BadSource, InMemorySource, MediaItem, MediaSource, NewEpoch, SourceDown, SourceInfo
+from workers.capture.media import (
+    BadSource,
+    InMemorySource,
+    MediaItem,
+    MediaSource,
+    NewEpoch,
+    Sound,
+    SourceDown,
+    SourceInfo,
+)
+from workers.capture.repeats import PacketMemory
 from workers.capture.stream import StreamCapture
 
 SETTINGS = Settings(_env_file=None).model_copy(update={"reconnect_give_up_s": 0.2, "reconnect_max_s": 0.05})
@@ -46,7 +56,7 @@ class Opener:
         self._results = list(results)
         self.opened = 0
 
-    def __call__(self, url: str, seen_us: int | None) -> MediaSource:
+    def __call__(self, url: str, seen: PacketMemory | None) -> MediaSource:
         self.opened += 1
         result = self._results.pop(0) if self._results else SourceDown(f"{url}: cannot be reached")
         if isinstance(result, Exception):
@@ -296,3 +306,30 @@ def test_a_file_may_always_be_ahead_by_what_a_window_needs() -> None:
     narrow = SETTINGS.model_copy(update={"file_ahead_s": 1.0})
     assert pacing.allowance_ms(narrow) > narrow.window_ms + narrow.speech_chunk_s * 1000 + 10_000
     assert pacing.allowance_ms(SETTINGS) == 60_000
+
+
+async def test_a_live_stream_that_gives_only_sound_is_never_live_and_given_up() -> None:
+    log = Log()
+    only_sound = [item for item in media(2) if isinstance(item, Sound)]
+    made = await capture(Opener(*(source(LIVE, only_sound, SourceDown("no picture")) for _ in range(50))), log)
+    assert made.status.state == "failed" and "no picture; given up after" in made.status.detail
+    assert "live" not in [status.state for status in log.statuses] and log.media == []
+
+
+async def test_a_recording_that_turned_out_to_be_one_ends_in_its_epoch() -> None:
+    log = Log()
+    again = source(LIVE, [])
+    again.over = True
+    made = await capture(Opener(source(LIVE, media(3)), again), log)
+    assert made.status.state == "ended" and {record.epoch for record in log.media} == {0}
+
+
+async def test_what_a_source_loses_is_told_while_it_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "STATUS_EVERY_S", 0.0)
+    log = Log()
+    lossy = source(LIVE, media(3))
+    lossy.detail = "2.0 s of the picture were lost"
+    lossy.over = True
+    await capture(Opener(lossy), log)
+    assert [status.detail for status in log.statuses if status.state in ("live", "ended")][1:]
+    assert {status.detail for status in log.statuses if status.state != "connecting"} == {lossy.detail}

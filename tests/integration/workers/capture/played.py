@@ -1,0 +1,29 @@
+"""Plays a source to its end, and looks at what it gave."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from topology.settings import Settings
+from workers.capture.media import MediaItem, Picture, Sound
+from workers.capture.repeats import PacketMemory
+from workers.capture.source import AvSource, open_source
+
+SETTINGS = Settings(_env_file=None).model_copy(update={"open_timeout_s": 1.0, "stall_timeout_s": 1.0})
+
+
+def play(path: Path | str, seen: PacketMemory | None = None, **changes: object) -> tuple[AvSource, list[MediaItem]]:
+    source = open_source(str(path), SETTINGS.model_copy(update=changes), seen)
+    try:
+        return source, list(source)
+    finally:
+        source.close()
+
+
+def times(items: list[MediaItem]) -> list[int]:
+    return [item.pts_ms for item in items if isinstance(item, Picture)]
+
+
+def sound(items: list[MediaItem]) -> npt.NDArray[np.int16]:
+    return np.concatenate([item.samples for item in items if isinstance(item, Sound)] or [np.zeros(0, np.int16)])

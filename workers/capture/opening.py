@@ -1,0 +1,120 @@
+"""Opens sources: files, cameras, network streams, and what platforms' web pages show."""
+
+import re
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urljoin
+
+import av
+import av.error
+
+from topology.settings import Settings
+from workers.capture.address import NETWORK_SCHEMES, check_camera, check_file, is_camera, local_path, scheme_of
+from workers.capture.explain import explain
+from workers.capture.media import BadSource
+from workers.capture.platforms import stream_of_page
+from workers.capture.relay import Relay
+
+# A server adds a segment at the latest one and a half target durations after the one before (RFC 8216, 6.2.1).
+_SEGMENTS_PATIENCE = 1.5
+# Many servers name the segments of HLS without an extension, or as pictures: what they are, their content says.
+_ANY_SEGMENT = {"extension_picky": "0", "allowed_extensions": "ALL", "allowed_segment_extensions": "ALL"}
+_PLAYLIST_BYTES = 1 << 20  # those of day-long recordings stay below it
+
+
+def open_container(url: str, settings: Settings) -> tuple[Any, Relay | None]:
+    """Opens a source, within about twice `open_timeout_s` (connecting, then finding its streams).
+
+    Returns:
+        PyAV's container, and the relay that feeds it where FFmpeg's library does not know the protocol.
+
+    Raises:
+        BadSource: It is no video, or not there, and trying again will not change that.
+        SourceDown: It cannot be reached now.
+    """
+    scheme = scheme_of(url)
+    timeout = (settings.open_timeout_s, settings.stall_timeout_s)
+    options: Mapping[str, str] = {}
+    if not scheme and is_camera(url):
+        return _open_camera(url, timeout), None
+    if not scheme:
+        check_file(url)
+        target = f"file:{local_path(url).absolute()}"
+    elif scheme not in NETWORK_SCHEMES:
+        raise BadSource(f"{url}: unknown scheme `{scheme}`: use a file's path or one of {', '.join(NETWORK_SCHEMES)}")
+    else:
+        target = url
+        if scheme.startswith("rtsp"):
+            # RTP over UDP loses packets behind most firewalls; over TCP it is the same stream.
+            options = {"rtsp_transport": "tcp"}
+        elif scheme in ("http", "https"):
+            options = _ANY_SEGMENT
+    relay: Relay | None = None
+    try:
+        try:
+            container = _open(target, timeout, options)
+        except av.error.ProtocolNotFoundError:
+            relay = Relay(url, *timeout)
+            return av.open(relay, format="mpegts", metadata_errors="replace"), relay
+        except av.error.InvalidDataError:
+            page_stream = stream_of_page(url, settings.frame_height) if scheme in ("http", "https") else None
+            if page_stream is None:
+                raise
+            target = page_stream
+            container = _open(target, timeout, options)
+        if container.format.name == "hls" and scheme and container.duration is None:
+            patience_s = _SEGMENTS_PATIENCE * target_duration_s(target, settings.open_timeout_s)
+            if patience_s > settings.stall_timeout_s:  # else each segment's wait would look like a stall
+                container.close()
+                container = _open(target, (settings.open_timeout_s, patience_s), options)
+        elif container.format.name == "mpjpeg" and scheme:
+            # Cameras that send one JPEG after the other send no times: these are when they come.
+            container.close()
+            container = _open(target, timeout, {**options, "use_wallclock_as_timestamps": "1"})
+        return container, None
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        _close(relay)
+        if relay is not None and relay.failure is not None:
+            raise relay.failure from error
+        raise explain(url, error, network=bool(scheme), after_s=settings.open_timeout_s) from error
+    except BaseException:
+        _close(relay)
+        raise
+
+
+def _open(target: str, timeout: tuple[float, float], options: Mapping[str, str]) -> Any:
+    return av.open(target, timeout=timeout, options=dict(options), metadata_errors="replace")
+
+
+def _open_camera(url: str, timeout: tuple[float, float]) -> Any:
+    check_camera(url)
+    try:
+        return av.open(str(local_path(url)), format="video4linux2", timeout=timeout)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or error).lower()
+        raise BadSource(f"{url}: gives no picture ({reason}): check that it is a camera, and not in use") from error
+
+
+def _close(relay: Relay | None) -> None:
+    if relay is not None:
+        relay.close()
+
+
+def target_duration_s(url: str, timeout_s: float) -> float:
+    """Returns the longest segment of an HLS playlist, or of the first that it names; 0 if it cannot be read."""
+    try:
+        text = _get(url, timeout_s)
+        if "#EXT-X-STREAM-INF" in text:
+            variant = next(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+            text = _get(urljoin(url, variant.strip()), timeout_s)
+    except (OSError, ValueError, StopIteration):
+        return 0.0
+    found = re.search(r"^#EXT-X-TARGETDURATION:\s*(\d+)", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def _get(url: str, timeout_s: float) -> str:
+    request = urllib.request.Request(url, headers={"User-Agent": "Lavf"})  # noqa: S310 - FFmpeg has opened it
+    with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
+        return bytes(answer.read(_PLAYLIST_BYTES)).decode("utf-8", "replace")

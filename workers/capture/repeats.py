@@ -1,0 +1,57 @@
+"""What a web server sends once more after a reconnect: the last segments, the last pictures, or the whole recording."""
+
+import zlib
+from collections import OrderedDict
+from typing import Any
+
+# Packets of a stream that are remembered: several minutes of picture and sound. If a server repeats more, the rest is
+# taken for new; each costs some 100 bytes.
+_REMEMBERED = 20_000
+
+# How much of what is past a live stream's server sends at most; what begins further back is a recording.
+LIVE_PAST_S = 60.0
+
+_Key = tuple[int, int, int, int]
+
+
+class PacketMemory:
+    """Remembers the packets of one stream over all of its connections.
+
+    Attributes:
+        again: This connection began with the packet with which the one before did.
+        has_new: This connection has brought something new.
+        is_near: The last packet that was known is not far from what is new.
+    """
+
+    def __init__(self) -> None:
+        self.again = self.has_new = self.is_near = False
+        self._packets: OrderedDict[_Key, None] = OrderedDict()
+        self._newest_s: dict[int, float] = {}  # by track
+        self._began_with: _Key | None = None
+        self._is_recording = False  # what is played again from its beginning, long ago
+        self._is_first = True
+
+    def connect(self) -> None:
+        """Begins a new connection."""
+        self._is_first = True
+        self.again = self.has_new = self.is_near = False
+
+    def knows(self, packet: Any) -> bool:
+        """Remembers a packet; says whether it was read before."""
+        time = packet.dts if packet.dts is not None else packet.pts or 0
+        time_s = float(time * packet.time_base) if packet.time_base else 0.0
+        key = packet.stream_index, time % (1 << 33), packet.size, zlib.crc32(packet)
+        newest_s = self._newest_s.get(packet.stream_index, time_s)
+        if self._is_first:
+            self._is_first = False
+            self.again = key == self._began_with
+            self._is_recording = self.again and newest_s - time_s > LIVE_PAST_S
+            self._began_with = key
+        self.is_near = newest_s - time_s <= LIVE_PAST_S
+        if key in self._packets or (self._is_recording and time_s <= newest_s):
+            return True
+        self.has_new, self._newest_s[packet.stream_index] = True, time_s
+        self._packets[key] = None
+        if len(self._packets) > _REMEMBERED:
+            self._packets.popitem(last=False)
+        return False
