@@ -1,5 +1,7 @@
 """All settings of the workers, read from the environment (`COPE_…`) or a `.env` file."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +12,19 @@ from topology.errors import UserError
 
 Role = Literal["capture", "transcribe", "embed", "recognize", "catalog", "monitor"]
 ROLES: tuple[Role, ...] = ("capture", "transcribe", "embed", "recognize", "catalog", "monitor")
+
+
+def shared_processors(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Half of the processors that this process may use: pictures and speech are computed side by side.
+
+    Args:
+        cpu_max: Where Linux says how much of them a container may take.
+    """
+    count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    with suppress(OSError, ValueError):  # not Linux, or no limit: "max 100000"
+        quota, period = map(int, cpu_max.read_text().split())
+        count = min(count, quota / period)
+    return max(1, int(count / 2))
 
 
 class Settings(BaseSettings):
@@ -42,7 +57,11 @@ class Settings(BaseSettings):
     # Model
     model: str = Field("cope-mini", description="COPE artefact: `cope-mini` (shipped) or a folder")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    threads: int = Field(0, ge=0, description="CPU threads of each model; 0: all cores")
+    threads: int = Field(
+        default_factory=shared_processors,
+        ge=0,
+        description="CPU threads of each model; default: half of the cores, which the roles of a machine share; 0: all",
+    )
 
     # Words that are seen
     read_words: Literal["auto", "on", "off"] = Field(

@@ -8,8 +8,8 @@ three characters or more, in one.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from cope.keywords.terms import is_title, units
@@ -18,8 +18,12 @@ from cope.keywords.text import Token, clean, key, tokens
 # Words of a page that are kept: those of the title first. More make a poster of text match everything.
 _MOST_TERMS = 96
 
-# What was read off a picture may be the shop's own stamp, or wrong.
-_READ = 0.8
+# How much a word of a page counts that is in its title only (may not be printed on the product), was only read off its
+# pictures (may be wrong, or a stamp), or both.
+_NAMED_ONLY, _READ_ONLY, _BOTH = 0.7, 0.8, 1.0
+
+# Longest pieces of a word that stand in lines of their own, "MOR" over "GON", in characters.
+_PIECE = 6
 
 # A word that had to be corrected may be another one.
 _CORRECTED = 0.8
@@ -69,7 +73,7 @@ class PrintedWords:
     def __init__(self) -> None:
         self._pages: dict[str, dict[str, float]] = {}
         self._products: dict[str, set[str]] = {}  # term -> products whose page has it
-        self._by_length: dict[int, dict[str, None]] = {}
+        self._by_piece: dict[tuple[int, int, str], set[str]] = {}  # length of a word, place and text of a piece of it
         self._meant: dict[str, tuple[tuple[str, float], ...]] = {}
 
     def __len__(self) -> int:
@@ -84,19 +88,20 @@ class PrintedWords:
             names: Title, brand and attributes.
             read: Lines that were read in its pictures.
         """
-        terms: dict[str, float] = {}
-        for weight, texts in ((1.0, names), (_READ, read)):
-            for text in texts:
-                for term in sorted(_terms(text)):
-                    if len(terms) < _MOST_TERMS:
-                        terms.setdefault(term, weight)
+        printed = dict.fromkeys(term for terms in _terms_of_lines(list(read)) for term in sorted(terms))
+        named = dict.fromkeys(term for text in names for term in sorted(_terms(text)))
+        terms = {
+            term: (_BOTH if term in printed else _NAMED_ONLY) if term in named else _READ_ONLY
+            for term in list(named | printed)[:_MOST_TERMS]
+        }
         if self._pages.get(product_id) == terms:
             return
         self.remove(product_id)
         self._pages[product_id] = terms
         for term in terms:
             self._products.setdefault(term, set()).add(product_id)
-            self._by_length.setdefault(len(term), {})[term] = None
+            for piece in _pieces(term, _most_errors(term)):
+                self._by_piece.setdefault(piece, set()).add(term)
         self._meant.clear()
 
     def remove(self, product_id: str) -> None:
@@ -105,7 +110,12 @@ class PrintedWords:
             products = self._products[term]
             products.discard(product_id)
             if not products:
-                del self._products[term], self._by_length[len(term)][term]
+                del self._products[term]
+                for piece in _pieces(term, _most_errors(term)):
+                    terms = self._by_piece[piece]
+                    terms.discard(term)
+                    if not terms:
+                        del self._by_piece[piece]
         self._meant.clear()
 
     def seen(self, lines: Sequence[tuple[str, float]]) -> dict[str, Seen]:
@@ -115,8 +125,9 @@ class PrintedWords:
             lines: Text and how surely it counts, in [0, 1].
         """
         sure: dict[str, tuple[float, int]] = {}  # term of the catalogue -> how surely it was read, and in which line
-        for number, (text, weight) in enumerate(lines):
-            for word in _terms(text):
+        for number, words in enumerate(_terms_of_lines([text for text, _ in lines])):
+            weight = lines[number][1]
+            for word in sorted(words):
                 for term, likeness in self._meanings(word):
                     if weight * likeness > sure.get(term, (0.0, 0))[0]:
                         sure[term] = weight * likeness, number
@@ -153,14 +164,29 @@ class PrintedWords:
 
     def _corrected(self, word: str) -> tuple[tuple[str, float], ...]:
         most = _most_errors(word)
-        near: list[tuple[int, str]] = []
+        candidates: set[str] = set()
         for length in range(len(word) - most, len(word) + most + 1) if most else ():
-            bucket = self._by_length.get(length)
-            if bucket:
-                hits = process.extract(word, list(bucket), scorer=Levenshtein.distance, score_cutoff=most, limit=None)
-                near += [(int(distance), term) for term, distance, _ in hits if distance <= _most_errors(term)]
+            # Of a word in one more pieces than there are errors, a piece is right (Pass-Join, Li et al. 2011).
+            for _, place, piece in _pieces(word[0] * length, _most_errors(word[0] * length)):
+                for at in range(max(0, place - most), place + most + 1):
+                    candidates |= self._by_piece.get((length, place, word[at : at + len(piece)]), set())
+        near: list[tuple[int, str]] = []
+        for term in candidates:
+            distance = Levenshtein.distance(word, term, score_cutoff=most)
+            if distance <= min(most, _most_errors(term)):
+                near.append((distance, term))
         least = min((distance for distance, _ in near), default=0)
         return tuple((term, _CORRECTED**distance) for distance, term in sorted(near) if distance == least)
+
+
+def _terms_of_lines(lines: Sequence[str]) -> list[set[str]]:
+    """Returns the terms of each line, with the words whose pieces stand in it and in the next."""
+    found = [_terms(line) for line in lines]
+    pieces = [tokens(clean(line)) for line in lines]
+    for number, (first, second) in enumerate(pairwise(pieces)):
+        if len(first) == len(second) == 1 and all(2 <= len(one[0].norm) <= _PIECE for one in (first, second)):
+            found[number].add(key([*first, *second]))
+    return found
 
 
 def _terms(text: str) -> set[str]:
@@ -171,6 +197,14 @@ def _terms(text: str) -> set[str]:
 def _tells(term: str, first: Token) -> bool:
     """Returns whether a term says anything: two letters are noise of the recogniser."""
     return first.is_han or len(term) > 2
+
+
+def _pieces(word: str, errors: int) -> list[tuple[int, int, str]]:
+    """Returns a word in one more pieces than it may have errors, each with the word's length and its place in it."""
+    if not errors:
+        return []
+    ends = [len(word) * number // (errors + 1) for number in range(errors + 2)]
+    return [(len(word), start, word[start:end]) for start, end in pairwise(ends)]
 
 
 def _most_errors(word: str) -> int:

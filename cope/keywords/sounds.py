@@ -10,8 +10,6 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
-from pypinyin import Style, lazy_pinyin
-
 from cope.keywords.text import Token
 
 _ENGLISH = [
@@ -59,6 +57,8 @@ def english(word: str) -> str:
 @lru_cache(maxsize=32_768)
 def syllable(character: str) -> tuple[str, str]:
     """Returns the sound of a Chinese character, and its pinyin with the tone; the character if it has none."""
+    from pypinyin import Style, lazy_pinyin  # 0.35 s, which rooms without Chinese do not wait for
+
     # Characters alone: what a character of several readings sounds like must not depend on those beside it.
     exact = lazy_pinyin(character, style=Style.TONE3, neutral_tone_with_five=True)[0]
     return _southern(exact.rstrip("12345")), exact
@@ -84,6 +84,8 @@ def sounds(tokens: Sequence[Token]) -> frozenset[str]:
     han = [token.norm for token in tokens if token.is_han]
     if not han:
         return frozenset(filter(None, [_joined(tokens, [])]))
+    from pypinyin import lazy_pinyin
+
     together = lazy_pinyin("".join(han))
     readings = [[syllable(character)[0] for character in han]]
     if len(together) == len(han):

@@ -24,6 +24,7 @@ class LiveScene:
         distractors: Things of no catalogue; empty for generated ones.
         size: Width and height of a frame.
         seed: Of the camera's noise and the overlays.
+        titles: Share of the showings of products whose title stands on the screen.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class LiveScene:
         distractors: Sequence[Cutout] = (),
         size: tuple[int, int] = (640, 360),
         seed: int = 0,
+        titles: float = 0.0,
     ) -> None:
         self._plan = plan
         self._photos = photos
@@ -43,7 +45,7 @@ class LiveScene:
         self._seed = seed
         rng = np.random.default_rng([seed, 1])
         self._distractors = list(distractors) or [thing(rng) for _ in range(12)]
-        self._overlays = Overlays(rng, plan, size)
+        self._overlays = Overlays(rng, plan, size, titles)
         self._camera = Camera(
             gain=tuple(rng.uniform(0.9, 1.08, 3).tolist()),
             blur_px=float(rng.uniform(0.3, 0.8)),

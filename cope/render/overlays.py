@@ -37,9 +37,10 @@ class Overlays:
         rng: Source of what is chatted and of the numbers.
         plan: The stream, whose showings get price tags.
         size: Width and height of a frame.
+        titles: Share of the showings of products whose title stands on the screen.
     """
 
-    def __init__(self, rng: np.random.Generator, plan: Plan, size: tuple[int, int]) -> None:
+    def __init__(self, rng: np.random.Generator, plan: Plan, size: tuple[int, int], titles: float = 0.0) -> None:
         self._scale = size[1] / _NOMINAL_HEIGHT
         self._size = size
         self._clock_s = int(rng.integers(24 * 3600))
@@ -52,6 +53,9 @@ class Overlays:
             at_s += float(rng.exponential(2.5)) + 0.4
         # Not every room shows a tag for each product.
         self._tagged = [shown for shown in plan.shown if shown.offer and shown.offer.price and rng.random() < 0.7]
+        # Drawn from a copy: that titles are on changes nothing else of a stream.
+        own = np.random.default_rng(self._viewers)
+        self._titled = [shown for shown in plan.shown if shown.offer and own.random() < titles]
 
     def draw(self, frame: Pixels, t_s: float) -> None:
         """Draws what is on at that time into the frame, (H, W, 3) uint8 RGB."""
@@ -66,23 +70,35 @@ class Overlays:
         for shown in self._tagged:
             if shown.showing.seen_from_s <= t_s < shown.showing.seen_until_s:
                 self._price_tag(frame, shown)
+        for shown in self._titled:
+            if shown.offer and shown.showing.seen_from_s <= t_s < shown.showing.seen_until_s:
+                self._label(frame, _ascii(shown.offer.title), (8, 40), _DARK, _WHITE, 0.6)
 
     def _price_tag(self, frame: Pixels, shown: Shown) -> None:
         price = shown.offer.price if shown.offer else ""
-        # The fonts of OpenCV know ASCII only.
-        text = re.sub(r"[^ -~]", "", price)
-        self._label(frame, f"ONLY {text}", (self._size[0] / self._scale - 128, 326), _DARK, _YELLOW)
+        self._label(frame, f"ONLY {_ascii(price)}", (self._size[0] / self._scale - 128, 326), _DARK, _YELLOW)
 
     def _label(
-        self, frame: Pixels, text: str, at: tuple[float, float], ink: tuple[int, int, int], paper: tuple[int, int, int]
+        self,
+        frame: Pixels,
+        text: str,
+        at: tuple[float, float],
+        ink: tuple[int, int, int],
+        paper: tuple[int, int, int],
+        size: float = 0.42,
     ) -> None:
-        size = 0.42 * self._scale
+        size *= self._scale
         (width, height), _ = cv2.getTextSize(text, _FONT, size, 1)
         pad = round(5 * self._scale)
         left, top = round(at[0] * self._scale), round(at[1] * self._scale)
         region = frame[max(0, top) : top + height + 2 * pad, max(0, left) : left + width + 2 * pad]
         region[:] = (region * 0.35 + np.array(paper) * 0.65).astype(np.uint8)
         cv2.putText(frame, text, (left + pad, top + pad + height), _FONT, size, ink, 1, cv2.LINE_AA)
+
+
+def _ascii(text: str) -> str:
+    """Returns what of a text the fonts of OpenCV can draw."""
+    return re.sub(r"[^ -~]", "", text)
 
 
 def sticker(rng: np.random.Generator) -> Cutout:

@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from cope.serving.encoder import Encoder, PageOutput
 from cope.towers.reading import Reader
 from topology import metrics
@@ -19,6 +21,7 @@ from topology.topics import PAGE_VECTORS, PRODUCT_PAGES
 from topology.worker import Worker
 from workers.catalog import encoding
 from workers.catalog.images import load_image
+from workers.catalog.kept import KeptPages, content_of
 from workers.catalog.reindex import switch_when_filled
 from workers.reading import reader_of
 
@@ -36,21 +39,24 @@ _LINGER_S = 0.02
 _MOST_PAGES = 16
 
 
-def build(worker: Worker, encoder: Encoder | None = None) -> None:
+def build(worker: Worker, encoder: Encoder | None = None, keep: bool = False) -> None:
     """Registers the catalog role.
 
     Args:
         worker: Gets the agent.
         encoder: Shared with other roles of the process; None: load the model of the settings at the start.
+        keep: Keep encoded pages on this machine's disk. For `watch`, whose topics are gone when it ends.
     """
-    Catalog(worker, encoder).register()
+    Catalog(worker, encoder, keep).register()
 
 
 class Catalog:
     """Encodes pages as they come."""
 
-    def __init__(self, worker: Worker, encoder: Encoder | None = None) -> None:
+    def __init__(self, worker: Worker, encoder: Encoder | None = None, keep: bool = False) -> None:
         self._worker = worker
+        self._keep = keep
+        self._kept: KeptPages | None = None
         self._encoder = encoder
         self._reader: Reader | None = None
         self._index: ServerIndex | None = None
@@ -68,11 +74,15 @@ class Catalog:
         if self._encoder is None:
             self._encoder = await self._worker.in_executor(Encoder, settings.model, settings.device, settings.threads)
         self._reader = await self._worker.in_executor(reader_of, settings, self._encoder.reading)
+        if self._keep:
+            self._kept = KeptPages(f"{self._encoder.version} {self._reader is not None}")
         if settings.qdrant_url:
             version = self._encoder.version
             self._index = await retrying(lambda: open_server_to_fill(settings, version), "open the index")
 
     async def _stop(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
         if self._index is not None:
             await self._index.close()
 
@@ -149,9 +159,15 @@ class Catalog:
         if not found.images:
             reasons = "; ".join(found.problems) or "it names none"
             raise BadInput(f"page {page.product_id} has no usable image ({reasons}): publish it again with one")
+        content = b"" if self._kept is None else content_of(page, found)
+        if self._kept is not None and (known := self._kept.find(content)) is not None:
+            return msgspec.structs.replace(known, source_partition=partition, source_offset=offset)
         output = await self._run_model(page, found)
         read = await self._read(page, found)
-        return encoding.page_vectors(page, partition, offset, found, output, self._model().version, read)
+        record = encoding.page_vectors(page, partition, offset, found, output, self._model().version, read)
+        if self._kept is not None:
+            self._kept.keep(content, record)
+        return record
 
     async def _read(self, page: ProductPage, found: encoding.Pictures) -> list[str] | None:
         """Reads the page's pictures; None where the model does not read."""

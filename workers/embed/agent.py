@@ -270,7 +270,7 @@ class Embedder:
     async def _read(self, frame: Frame, picture: NDArray[np.uint8], features: FrameFeatures) -> tuple[ReadLine, ...]:
         """Reads words in one frame of so many. They are a help: a frame that cannot be read goes on without."""
         settings, reader = self._worker.settings, self._reader
-        if reader is None or not is_read(frame.pts_ms, settings.read_every_ms, settings.frames_per_second):
+        if reader is None or not is_read(frame.pts_ms, settings):
             return ()
         try:
             boxes = features.boxes[: settings.read_regions]

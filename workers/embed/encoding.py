@@ -14,6 +14,7 @@ from cope.serving.encoder import FrameFeatures, WindowInput
 from topology.delivery import Message
 from topology.errors import BadInput
 from topology.records import Frame, FrameRegions, Keyword, Keywords, ReadLine, WindowEmbedding
+from topology.settings import Settings
 from workers.embed.parts import KeywordsIn, Window
 
 # A frame of 8K. Capture sends far less; a picture of 100 megapixels would take 300 MB.
@@ -100,12 +101,13 @@ def content_of(window: LiveWindow, look_back_ms: int) -> Content:
     return Content(tuple(frames), weigh(window.keywords, window.start_ms, look_back_ms))
 
 
-def is_read(pts_ms: int, every_ms: int, frames_per_second: float) -> bool:
-    """Returns whether a frame is one that words are read in: the first of each `every_ms`.
+def is_read(pts_ms: int, settings: Settings) -> bool:
+    """Returns whether a frame is one that words are read in: the first of each `read_every_ms`.
 
-    It depends on the frame's own time only: a replay that begins later reads the same frames.
+    It depends on the frame's own time only: a replay that begins later reads the same frames. Frames that capture does
+    not sample at a fixed rate are fewer, and all are read.
     """
-    return pts_ms % every_ms < 1000 / frames_per_second
+    return settings.sampling != "fixed" or pts_ms % settings.read_every_ms < 1000 / settings.frames_per_second
 
 
 def _frame_regions(frame: Frame, features: FrameFeatures, read: tuple[ReadLine, ...]) -> FrameRegions:

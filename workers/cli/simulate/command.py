@@ -24,6 +24,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--voice", metavar="NAME", help='A voice of that language, "default", or "none" for a silent stream.')
 @click.option("--voices", type=_FILE, metavar="FOLDER", help="Kokoro's voice files, needed for Mandarin.")
 @click.option("--size", metavar="WIDTHxHEIGHT", help="In pixels. [640x360]")
+@click.option("--titles", type=float, metavar="SHARE", help="Showings with the product's title on the screen. [0]")
 @click.option("--distractors", type=_FILE, metavar="FOLDER", help="Photos of things that are not in the catalogue.")
 @click.option("--backgrounds", type=_FILE, metavar="FOLDER", help="Photos of rooms; nine come with this package.")
 def simulate_command(

@@ -26,6 +26,7 @@ class Recipe(Timing):
         size: Width and height in pixels; even.
         fps: Frames per second.
         products: Ids to show, in this order; empty for a random choice.
+        titles: Share of the showings of products whose title stands on the screen, as far as it is ASCII.
         distractors: Folder with photos of things that are not in the catalogue; None for generated shapes.
         backgrounds: Folder with photos of rooms; None for those that come with this package.
     """
@@ -37,6 +38,7 @@ class Recipe(Timing):
     size: tuple[int, int] = (640, 360)
     fps: int = 25
     products: tuple[str, ...] = ()
+    titles: float = 0.0
     distractors: Path | None = None
     backgrounds: Path | None = None
 
@@ -57,6 +59,7 @@ class Recipe(Timing):
         )
         _require(1 <= self.fps <= 60, "fps", f"{self.fps}", "1 to 60")
         _require(0 <= self.no_product <= 100, "no_product", f"{self.no_product}", "0 to 100")
+        _require(0 <= self.titles <= 1, "titles", f"{self.titles}", "0 to 1")
         _require(self.seed >= 0, "seed", f"{self.seed}", "0 or more")
         for name in ("showing_s", "pause_s", "no_product_s"):
             low, high = getattr(self, name)

@@ -83,6 +83,7 @@ def simulate(
         distractors=distractors,
         size=recipe.size,
         seed=recipe.seed,
+        titles=recipe.titles,
     )
 
     def frame(number: int) -> Pixels:

@@ -1,7 +1,6 @@
 """Runs all roles in one event loop over the given sources, until the sources end."""
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Coroutine, Sequence
@@ -108,9 +107,8 @@ async def watch(
     named = name_sources(sources)
     if events_path is not None:
         _keep_inputs(events_path, [catalog, *map(Path, named.values())])
-    # Pictures and speech share the cores: with all of them for each, threads that wait in busy loops slow both.
-    ours = {"reconnect_give_up_s": _GIVE_UP_S, "threads": max(1, (os.cpu_count() or 2) // 2)}
-    settings = settings.model_copy(update={k: v for k, v in ours.items() if k not in settings.model_fields_set})
+    if "reconnect_give_up_s" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"reconnect_give_up_s": _GIVE_UP_S})
     pages = read_catalog(catalog, check_images=True)
     streams = []
     for stream_id, url in named.items():
@@ -171,7 +169,9 @@ async def _run(
 async def _start_workers(stack: AsyncExitStack, settings: Settings, encoder: Encoder) -> list[Worker]:
     workers = []
     for role in ROLES:
-        parts = {"encoder": encoder} if role in _ENCODING_ROLES else {}
+        parts: dict[str, Any] = {"encoder": encoder} if role in _ENCODING_ROLES else {}
+        if role == "catalog":
+            parts["keep"] = True
         # One process has one registry of metrics: the monitor's port serves that of all roles.
         worker = create_worker(role, settings, serve_http=role == "monitor", **parts)
         stack.push_async_callback(worker.stop)

@@ -36,9 +36,39 @@ def test_a_misread_word_means_the_catalogue_s() -> None:
     assert best(["沙辣果汁"]) == "tea"
 
 
+@given(
+    st.sampled_from(["apelsin", "garant", "grapefruit", "mellanmjolk", "ecological", "orang"]),
+    st.integers(0, 10),
+    st.sampled_from(["sub", "add", "drop"]),
+    st.sampled_from("qxz"),
+)
+def test_any_single_error_in_a_longer_word_is_mended(word: str, at: int, error: str, letter: str) -> None:
+    printed = PrintedWords()
+    printed.add("meant", [word])
+    printed.add("other", ["unlike"])
+    at %= len(word)
+    read = word[:at] + ("" if error == "drop" else letter) + word[at + (error != "add") :]
+    seen = printed.seen([(read, 1.0)])
+    assert "meant" in seen or len(read) < 5
+
+
 def test_joined_and_split_words_meet() -> None:
     assert best(["GODMORGON", "APELSIN"]) == "orange"
     assert best(["Buck thorn"]) == "tea"
+
+
+def test_a_word_in_two_lines_meets_the_whole() -> None:
+    seen = words().seen([("MOR", 1.0), ("GON", 1.0)])
+    assert set(seen) == {"orange", "apple"}
+
+
+def test_a_word_of_the_title_that_is_printed_on_the_product_says_most() -> None:
+    printed = PrintedWords()
+    printed.add("fruit", ["Red Grapefruit"])
+    printed.add("carton", ["Red Grapefruit Juice"], ["red", "grapefruit"])
+    printed.add("other", ["Lemon"])
+    seen = printed.seen([("red", 1.0), ("grapefruit", 1.0)])
+    assert seen["carton"].score > seen["fruit"].score
 
 
 def test_what_many_share_says_less_than_what_is_rare() -> None:

@@ -9,6 +9,7 @@ import pytest
 from cope.serving.encoder import FrameFeatures
 from topology.errors import BadInput
 from topology.records import Frame, FrameRegions, Keyword, Keywords, ReadLine, WindowEmbedding, decode, encode
+from topology.settings import load_settings
 from workers.embed import encoding
 from workers.embed.encoding import MAX_FRAMES, SeenFrame, content_of, decode_jpeg, is_read, weigh, window_record
 from workers.embed.parts import KeywordsIn, Window
@@ -109,9 +110,10 @@ def test_the_largest_window_fits_into_its_topic() -> None:
 
 def test_one_frame_of_so_many_is_read_wherever_reading_began() -> None:
     times = [40 + 1_000 * second for second in range(8)]
-    chosen = [pts_ms for pts_ms in times if is_read(pts_ms, 2_000, 1.0)]
+    chosen = [pts_ms for pts_ms in times if is_read(pts_ms, load_settings())]
     assert chosen == [40, 2_040, 4_040, 6_040]
-    assert [pts_ms for pts_ms in times[3:] if is_read(pts_ms, 2_000, 1.0)] == [4_040, 6_040]
+    assert [pts_ms for pts_ms in times[3:] if is_read(pts_ms, load_settings())] == [4_040, 6_040]
+    assert all(is_read(pts_ms, load_settings(sampling="keyframes")) for pts_ms in times)
 
 
 def test_the_record_says_where_regions_are_and_what_was_read() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from cope.towers.reading import open_reader
 from topology.errors import UserError
 from workers.cli.simulate.command import simulate_command
 from workers.cli.simulate.recipe import Recipe
@@ -88,6 +89,17 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(catalog: P
             data = b"".join(bytes(packet) for packet in container.demux(video=0) if packet.size)
         digests.append(hashlib.sha256(data).hexdigest())
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_titles_stand_on_the_screen_while_their_product_is_shown(catalog: Path, tmp_path: Path) -> None:
+    pytest.importorskip("rapidocr")
+    recipe = dataclasses.replace(SMALL, size=(640, 360), fps=2, products=("p-1",), titles=1.0)
+    (showing,) = simulate(catalog, str(tmp_path / "a.mp4"), recipe).truth.showings
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frames = [(1000 * frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    reader = open_reader("packaged:ppocr", 1)
+    titled = [at_ms for at_ms, pixels in frames if any("hing 1" in line.text for line in reader.read(pixels))]
+    assert titled and all(showing.start_ms <= at_ms <= showing.end_ms for at_ms in titled)
 
 
 def test_flv_is_written(catalog: Path, tmp_path: Path) -> None:
