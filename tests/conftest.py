@@ -22,7 +22,9 @@ _prefixes = itertools.count()
 
 def _fresh(settings: Settings) -> Settings:
     """Returns settings whose topics and groups no other test uses, with few partitions (groups join faster)."""
-    update = {"topic_prefix": f"t{os.getpid()}-{next(_prefixes)}-", "stream_partitions": 3, "product_partitions": 2}
+    # What tests serve and read lies on this machine.
+    update: dict[str, object] = {"allowed_networks": "127.0.0.0/8", "allowed_folders": "/"}
+    update |= {"topic_prefix": f"t{os.getpid()}-{next(_prefixes)}-", "stream_partitions": 3, "product_partitions": 2}
     return settings.model_copy(update=update)
 
 

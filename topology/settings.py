@@ -48,6 +48,17 @@ class Settings(BaseSettings):
     product_partitions: int = Field(4, gt=0, description="Partitions of topics keyed by product")
     replication_factor: int = Field(1, gt=0, description="Of topics that we create")
 
+    # What records may have the workers open
+    allowed_networks: str = Field(
+        "",
+        description="Private networks (10.0.0.0/8) and hosts (media.internal) that pictures and streams may be on, "
+        "separated by commas; empty: the public internet alone",
+    )
+    allowed_folders: str = Field(
+        "",
+        description="Folders below which records may name local files, separated by colons; empty: none",
+    )
+
     # Index
     qdrant_url: str = Field("", description="Qdrant server; empty: the embedded engine (Qdrant Edge)")
     qdrant_api_key: SecretStr = Field(SecretStr(""))

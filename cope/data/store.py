@@ -15,7 +15,7 @@ from cope.domains import DOMAINS, Domain, Split
 from cope.errors import UserError
 from cope.runtime.files import whole
 from cope.vision.cutouts import Pixels
-from cope.vision.decoding import MISSING, UNREADABLE, decode
+from cope.vision.decoding import MISSING, UNREADABLE, PictureError, decode
 
 # Requests that one loader process has under way where pictures come over a network. An answer takes some 50 ms and
 # decoding 3: beyond this the processor is the limit.
@@ -90,8 +90,10 @@ class StoredSource:
             return Picture(None, problem=UNREADABLE)
         if data is None:
             return Picture(None, problem=MISSING)
-        pixels, problem = decode(data, side)
-        return Picture(pixels, problem=problem)
+        try:
+            return Picture(decode(data, enough=side))
+        except PictureError as error:
+            return Picture(None, problem=error.kind)
 
     def _product(self, columns: str, number: int) -> tuple[Any, ...]:
         rows = self._rows(f"SELECT {columns} FROM products WHERE split = ? AND number = ?", self._split, number)  # noqa: S608 - columns are ours

@@ -11,10 +11,11 @@ import msgspec
 from cope.serving.encoder import Encoder, PageOutput
 from cope.towers.reading import Reader
 from topology import metrics
+from topology.addresses import Allowed
 from topology.delivery import Message
 from topology.errors import BadInput
 from topology.index import Index, PageEntry, open_server_to_fill
-from topology.records import PageVectors, ProductPage
+from topology.records import PageImage, PageVectors, ProductPage
 from topology.retry import retrying
 from topology.topic_log import read_partition, read_range
 from topology.topics import PAGE_VECTORS, PRODUCT_PAGES
@@ -57,6 +58,7 @@ class Catalog:
         self._worker = worker
         self._keep = keep
         self._kept: KeptPages | None = None
+        self._allowed = Allowed.of(worker.settings)
         self._encoder = encoder
         self._reader: Reader | None = None
         self._index: ServerIndex | None = None
@@ -153,7 +155,10 @@ class Catalog:
         return None
 
     async def _fetch(self, page: ProductPage | None) -> encoding.Pictures:
-        return encoding.Pictures() if page is None else await encoding.fetch_pictures(page, load_image)
+        return encoding.Pictures() if page is None else await encoding.fetch_pictures(page, self._load)
+
+    def _load(self, image: PageImage) -> encoding.Pixels:
+        return load_image(image, self._allowed, longest=encoding.LONGEST_SIDE_PX)
 
     async def _encode(self, page: ProductPage, partition: int, offset: int, found: encoding.Pictures) -> PageVectors:
         if not found.images:

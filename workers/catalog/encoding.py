@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,7 +62,8 @@ async def fetch_pictures(
 
     Args:
         page: Names or holds them.
-        load: Reads one; raises `BadInput` if it is no usable picture, `Unavailable` if its host does not answer.
+        load: Reads one, at most `LONGEST_SIDE_PX` a side; raises `BadInput` if it is no usable picture, `Unavailable`
+            if its host does not answer.
         pause: Waits between tries.
     """
     found = Pictures()
@@ -85,19 +85,11 @@ async def _fetch(
 ) -> Pixels:
     for attempt in range(1, FETCH_ATTEMPTS):
         try:
-            return await asyncio.to_thread(lambda: _small(load(image)))
+            return await asyncio.to_thread(load, image)
         except Unavailable as error:
             _log.info("an image host does not answer, trying again", extra={"attempt": attempt, "error": str(error)})
             await pause(_FIRST_PAUSE_S * 2 ** (attempt - 1))
-    return await asyncio.to_thread(lambda: _small(load(image)))
-
-
-def _small(pixels: Pixels) -> Pixels:
-    zoom = LONGEST_SIDE_PX / max(pixels.shape[:2])
-    if zoom >= 1:
-        return pixels
-    size = (max(1, round(pixels.shape[1] * zoom)), max(1, round(pixels.shape[0] * zoom)))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return await asyncio.to_thread(load, image)
 
 
 def page_input(page: ProductPage, pictures: Pictures) -> PageInput:

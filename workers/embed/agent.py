@@ -36,7 +36,7 @@ from workers.embed.encoding import (
     LiveWindow,
     SeenFrame,
     content_of,
-    decode_jpeg,
+    decode_frame,
     is_read,
     window_record,
 )
@@ -235,7 +235,7 @@ class Embedder:
                 seen.append(SeenFrame(message))
                 continue
             try:
-                pictures.append(await self._timed("decode_frame", decode_jpeg, message.value))
+                pictures.append(await self._timed("decode_frame", decode_frame, message.value))
                 seen.append(None)
             except BadInput as error:
                 seen.append(SeenFrame(message, error=error))

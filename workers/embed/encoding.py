@@ -1,24 +1,20 @@
 """From frames and keywords to what the encoder takes, and from its vectors to the record."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from cope.keywords import of_window
 from cope.serving.encoder import FrameFeatures, WindowInput
+from cope.vision.decoding import PictureError, decode
 from topology.delivery import Message
 from topology.errors import BadInput
 from topology.records import Frame, FrameRegions, Keyword, Keywords, ReadLine, WindowEmbedding
 from topology.settings import Settings
 from workers.embed.parts import KeywordsIn, Window
 
-# A frame of 8K. Capture sends far less; a picture of 100 megapixels would take 300 MB.
-MAX_PIXELS = 7_680 * 4_320
 # Eight regions of 256 numbers are 4 kB: so many frames stay below half of what the topic takes, also at 512 numbers.
 # At one frame a second a window has 8; only high rates are thinned.
 MAX_FRAMES = 64
@@ -45,27 +41,16 @@ HeardKeywords = Message[Keywords]
 LiveWindow = Window[SeenFrame, HeardKeywords]
 
 
-def decode_jpeg(frame: Frame) -> NDArray[np.uint8]:
+def decode_frame(frame: Frame) -> NDArray[np.uint8]:
     """Returns the picture: (H, W, 3) uint8 RGB.
 
     Raises:
         BadInput: It is none, or too large.
     """
-    what = f"frame {frame.epoch}/{frame.pts_ms} ms of {frame.stream_id}"
     try:
-        with Image.open(io.BytesIO(frame.jpeg), formats=("JPEG",)) as header:
-            width, height = header.size
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise BadInput(f"{what} is not a JPEG: {error}") from error
-    if width * height > MAX_PIXELS:
-        raise BadInput(f"{what} has {width}x{height} pixels, more than {MAX_PIXELS}: lower COPE_FRAME_HEIGHT")
-    try:
-        picture = cv2.imdecode(np.frombuffer(frame.jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        raise BadInput(f"{what} cannot be decoded: {error}") from error
-    if picture is None:
-        raise BadInput(f"{what} cannot be decoded")
-    return np.asarray(picture, np.uint8)
+        return decode(frame.jpeg)
+    except PictureError as error:
+        raise BadInput(f"frame {frame.epoch}/{frame.pts_ms} ms of {frame.stream_id}: {error}") from error
 
 
 def weigh(keywords: Sequence[KeywordsIn[HeardKeywords]], start_ms: int, look_back_ms: int) -> tuple[Keyword, ...]:

@@ -16,7 +16,7 @@ from cope.vision.cutouts import Cutout, Pixels, cutout_of
 from topology.errors import BadInput, UserError
 from topology.records import PageImage, ProductPage
 from workers.catalog.files import read_catalog
-from workers.catalog.images import is_url, load_rgba
+from workers.catalog.images import is_url, load_image
 from workers.cli.simulate.recipe import Recipe
 from workers.cli.simulate.sound import speak
 from workers.cli.simulate.voices import voice_of
@@ -79,7 +79,9 @@ def simulate(
     scene = LiveScene(
         plan,
         photos,
-        lambda product_id: [cutout_of(load_rgba(image), product_id) for image in pictures[product_id]],
+        lambda product_id: [
+            cutout_of(load_image(image, transparency=True), product_id) for image in pictures[product_id]
+        ],
         distractors=distractors,
         size=recipe.size,
         seed=recipe.seed,
@@ -125,7 +127,7 @@ def _things(folder: Path) -> list[Cutout]:
         raise UserError(f"{folder}: no such folder of distractors; name a folder with JPEG, PNG or WebP files")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _PHOTO_SUFFIXES)
     try:
-        things = [cutout_of(load_rgba(PageImage(uri=str(file))), file.stem) for file in files]
+        things = [cutout_of(load_image(PageImage(uri=str(file)), transparency=True), file.stem) for file in files]
     except BadInput as error:
         raise UserError(f"{error}; mend or remove it") from error
     if not things:

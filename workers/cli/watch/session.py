@@ -11,13 +11,16 @@ from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 from cope.serving.encoder import Encoder
+from topology.addresses import allowing
 from topology.admin import require_topics
 from topology.embedded import EmbeddedBroker
 from topology.errors import UserError
 from topology.log_format import setup_logging
 from topology.records import ProductPage
+from topology.redact import redacted
 from topology.settings import ROLES, Settings
 from topology.worker import Worker
+from workers.capture.address import local_path, scheme_of
 from workers.capture.source import probe
 from workers.catalog.files import read_catalog
 from workers.catalog.progress import wait_indexed
@@ -84,7 +87,9 @@ def name_sources(sources: Sequence[str]) -> dict[str, str]:
             path = urlsplit(source).path if "://" in source else source
             name, url = PurePosixPath(path).stem or source, source
         if name in named:
-            raise UserError(f"{named[name]} and {url} would both be called {name!r}: name one, as in other={url}")
+            raise UserError(
+                f"{redacted(named[name])} and {redacted(url)} would both be called {name!r}: name one, as in other=URL"
+            )
         named[name] = url if "://" in url else str(Path(url).absolute())
     return named
 
@@ -110,9 +115,14 @@ async def watch(
     if "reconnect_give_up_s" not in settings.model_fields_set:
         settings = settings.model_copy(update={"reconnect_give_up_s": _GIVE_UP_S})
     pages = read_catalog(catalog, check_images=True)
+    places = [*named.values(), *(image.uri for page in pages for image in page.images)]
+    local = [place for place in places if not scheme_of(place)]
+    settings = allowing(
+        settings, urls=[place for place in places if scheme_of(place)], files=[local_path(place) for place in local]
+    )
     streams = []
     for stream_id, url in named.items():
-        info = await asyncio.to_thread(probe, url)
+        info = await asyncio.to_thread(probe, url, settings)
         streams.append(StreamProgress(stream_id, url, info.duration_ms))
     with ExitStack() as files:
         events = files.enter_context(_open_events(events_path)) if events_path else None

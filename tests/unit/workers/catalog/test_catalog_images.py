@@ -1,5 +1,6 @@
 import http.server
 import io
+import ipaddress
 import struct
 import threading
 import zlib
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from topology.addresses import Allowed, NotAllowedError
 from topology.errors import BadInput, Unavailable
 from topology.records import PageImage
 from workers.catalog import images
-from workers.catalog.images import load_image, load_rgba
+from workers.catalog.images import load_image
 
 RGB = np.zeros((40, 60, 3), np.uint8)
 RGB[:, :30] = (200, 30, 60)
@@ -38,7 +40,7 @@ def test_transparency_is_flattened_on_white_and_kept_on_demand() -> None:
     assert flat.shape == (40, 60, 3)
     assert (flat[:20] == 255).all()
     assert np.array_equal(flat[20:], RGB[20:])
-    assert load_rgba(page).shape == (40, 60, 4)
+    assert load_image(page, transparency=True).shape == (40, 60, 4)
 
 
 def test_palette_with_transparency() -> None:
@@ -125,9 +127,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.strip("/")
-        if name == "loop":
+        if name in ("loop", "elsewhere"):
             self.send_response(302)
-            self.send_header("Location", "/loop")
+            port = self.server.server_address[1]  # type: ignore[attr-defined]
+            self.send_header("Location", "/loop" if name == "loop" else f"http://127.0.0.1:{port}/a.png")
             self.end_headers()
             return
         self.send_response(int(name) if name.isdecimal() else 200)
@@ -173,3 +176,35 @@ def test_an_endless_answer_is_cut_off(server: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(images, "MAX_FILE_BYTES", 10)
     with pytest.raises(BadInput, match="more than"):
         load_image(PageImage(uri=f"{server}/a.png"))
+
+
+def test_a_private_network_is_refused_unless_allowed(server: str) -> None:
+    with pytest.raises(NotAllowedError, match="COPE_ALLOWED_NETWORKS"):
+        load_image(PageImage(uri=f"{server}/a.png"), Allowed())
+    allowed = Allowed((ipaddress.IPv4Network("127.0.0.0/8"),))
+    assert load_image(PageImage(uri=f"{server}/a.png"), allowed).shape == RGB.shape
+
+
+def test_a_redirect_leads_no_further_than_what_is_allowed(server: str) -> None:
+    named = server.replace("127.0.0.1", "localhost")
+    allowed = Allowed(hosts=frozenset({"localhost"}))
+    assert load_image(PageImage(uri=f"{named}/a.png"), allowed).shape == RGB.shape
+    with pytest.raises(NotAllowedError, match=r"127[.]0[.]0[.]1"):
+        load_image(PageImage(uri=f"{named}/elsewhere"), allowed)
+    assert load_image(PageImage(uri=f"{named}/elsewhere")).shape == RGB.shape
+
+
+def test_a_file_is_read_below_allowed_folders_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(RGB)).data)
+    image = PageImage(uri=str(tmp_path / "a.png"))
+    with pytest.raises(NotAllowedError, match="COPE_ALLOWED_FOLDERS"):
+        load_image(image, Allowed())
+    assert load_image(image, Allowed(folders=(tmp_path,))).shape == RGB.shape
+
+
+def test_a_line_holds_neither_secrets_nor_whole_pictures() -> None:
+    for uri in ("data:image/png;base64," + "A" * 44_000, "http://ann:pass@127.0.0.1:9/a?token=s", "a" * 44_000):
+        with pytest.raises((BadInput, Unavailable)) as caught:
+            load_image(PageImage(uri=uri))
+        line = str(caught.value)
+        assert len(line) < 500 and "pass" not in line and "token" not in line

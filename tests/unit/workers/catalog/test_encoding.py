@@ -9,7 +9,6 @@ from topology.index import PageEntry
 from topology.records import PageImage, ProductPage
 from workers.catalog.encoding import (
     FETCH_ATTEMPTS,
-    LONGEST_SIDE_PX,
     MOST_IMAGES,
     Pictures,
     failed,
@@ -67,11 +66,6 @@ async def test_a_host_that_stays_away_is_given_up():
     assert found.uris == ["1.jpg"]
     assert found.problems == ["shop.example does not answer"]
     assert load.calls.count("0.jpg") == FETCH_ATTEMPTS
-
-
-async def test_large_photographs_are_made_small():
-    found = await fetch_pictures(page(1), Loader(shape=(3000, 1500, 3)), Pauses())
-    assert found.images[0].shape == (LONGEST_SIDE_PX, LONGEST_SIDE_PX // 2, 3)
 
 
 async def test_galleries_are_cut():

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from cope.serving.encoder import FrameFeatures
+from cope.vision import decoding
 from topology.errors import BadInput
 from topology.records import Frame, FrameRegions, Keyword, Keywords, ReadLine, WindowEmbedding, decode, encode
 from topology.settings import load_settings
-from workers.embed import encoding
-from workers.embed.encoding import MAX_FRAMES, SeenFrame, content_of, decode_jpeg, is_read, weigh, window_record
+from workers.embed.encoding import MAX_FRAMES, SeenFrame, content_of, decode_frame, is_read, weigh, window_record
 from workers.embed.parts import KeywordsIn, Window
 
 
@@ -43,23 +43,23 @@ def window(*frames: SeenFrame, keywords: tuple[KeywordsIn[Any], ...] = ()) -> Wi
 def test_a_jpeg_becomes_rgb() -> None:
     picture = np.zeros((8, 16, 3), np.uint8)
     picture[:] = (200, 10, 30)
-    decoded = decode_jpeg(frame(0, cv2.imencode(".jpg", picture[:, :, ::-1])[1].tobytes()))
+    decoded = decode_frame(frame(0, cv2.imencode(".jpg", picture[:, :, ::-1])[1].tobytes()))
     assert decoded.shape == (8, 16, 3) and decoded.dtype == np.uint8
     assert np.abs(decoded.reshape(-1, 3).mean(axis=0) - (200, 10, 30)).max() < 4
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"nothing", b"\xff\xd8\xff\xe0", cv2.imencode(".png", np.zeros((4, 4, 3)))[1].tobytes()]
+    "data", [b"", b"nothing", b"\xff\xd8\xff\xe0", cv2.imencode(".jpg", np.zeros((4, 4, 3)))[1].tobytes()]
 )
-def test_what_is_no_jpeg_is_bad_input(data: bytes) -> None:
+def test_what_is_no_picture_is_bad_input(data: bytes) -> None:
     with pytest.raises(BadInput, match="frame 0/5 ms of s"):
-        decode_jpeg(frame(5, data))
+        decode_frame(frame(5, data))
 
 
 def test_a_picture_that_would_fill_memory_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "MAX_PIXELS", 100)
-    with pytest.raises(BadInput, match="16x8 pixels"):
-        decode_jpeg(frame(0, cv2.imencode(".jpg", np.zeros((8, 16, 3)))[1].tobytes()))
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 100)
+    with pytest.raises(BadInput, match="16 × 8"):
+        decode_frame(frame(0, cv2.imencode(".jpg", np.zeros((8, 16, 3)))[1].tobytes()))
 
 
 def test_keywords_of_the_window_keep_their_weight_and_older_ones_fade() -> None:

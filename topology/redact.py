@@ -1,0 +1,34 @@
+"""The one function that takes secrets out of what is shown: URLs carry users, passwords, tokens, pasted pictures."""
+
+import re
+
+# A URL that is longer carries a document: nobody reads it in a line.
+LONGEST_URL = 200
+# As above, for a whole text.
+LONGEST_TEXT = 2_000
+
+_URL = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<rest>[^\s\"<>]+)")
+_WORD = re.compile(rf"[!-~]{{{LONGEST_URL + 50},}}")
+_DATA = re.compile(r"\bdata:[\w/+.-]*[;,][^\s\"'<>]*", re.IGNORECASE)
+
+
+def redacted(text: str) -> str:
+    """Returns the text without user, password, query and fragment of the URLs in it, and without `data:` values.
+
+    What was left out shows as `…`. Long URLs and texts are cut.
+    """
+    text = _WORD.sub(lambda word: word[0][:LONGEST_URL] + "…", _URL.sub(_bare, _DATA.sub("data:…", text)))
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
+
+
+def _bare(match: re.Match[str]) -> str:
+    rest = match["rest"]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority:
+        shown = rest[authority.rfind("@") + 1 :]
+    elif "@" in rest and not re.fullmatch(r"[^:]*(:\d*)?|\[[^\]]*\](:\d*)?", authority):
+        shown = rest.rpartition("@")[2]  # a password with an unescaped slash, question mark or hash in it
+    else:
+        shown = rest
+    shown, *cut = re.split(r"[?#]", shown, maxsplit=1)
+    return f"{match['scheme']}://{shown[:LONGEST_URL]}{'…' if cut or len(shown) > LONGEST_URL else ''}"
