@@ -2,10 +2,11 @@
 
     python -m benchmarks.watch [--streams 1,2,4,8] [--skip-latency]
 
-Prints two tables and writes `build/benchmark-watch.json`:
+Prints the cost of the kernels alone (`benchmarks.limit`), two tables and writes `build/benchmark-watch.json`:
 
 * by stream count: real-time factor (wall seconds per second of media, all streams together, from the streams'
   announcement to their end; below 1 is faster than real time), CPU seconds per stream-minute by stage, peak memory;
+  the start included, so the first streams bear it; and all of it by what the kernels alone take;
 * media-to-event latency with two streams played in real time: from the capture of the newest frame that an event
   rests on to the event.
 
@@ -120,11 +121,15 @@ def measure(count: int, realtime: bool) -> dict[str, object]:
 
 def in_a_process_of_its_own(count: int, realtime: bool) -> dict[str, object]:
     """Returns `measure(...)` of a fresh process."""
+    return run("benchmarks.watch", "--measure", str(count), *(["--realtime"] if realtime else []))
+
+
+def run(module: str, *arguments: str) -> dict[str, object]:
+    """Returns what a benchmark writes in a fresh process with one thread for each model."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "benchmarks.watch", "--measure", str(count), "--out", str(out)]
         subprocess.run(
-            [*command, *(["--realtime"] if realtime else [])],
+            [sys.executable, "-m", module, *arguments, "--out", str(out)],
             cwd=ROOT,
             check=True,
             stdout=subprocess.DEVNULL,
@@ -148,7 +153,11 @@ def main() -> None:
         options.out.write_text(json.dumps(measure(options.measure, options.realtime)))
         return
 
+    limit = run("benchmarks.limit")
+    least = sum(limit.values())
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.machine()}\n")
+    print("kernels alone: " + "  ".join(f"{kernel} {value:.1f}" for kernel, value in limit.items()), end="")
+    print(f", together {least:.1f} CPU seconds per stream-minute\n")
     print(f"{'streams':>7} {'RTF':>6} {'wall s':>7} {'peak MB':>8}   CPU seconds per stream-minute")
     rows = []
     for count in map(int, options.streams.split(",")):
@@ -157,8 +166,14 @@ def main() -> None:
         cpu = row["cpu_s_per_stream_minute"]
         stages = "  ".join(f"{stage} {cpu[stage]:.1f}" for stage in STAGES)
         memory = row["peak_memory_bytes"] / 2**20
+        row["flow_by_kernels"] = sum(cpu.values()) / least
+        stages += f"  = {row['flow_by_kernels']:.2f} x kernels"
         print(f"{count:>7} {row['real_time_factor']:>6.2f} {row['wall_s']:>7.0f} {memory:>8.0f}   {stages}", flush=True)
-    summary: dict[str, object] = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "by_streams": rows}
+    summary: dict[str, object] = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "kernels": limit,
+        "by_streams": rows,
+    }
     if not options.skip_latency:
         row = in_a_process_of_its_own(2, realtime=True)
         latency = sorted(row["latency_ms"])

@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     # Model
     model: str = Field("cope-mini", description="COPE artefact: `cope-mini` (shipped) or a folder")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    precision: Literal["float32", "bfloat16"] | None = Field(
+        None,
+        description="Of the model's towers on a CPU; default: the model's own. Another one needs an index of its own",
+    )
     threads: int = Field(
         default_factory=shared_processors,
         ge=0,

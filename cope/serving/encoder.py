@@ -22,8 +22,9 @@ from cope.domains import Domain
 from cope.errors import UserError
 from cope.keywords import readings, told
 from cope.model.scoring import Calibration
-from cope.runtime.device import choose
+from cope.runtime.device import choose, native_bfloat16
 from cope.serving import artefact as artefacts
+from cope.serving.identity import version_in
 from cope.towers.compiled import frozen_text, frozen_vision
 from cope.towers.interface import Tower, mean_text
 from cope.towers.packaged import TextTower, VisionTower, finder_tower, text_tower, vision_tower
@@ -119,25 +120,35 @@ class Encoder:
         finder: The tower whose maps the region finder reads; None where frames are taken as a whole.
     """
 
-    def __init__(self, path_or_name: str | Path = "cope-mini", device: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self,
+        path_or_name: str | Path = "cope-mini",
+        device: str = "auto",
+        threads: int = 0,
+        precision: artefacts.Precision | None = None,
+    ) -> None:
         """Loads an artefact and its vision tower.
 
         Args:
             path_or_name: An artefact's folder, or the name of one that ships.
             device: "auto", "cpu", "cuda", "cuda:1", ...
             threads: That compute on a CPU; 0 leaves PyTorch's own choice.
+            precision: Of the towers on a CPU; None for the artefact's. Another one is part of the version.
 
         Raises:
-            UserError: There is no such artefact or device, a tower's weights are not installed, or they do not fit.
+            UserError: The processor does not compute in the precision that is asked for; there is no such artefact or
+                device, a tower's weights are not installed, or they do not fit.
         """
         if threads:
             torch.set_num_threads(threads)
         self.device = choose(device)
         loaded = artefacts.load(path_or_name)
         self._loaded = loaded
-        self.precision = loaded.precision
+        self.precision = precision or loaded.precision
+        if precision == "bfloat16" and not native_bfloat16(self.device):
+            raise UserError("this processor does not compute in bfloat16; set COPE_PRECISION=float32, with a new index")
         self.live_text, self.modalities = loaded.live_text, loaded.modalities
-        self.version: str = loaded.version
+        self.version: str = version_in(loaded.version, loaded.precision, precision)
         self.calibration: Calibration = loaded.calibration
         self.config = loaded.config
         self.dim: int = loaded.config.dim

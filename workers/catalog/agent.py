@@ -74,7 +74,9 @@ class Catalog:
     async def _start(self) -> None:
         settings = self._worker.settings
         if self._encoder is None:
-            self._encoder = await self._worker.in_executor(Encoder, settings.model, settings.device, settings.threads)
+            self._encoder = await self._worker.in_executor(
+                Encoder, settings.model, settings.device, settings.threads, settings.precision
+            )
         self._reader = await self._worker.in_executor(reader_of, settings, self._encoder.reading)
         if self._keep:
             self._kept = KeptPages(f"{self._encoder.version} {self._reader is not None}")

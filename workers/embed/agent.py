@@ -128,7 +128,7 @@ class Embedder:
         if self._encoder is None:
             try:
                 self._encoder = await self._worker.in_executor(
-                    Encoder, settings.model, settings.device, settings.threads
+                    Encoder, settings.model, settings.device, settings.threads, settings.precision
                 )
             except ModelError as error:
                 raise UserError(str(error)) from error

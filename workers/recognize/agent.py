@@ -106,7 +106,7 @@ class Recognizer:
     async def _start(self) -> None:
         settings = self._worker.settings
         if self._model is None:
-            self._model = load_identity(settings.model)
+            self._model = load_identity(settings.model, settings.precision)
         version = self._model.version
         if self._index is None:
             self._index = await retrying(lambda: open_index(settings, version), "open the index")

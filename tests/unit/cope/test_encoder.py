@@ -6,6 +6,7 @@ from cope import export
 from cope.errors import UserError
 from cope.serving import artefact
 from cope.serving.encoder import Encoder, FrameFeatures, PageInput, WindowInput
+from cope.serving.identity import load_identity
 
 
 @pytest.fixture
@@ -172,6 +173,22 @@ def test_padding_takes_no_attention(tiny):
             torch.cat([frame, -torch.ones(1, 2, dtype=torch.long)], 1),
         )
     assert torch.allclose(plain, padded, atol=1e-6)
+
+
+def test_another_precision_is_another_version_for_all_roles(folder, monkeypatch):
+    own = Encoder(folder, device="cpu")
+    assert Encoder(folder, device="cpu", precision="float32").version == own.version
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    other = Encoder(folder, device="cpu", precision="bfloat16")
+    assert other.version == f"{own.version}+bfloat16"
+    for encoder, precision in ((own, None), (own, "float32"), (other, "bfloat16")):
+        assert load_identity(folder, precision).version == encoder.version
+
+
+def test_a_processor_that_emulates_bfloat16_does_not_compute_in_it(folder, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(UserError, match="does not compute in bfloat16; set COPE_PRECISION=float32"):
+        Encoder(folder, device="cpu", precision="bfloat16")
 
 
 def test_a_device_that_is_not_there(folder):

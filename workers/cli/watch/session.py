@@ -140,7 +140,9 @@ async def _run(
 ) -> WatchResult:
     progress = WatchProgress(streams, settings.window_ms)
     async with AsyncExitStack() as stack:
-        encoder = await asyncio.to_thread(Encoder, settings.model, settings.device, settings.threads)
+        encoder = await asyncio.to_thread(
+            Encoder, settings.model, settings.device, settings.threads, settings.precision
+        )
         own_broker = settings.broker == "embedded"
         if own_broker:
             broker = await stack.enter_async_context(EmbeddedBroker())

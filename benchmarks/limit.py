@@ -1,0 +1,110 @@
+"""What the kernels of `watch` cost alone: the least that a stream-minute can take with these models on this machine.
+
+    python -m benchmarks.limit              # a table, and build/benchmark-limit.json
+
+On the sample streams, in one thread, with nothing around them, in CPU seconds per stream-minute:
+
+* decode: all pictures and the sound, by PyAV
+* jpeg: one frame a second, written and read again
+* maps: the finder's feature maps of that frame
+* crops: the descriptors of as many crops as a frame has regions
+* speech: Whisper on the sound in pieces of the longest length that capture sends
+
+`benchmarks.watch` prints how much more the whole flow takes.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import torch
+
+from cope.evaluation.precision import one_thread
+from cope.serving.encoder import Encoder
+from cope.vision.pictures import fit_area
+from topology.settings import load_settings
+from workers.transcribe.recognizer import SAMPLE_RATE
+from workers.transcribe.whisper import open_recognizer
+
+ROOT = Path(__file__).parents[1]
+STREAMS = sorted((ROOT / "samples/streams").glob("*.mp4"))
+RESULT = ROOT / "build/benchmark-limit.json"
+
+
+def measure() -> dict[str, float]:
+    """CPU seconds per stream-minute, by kernel."""
+    settings = load_settings(device="cpu", threads=1)
+    with one_thread(), torch.inference_mode():
+        encoder = Encoder(settings.model, "cpu", 1, settings.precision)
+        recognizer = open_recognizer(settings)
+        config, seconds, minutes = encoder.config, dict[str, float](), 0.0
+
+        def clocked(kernel: str, work: Callable[[], Any]) -> Any:
+            began = time.process_time()
+            done = work()
+            seconds[kernel] = seconds.get(kernel, 0.0) + time.process_time() - began
+            return done
+
+        for number, path in enumerate(STREAMS):
+            frames, sound = clocked("decode", lambda path=path: decoded(path, settings.frames_per_second))
+            pixels = [encoder._tensor([fit_area(frame, config.frame_pixels, 32)]) for frame in frames]
+            side = config.crop_pixels
+            crops = torch.rand(max(1, config.regions), 3, side, side) * 255
+            if number == 0:  # kernels are chosen and packed in the first calls
+                encoder.vision.maps(pixels[0])
+                encoder.vision.describe(crops)
+                recognizer.transcribe(sound[: SAMPLE_RATE * 5], "en")
+            for frame, one in zip(frames, pixels, strict=True):
+                clocked("jpeg", lambda frame=frame: written_and_read(frame, settings.jpeg_quality))
+                if encoder.finder is not None:
+                    clocked("maps", lambda one=one: encoder.finder.maps(one))
+                clocked("crops", lambda crops=crops: encoder.vision.describe(crops))
+            step = round(settings.speech_chunk_s * SAMPLE_RATE)
+            for at in range(0, len(sound), step):
+                piece = sound[at : at + step]
+                clocked("speech", lambda piece=piece, path=path: recognizer.transcribe(piece, path.stem[-2:]))
+            minutes += len(sound) / SAMPLE_RATE / 60
+    return {kernel: value / minutes for kernel, value in seconds.items()}
+
+
+def written_and_read(frame: np.ndarray, quality: int) -> np.ndarray:
+    """A frame after its way through a JPEG file."""
+    return cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+
+
+def decoded(path: Path, frames_per_second: float) -> tuple[list[np.ndarray], np.ndarray]:
+    """Frames as capture samples them, (H, W, 3) uint8 each, and the sound, (N,) float32 at 16 kHz."""
+    frames, sound, due = [], [], 0.0
+    resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
+    with av.open(str(path)) as container:
+        for stream in container.streams.video:
+            stream.codec_context.thread_count = 1
+        for decoded in container.decode(video=0, audio=0):
+            if isinstance(decoded, av.AudioFrame):
+                sound += [piece.to_ndarray()[0] for piece in resampler.resample(decoded)]
+            elif decoded.time is not None and decoded.time >= due:
+                frames.append(decoded.to_ndarray(format="rgb24"))
+                due += 1 / frames_per_second
+    return frames, np.concatenate(sound).astype(np.float32) / 32_768
+
+
+def main() -> None:
+    """Prints the table and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULT, help="where the JSON goes")
+    options = parser.parse_args()
+    kernels = measure()
+    print("CPU seconds per stream-minute: " + "  ".join(f"{name} {value:.2f}" for name, value in kernels.items()))
+    print(f"together {sum(kernels.values()):.2f}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(kernels, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
