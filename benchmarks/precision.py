@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from cope.runtime.openvino import version
 from cope.serving import artefact
 from cope.serving.encoder import Encoder
 from cope.serving.identity import locate
-from cope.towers.packaged import text_tower, vision_tower
+from cope.towers.packaged import TextTower, VisionTower, text_tower, vision_tower
 from cope.vision.pictures import fit_area
 
 RESULT = Path(__file__).parents[1] / "build/benchmark-precision.json"
@@ -53,22 +53,24 @@ def variants(model: str) -> Iterator[dict[str, Encoder]]:
 def by_torch(encoder: Encoder) -> Encoder:
     """The same encoder with towers that PyTorch computes."""
     same = encoder.finder is encoder.vision
-    encoder.vision = vision_tower(encoder.config.vision)
-    encoder.finder = encoder.vision if same else vision_tower(encoder.config.finder)
-    encoder.text = text_tower(encoder.config.text)
+    encoder.vision = cast(VisionTower, vision_tower(encoder.config.vision))
+    encoder.finder = encoder.vision if same else cast(VisionTower, vision_tower(encoder.config.finder))
+    encoder.text = cast(TextTower, text_tower(encoder.config.text))
     return encoder
 
 
 def parts(encoder: Encoder) -> dict[str, Any]:
     """The calls to the towers of which a frame consists."""
     config = encoder.config
-    small = encoder._tensor([fit_area(example_frame(), config.frame_pixels, encoder.finder.stride)])
+    finder = encoder.finder
+    assert finder is not None
+    small = encoder._tensor([fit_area(example_frame(), config.frame_pixels, finder.stride)])
     crops = torch.rand(config.regions, 3, config.crop_pixels, config.crop_pixels) * 255
 
     @torch.inference_mode()
     def maps(_call: int) -> None:
         with encoder.computing():
-            encoder.finder.maps(small)
+            finder.maps(small)
 
     @torch.inference_mode()
     def describe(_call: int) -> None:

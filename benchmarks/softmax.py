@@ -45,6 +45,7 @@ class Full(nn.Module):
     def __init__(self, classes: int, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(functional.normalize(torch.randn(classes, dim), dim=1))
+        self.squares: Tensor
         self.register_buffer("squares", torch.zeros(classes))
 
     def forward(self, vectors: Tensor, product: Tensor) -> Tensor:
@@ -54,11 +55,12 @@ class Full(nn.Module):
     @torch.no_grad()
     def update(self, rate: float) -> None:
         """Row-wise Adagrad, in place as far as it goes."""
-        gradient = self.weight.grad
+        gradient, weight = self.weight.grad, self.weight.data
+        assert gradient is not None
         self.squares += torch.linalg.vector_norm(gradient, dim=1).square_()
         gradient *= (-rate / self.squares.clamp_min(1e-30).sqrt()).unsqueeze(1)
-        self.weight += gradient
-        self.weight /= torch.linalg.vector_norm(self.weight, dim=1, keepdim=True)
+        weight += gradient
+        weight /= torch.linalg.vector_norm(weight, dim=1, keepdim=True)
         self.weight.grad = None
 
 

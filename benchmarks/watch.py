@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -94,7 +95,7 @@ def _stage(thread_name: str) -> str:
     return "rest"
 
 
-def measure(count: int, realtime: bool) -> dict[str, object]:
+def measure(count: int, realtime: bool) -> dict[str, Any]:
     """Watches `count` streams in this process and returns what was measured."""
     from topology.settings import load_settings
     from workers.cli.watch.session import watch
@@ -119,7 +120,7 @@ def measure(count: int, realtime: bool) -> dict[str, object]:
     }
 
 
-def in_a_process_of_its_own(count: int, realtime: bool) -> dict[str, object]:
+def in_a_process_of_its_own(count: int, realtime: bool) -> dict[str, Any]:
     """Returns `measure(...)` of a fresh process."""
     return run("benchmarks.watch", "--measure", str(count), *(["--realtime"] if realtime else []))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 
 from cope.data.items import Counts
 from cope.errors import UserError

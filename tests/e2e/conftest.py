@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flow_processes import CATALOG, SAMPLES, Processes, read_events, run_cli
+
+from tests.e2e.flow_processes import CATALOG, SAMPLES, Processes, read_events, run_cli
 
 CLIP_S = 36  # two or three products; long enough to kill each role in its middle
 

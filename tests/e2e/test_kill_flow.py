@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flow_processes import SAMPLES, Processes, identities
 
+from tests.e2e.flow_processes import SAMPLES, Processes, identities
 from topology.admin import create_topics
 from topology.records import ProductDetected, RecognitionState
 from topology.settings import ROLES, Role, Settings

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from flow_processes import CATALOG, environment, read_events
-from live_server import LiveServer
+
+from tests.e2e.flow_processes import CATALOG, environment, read_events
+from tests.live_server import LiveServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -9,7 +9,8 @@ from typing import Any
 import jsonschema
 import psutil
 import pytest
-from flow_processes import CATALOG, SAMPLES, environment, identities, read_events, run_cli
+
+from tests.e2e.flow_processes import CATALOG, SAMPLES, environment, identities, read_events, run_cli
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "topology/schemas/product_detected.schema.json").read_text())

@@ -13,10 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from tiny_hub import build
 
 from cope.data.objects import split_of
 from cope.train import main
+from tests.unit.cope.tiny_hub import build
 
 PRODUCTS, FRAMES = 36, 3
 STEPS = 8

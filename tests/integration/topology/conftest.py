@@ -98,6 +98,7 @@ async def _outputs(settings: Settings) -> Counter[int]:
     counts: Counter[int] = Counter()
     for partition in ends:
         async for record in read_partition(settings, topics.LIVE_KEYWORDS, partition, Keywords):
+            assert record.value is not None
             counts[record.value.start_ms] += 1
     return counts
 

@@ -66,6 +66,7 @@ def test_it_dies_with_its_parent_however_that_ends(how: signal.Signals) -> None:
         text=True,
     )
     with parent:
+        assert parent.stdout is not None
         broker = psutil.Process(int(parent.stdout.readline()))
         assert broker.is_running()
         parent.send_signal(how)

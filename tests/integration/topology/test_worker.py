@@ -76,6 +76,7 @@ async def test_signals_end_it_in_order(any_broker, until, how: signal.Signals, s
 async def test_interrupted_while_the_broker_is_down_it_ends_at_once(broker) -> None:
     settings = broker.model_copy(update={"broker": f"127.0.0.1:{free_port()}"})
     process = await spawn(settings, 0)
+    assert process.stderr is not None
     lines = b""
     while b"does not answer" not in lines:
         lines = await asyncio.wait_for(process.stderr.readline(), 30)

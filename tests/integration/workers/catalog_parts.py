@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import cv2
 import numpy as np
@@ -94,7 +95,7 @@ async def running(worker: Worker) -> AsyncIterator[Worker]:
         await worker.stop()
 
 
-async def read_all(settings: Settings, topic: str, kind: type) -> list:
+async def read_all(settings: Settings, topic: str, kind: type[Any]) -> list[Any]:
     """All records of a topic, tombstones left out."""
     found = []
     for partition in await end_offsets(settings, topic):

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from tiny_hub import build
 from torch import nn
 
 from cope.config import ModelConfig
@@ -13,6 +12,7 @@ from cope.model.modeling import CopeModel
 from cope.model.scoring import UNCALIBRATED
 from cope.serving import artefact
 from cope.towers import packaged as backbones
+from tests.unit.cope.tiny_hub import build
 
 
 class TinyVision(nn.Module):

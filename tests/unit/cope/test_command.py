@@ -9,6 +9,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,8 @@ def wait_with_parent(told: Path):
 
 
 def parent(method: str, told: str):
-    multiprocessing.get_context(method).Process(target=partial(wait_with_parent, Path(told))).start()
+    context: Any = multiprocessing.get_context(method)
+    context.Process(target=partial(wait_with_parent, Path(told))).start()
     time.sleep(600)
 
 

@@ -4,8 +4,6 @@ import os
 
 import pytest
 import torch
-from tiny_views import batch as views
-from tiny_views import objective
 from torch import distributed, multiprocessing, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -15,6 +13,8 @@ from cope.runtime.distributed import average, gather, joined_mean, rank, world
 from cope.training.losses import Temperature, info_nce, region_loss
 from cope.training.masked_language import masked_language_loss
 from cope.training.product_softmax import SampledProductSoftmax
+from tests.unit.cope.tiny_views import batch as views
+from tests.unit.cope.tiny_views import objective
 
 RANKS, ROWS, REGIONS, STEPS = 2, 6, 3, 3
 VIEWS = 4  # products of a rank in a step of the whole objective

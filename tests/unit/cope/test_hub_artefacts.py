@@ -6,8 +6,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from test_tuning import stirred
-from tiny_hub import SIDE
 
 from cope.config import ModelConfig
 from cope.errors import UserError
@@ -17,6 +15,8 @@ from cope.serving import artefact
 from cope.serving.encoder import Encoder, PageInput, WindowInput
 from cope.serving.identity import content_hash
 from cope.towers.packaged import text_tower, vision_tower
+from tests.unit.cope.test_tuning import stirred
+from tests.unit.cope.tiny_hub import SIDE
 
 DIM = 12
 

@@ -2,10 +2,10 @@ import shutil
 
 import pytest
 import torch
-from tiny_hub import PATCH, READING, SEEING, SIDE, WIDTH
 
 from cope.errors import UserError
 from cope.towers.packaged import fingerprint, text_tower, vision_tower
+from tests.unit.cope.tiny_hub import PATCH, READING, SEEING, SIDE, WIDTH
 
 TEXTS = ("red bag", "a blue cup with 2 handles", "x")
 

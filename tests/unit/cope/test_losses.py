@@ -60,7 +60,8 @@ def test_info_nce_equals_the_loop(smoothing, weighted):
 
 def test_weights_count_relative_to_each_other():
     rng = np.random.default_rng(1)
-    a, b, ids = *tensors(vectors(rng, 6), vectors(rng, 6)), torch.arange(6)
+    a, b = tensors(vectors(rng, 6), vectors(rng, 6))
+    ids = torch.arange(6)
     weight = torch.tensor([1.0, 2, 3, 4, 5, 0], dtype=torch.float64)
     plain = info_nce(a, ids, b, ids, 9.0)
     assert info_nce(a, ids, b, ids, 9.0, 0.0, weight, weight) == pytest.approx(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -99,7 +99,7 @@ def test_crops_are_framed_as_in_service(box: list[float]) -> None:
     on_canvas = torch.tensor([[[box[0], box[1] * 144 / 256, box[2], box[3] * 144 / 256]]])
     frames = torch.from_numpy(canvas).permute(2, 0, 1)[None]
     mine = cropping.square_crops(frames, on_canvas, content, 64, 0.1)[0, 0].permute(1, 2, 0).numpy()
-    service = pictures.square_crop(image, np.array(box), 64, 0.1).astype(np.float32)
+    service = pictures.square_crop(np.asarray(image, np.uint8), np.array(box), 64, 0.1).astype(np.float32)
     # Service cuts at whole pixels: of a small box that is a large part.
     assert np.abs(mine - service).mean() < 8
 
@@ -126,7 +126,9 @@ def test_frames_of_a_clip_see_one_another_only_in_their_clip(hub: dict[str, Path
 
 
 @pytest.mark.parametrize("precision", ["float32", "auto"])
-def test_frames_that_are_missing_tell_the_others_nothing(hub: dict[str, Path], precision: str) -> None:
+def test_frames_that_are_missing_tell_the_others_nothing(
+    hub: dict[str, Path], precision: Literal["float32", "auto"]
+) -> None:
     module = PixelObjective(replace(config(hub), precision=precision), 3).eval()
     clips = items(False, frames=4)
     clips.frame_there[1, 2:] = False  # a short clip; of clip 0 a frame within is missing

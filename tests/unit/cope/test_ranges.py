@@ -14,7 +14,7 @@ from cope.train import configuration
 NUMBERS: dict[str, tuple[Any, Any]] = {
     name: (kind, known)
     for kind in (ModelConfig, TrainConfig)
-    for name, known in kind.__pydantic_fields__.items()
+    for name, known in kind.__pydantic_fields__.items()  # type: ignore[union-attr]
     if known.annotation in (int, float)
 }
 

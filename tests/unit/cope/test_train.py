@@ -25,6 +25,7 @@ from cope.serving import artefact
 from cope.serving.identity import load_identity
 from cope.train import train
 from cope.training import pixels
+from cope.training.run_record import Record
 
 CPU = torch.device("cpu")
 CALIBRATED = replace(UNCALIBRATED, bias=-3.0)
@@ -39,7 +40,7 @@ def shop(tmp_path: Path) -> Path:
     """A manifest of four products, one picture of each in every domain."""
     folder = tmp_path / "shop"
     folder.mkdir()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(4):
         for domain in ("page", "video", "live"):
             picture(folder / f"{number}-{domain}.png", 50 * number)
@@ -66,7 +67,7 @@ def objects(tmp_path: Path) -> Path:
 def config(hub: dict[str, Path]) -> TrainConfig:
     base = preset("cope-paper")
     model = replace(base.model, vision=str(hub["x_clip"]), text=str(hub["bert"]), dim=8, crop_pixels=32)
-    small = {"steps": 1, "batch_products": 4, "clip_frames": 2, "classes_sampled": 4, "workers": 0}
+    small: dict[str, Any] = {"steps": 1, "batch_products": 4, "clip_frames": 2, "classes_sampled": 4, "workers": 0}
     return replace(base, model=replace(model, tuning="frozen"), precision="float32", **small)
 
 
@@ -122,7 +123,7 @@ def test_another_model_with_its_record_is_not_written_over(shop: Path, config: T
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_goes_on(shop: Path, config: TrainConfig, tmp_path: Path) -> None:
-    record = command.Record(tmp_path / "out", "tiny", config, CPU, 1)
+    record = Record(tmp_path / "out", "tiny", config, CPU, 1)
     record.add()
     train(config, "tiny", str(shop), tmp_path / "out", CPU)
     assert (tmp_path / "out" / "config.json").is_file()
@@ -132,12 +133,12 @@ def test_a_record_of_other_fields_or_data_is_not_taken_for_this_run(
     shop: Path, config: TrainConfig, tmp_path: Path
 ) -> None:
     fingerprint = open_source(str(shop)).fingerprint
-    record = command.Record(tmp_path, "tiny", config, CPU, 1)
+    record = Record(tmp_path, "tiny", config, CPU, 1)
     record.add(data={"sha256": fingerprint}, figures={"R@1": 0.5}, sha256="abc")
     assert record.figures_of(replace(config, evaluate_every=7), fingerprint) == {"R@1": 0.5}
     assert record.figures_of(replace(config, seed=8), fingerprint) is None
     assert record.figures_of(config, "other data") is None
-    assert command.Record(tmp_path, "tiny", config, CPU, 2).figures_of(config, fingerprint) is None
+    assert Record(tmp_path, "tiny", config, CPU, 2).figures_of(config, fingerprint) is None
     (tmp_path / "training.json").write_text('{"config": [], "sha256": ""}')
     assert record.figures_of(config, fingerprint) is None
 

@@ -16,7 +16,6 @@ import pytest
 import torch
 from rich.console import Console
 from torch import Tensor, nn
-from trainer_run import CONFIG, Line, batches, stage
 
 from cope.config import ModelConfig, TrainConfig
 from cope.errors import UserError
@@ -27,6 +26,7 @@ from cope.training.averaging import Average
 from cope.training.checkpoint import Checkpoints, identity
 from cope.training.log import TrainingLog
 from cope.training.trainer import Group, Stage, Trainer, schedule
+from tests.unit.cope.trainer_run import CONFIG, Line, batches, stage
 
 CPU = torch.device("cpu")
 
@@ -270,7 +270,7 @@ def test_averaged_weights_follow_the_formula_and_leave_the_real_ones_alone() -> 
     expected = 1.0
     for step in range(20):
         with torch.no_grad():
-            weight += 1
+            weight.add_(1)
         average.update(step)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * weight.item()

@@ -1,13 +1,13 @@
 import pytest
 import torch
-from test_hub_towers import TEXTS, padded, pixels
-from tiny_hub import READING, SEEING
 from torch import nn
 
 from cope.config import ModelConfig
 from cope.errors import UserError
 from cope.towers.lora import LoraLinear, add_lora, merge_lora
 from cope.towers.packaged import finder_tower, text_tower, vision_tower
+from tests.unit.cope.test_hub_towers import TEXTS, padded, pixels
+from tests.unit.cope.tiny_hub import READING, SEEING
 
 
 def stirred(tower):

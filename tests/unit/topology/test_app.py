@@ -1,5 +1,7 @@
 """The Faust app of a role."""
 
+from typing import Any
+
 import pytest
 
 from topology.app import group_id, make_app
@@ -7,7 +9,7 @@ from topology.errors import UserError
 from topology.settings import Settings
 
 
-def settings(**values: object) -> Settings:
+def settings(**values: Any) -> Settings:
     return Settings(_env_file=None, **{"broker": "kafka:9092", **values})
 
 

@@ -1,6 +1,7 @@
 """Settings in the words of the Kafka client."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -10,7 +11,7 @@ from topology.errors import UserError
 from topology.settings import Settings
 
 
-def settings(**values: object) -> Settings:
+def settings(**values: Any) -> Settings:
     return Settings(_env_file=None, **{"broker": "kafka:9092", **values})
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from live_server import LiveServer
-from media_files import write_video
 
+from tests.integration.workers.capture.media_files import write_video
+from tests.live_server import LiveServer
 from topology.records import Frame, Record, Speech, StreamAnnounced, StreamStatus, WindowEmbedding
 from topology.settings import Settings
 from topology.topic_log import Follower, Producer, read_partition

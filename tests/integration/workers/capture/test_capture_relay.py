@@ -6,8 +6,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from media_files import write_video
 
+from tests.integration.workers.capture.media_files import write_video
 from topology.settings import Settings
 from workers.capture.media import BadSource, Picture, SourceDown
 from workers.capture.relay import Relay

@@ -1,8 +1,8 @@
 """The catalog role on a broker."""
 
 import pytest
-from catalog_parts import HueModel, page, png, read_all, running, until
 
+from tests.integration.workers.catalog_parts import HueModel, page, png, read_all, running, until
 from topology.records import PageImage, PageVectors
 from topology.topic_log import Producer, end_offsets
 from topology.topics import PAGE_VECTORS, PRODUCT_PAGES, dead_letter

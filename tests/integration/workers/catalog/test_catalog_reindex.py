@@ -1,9 +1,11 @@
 """The catalog role with a Qdrant server, played by the client's own engine in memory: a new model moves in."""
 
+from typing import Any, cast
+
 import pytest
-from catalog_parts import HueModel, page, running, until
 from qdrant_client import AsyncQdrantClient
 
+from tests.integration.workers.catalog_parts import HueModel, page, running, until
 from topology.index.server import ServerIndex
 from topology.settings import Settings
 from topology.topic_log import Producer, end_offsets
@@ -37,7 +39,7 @@ def settings(broker, qdrant):
 
 def catalog(settings: Settings, model: HueModel) -> Worker:
     worker = Worker("catalog", settings, serve_http=False)
-    build(worker, model)
+    build(worker, cast(Any, model))
     return worker
 
 

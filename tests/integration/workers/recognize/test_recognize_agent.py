@@ -1,8 +1,8 @@
 """The recognize role on a broker, with Qdrant Edge."""
 
 import pytest
-from catalog_parts import HueModel, end_of_epoch, page, read_all, running, until, window
 
+from tests.integration.workers.catalog_parts import HueModel, end_of_epoch, page, read_all, running, until, window
 from topology.admin import create_topics
 from topology.records import ProductDetected, RecognitionState
 from topology.topic_log import Producer, end_offsets

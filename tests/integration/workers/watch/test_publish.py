@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from catalog_parts import HueModel, picture, read_all, running
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from tests.integration.workers.catalog_parts import HueModel, picture, read_all, running
 from topology.errors import UserError
 from topology.records import ProductPage, StreamAnnounced, StreamStatus
 from topology.settings import Settings

@@ -5,9 +5,9 @@ import json
 import cv2
 import numpy as np
 import pytest
-from data_sets import rope_files, write_rope
 
 from cope.config import ModelConfig, TrainConfig
+from tests.unit.cope.data.data_sets import rope_files, write_rope
 
 
 @pytest.fixture

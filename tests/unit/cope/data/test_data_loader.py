@@ -6,7 +6,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
-from data_sets import WORDS, rope_files, tokenize, write_rope
 
 from cope.data.items import Counts
 from cope.data.live_text import LiveText
@@ -16,6 +15,7 @@ from cope.data.rope import CATEGORIES, IMAGES, TEXTS
 from cope.domains import DOMAINS
 from cope.errors import UserError
 from cope.model.views import NOBODY
+from tests.unit.cope.data.data_sets import WORDS, rope_files, tokenize, write_rope
 
 
 def take(count, *args, **kwargs):

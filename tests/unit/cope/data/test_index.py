@@ -6,12 +6,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from data_sets import rope_files, write_rope
 
 from cope.data import indexing
 from cope.data.opening import open_source
 from cope.data.rope import PAIRS, TEXTS
 from cope.errors import UserError
+from tests.unit.cope.data.data_sets import rope_files, write_rope
 
 # Reads ROPE and is killed while its facts are written, or when the index is about to be moved to its place.
 KILLED = """

@@ -1,10 +1,10 @@
 import pytest
-from data_sets import picture
 
 from cope.data.indexing import DUPLICATES
 from cope.data.lpr4m import BAD_BOXES, FEW_COLUMNS
 from cope.data.opening import open_source
 from cope.errors import UserError
+from tests.unit.cope.data.data_sets import picture
 
 
 def row(clip, image, frames="f/1.jpg;f/2.jpg", boxes="0.1,0.2,0.5,0.6;", room="r1"):

@@ -1,13 +1,13 @@
 import json
 
 import pytest
-from data_sets import picture
 
 from cope.data.files import CUT_OFF
 from cope.data.indexing import DUPLICATES, NO_IMAGES, SECOND_PRODUCT, SECOND_SPLIT
 from cope.data.manifest import BAD_BOXES, FEW_FIELDS, NO_DOMAIN, NO_SPLIT, NOT_JSON
 from cope.data.opening import open_source
 from cope.errors import UserError
+from tests.unit.cope.data.data_sets import picture
 
 
 def rows(products=30):

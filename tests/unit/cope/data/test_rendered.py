@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from data_sets import tokenize
 
 from cope.data.listing import NO_PICTURE, NOT_OBJECTS
 from cope.data.loader import batches
@@ -15,6 +14,7 @@ from cope.data.writing import main
 from cope.domains import DOMAINS
 from cope.errors import UserError
 from cope.evaluation.collecting import RENDERED_ITEMS, Sampling, _rows
+from tests.unit.cope.data.data_sets import tokenize
 
 
 def test_a_source_renders_the_same_whatever_was_rendered_before(objects):

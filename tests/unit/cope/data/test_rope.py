@@ -5,7 +5,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import pytest
-from data_sets import picture, rope_files, write_rope
 
 from cope.data.files import NOT_UTF8, Folder, PictureFiles
 from cope.data.indexing import DUPLICATES, NO_IMAGES, NO_PRODUCT, SECOND_PRODUCT, SECOND_TEXT
@@ -13,6 +12,7 @@ from cope.data.opening import open_source
 from cope.data.rope import CATEGORIES, FEW_COLUMNS, FILES, IMAGES, NO_NUMBER, PAIRS, TEXTS
 from cope.domains import DOMAINS
 from cope.errors import UserError
+from tests.unit.cope.data.data_sets import picture, rope_files, write_rope
 
 
 def all_items(folder):

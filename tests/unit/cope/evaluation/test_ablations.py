@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from shop import Shop
 
 from cope import ablations, calibrate
 from cope import evaluate as command
@@ -20,6 +19,7 @@ from cope.model.modeling import CopeModel
 from cope.model.scoring import UNCALIBRATED
 from cope.serving import artefact
 from cope.towers.packaged import vision_tower
+from tests.unit.cope.evaluation.shop import Shop
 
 OPTIONS = Options(
     sampling=Sampling(items=2, frames=2), protocol=Protocol(4, 5, 3, pictures=False), device="cpu", workers=0

@@ -1,12 +1,12 @@
 """What `python -m cope.evaluate` tells on the terminal."""
 
 import pytest
-from shop import Shop
 
 from cope import evaluate as command
 from cope.data.items import Picture
 from cope.evaluation import evaluating
 from cope.serving import artefact
+from tests.unit.cope.evaluation.shop import Shop
 
 
 @pytest.fixture

@@ -5,15 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from shop import Shop
-from test_tuning import stirred
 
 from cope.domains import DOMAINS
 from cope.errors import UserError
-from cope.evaluate import Options, evaluate
 from cope.evaluation import evaluating
 from cope.evaluation.collecting import Sampling, evaluation_set
 from cope.evaluation.describing import Describer
+from cope.evaluation.evaluating import Options, evaluate
 from cope.evaluation.space import frozen
 from cope.evaluation.suite import Protocol
 from cope.model.modeling import CopeModel
@@ -21,6 +19,8 @@ from cope.model.scoring import UNCALIBRATED
 from cope.serving import artefact
 from cope.serving.encoder import Encoder
 from cope.towers.packaged import text_tower, vision_tower
+from tests.unit.cope.evaluation.shop import Shop
+from tests.unit.cope.test_tuning import stirred
 
 OPTIONS = Options(
     sampling=Sampling(items=2, frames=2), protocol=Protocol(4, 5, 3, pictures=False), device="cpu", workers=0

@@ -12,17 +12,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from shop import Shop
 
 from cope import evaluate as command
 from cope.config import ModelConfig
 from cope.data.items import Picture
 from cope.domains import DOMAINS
 from cope.errors import UserError
-from cope.evaluate import Options, evaluate
 from cope.evaluation import evaluating, report
 from cope.evaluation.collecting import Sampling, evaluation_set
 from cope.evaluation.describing import Describer
+from cope.evaluation.evaluating import Options, evaluate
 from cope.evaluation.measures import speech_figures
 from cope.evaluation.ranking import Ranks
 from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, NAMED, RAW
@@ -35,6 +34,7 @@ from cope.model.views import NOBODY
 from cope.serving import artefact
 from cope.serving.encoder import Encoder, PageInput, WindowInput
 from cope.towers.packaged import text_tower, vision_tower
+from tests.unit.cope.evaluation.shop import Shop
 
 
 @pytest.fixture

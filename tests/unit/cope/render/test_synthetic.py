@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cope.errors import UserError
 from cope.render.synthetic import (
+    Box,
     Camera,
     Placement,
     backgrounds,
@@ -78,12 +79,12 @@ def test_perspective_makes_the_far_side_smaller() -> None:
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**32))
 def test_the_same_seed_draws_the_same_pixels_and_boxes_lie_in_the_frame(seed: int) -> None:
-    def draw() -> tuple[np.ndarray, list[tuple[object, ...]], np.ndarray]:
+    def draw() -> tuple[np.ndarray, list[Box], np.ndarray]:
         rng = np.random.default_rng(seed)
         items = [(thing(rng, str(number)), random_placement(rng)) for number in range(3)]
         room = random_background(rng, backgrounds())
         frame, boxes = render_frame(rng, room, items, camera=random_camera(rng))
-        return frame, [tuple(box) for box in boxes], render_page(rng, items[0][0], 96)
+        return frame, boxes, render_page(rng, items[0][0], 96)
 
     frame, boxes, page = draw()
     again, boxes_again, page_again = draw()
@@ -93,9 +94,9 @@ def test_the_same_seed_draws_the_same_pixels_and_boxes_lie_in_the_frame(seed: in
     assert boxes == boxes_again
     assert np.array_equal(page, page_again)
     assert page.shape == (96, 96, 3)
-    for _, x0, y0, x1, y1 in boxes:
-        assert 0 <= x0 < x1 <= 640
-        assert 0 <= y0 < y1 <= 360
+    for box in boxes:
+        assert 0 <= box.x0 < box.x1 <= 640
+        assert 0 <= box.y0 < box.y1 <= 360
 
 
 def test_frames_of_other_sizes_cut_the_background() -> None:

@@ -1,6 +1,7 @@
 """Media of tests: pictures and sound in memory, and a speech detector that hears whatever is loud."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ def media(seconds: float, *, fps: int = 5, sound: bool = True, start: float = 0.
     for index in range(int(seconds * fps)):
         time = start + index / fps
         shade = int(time) * 37 % 200
-        yield Picture(round(time * 1000), lambda shade=shade: np.full((36, 64, 3), shade, np.uint8))
+        yield Picture(round(time * 1000), partial(np.full, (36, 64, 3), shade, np.uint8))
         if sound:
             first, last = round(time * SAMPLE_RATE), round((time + 1 / fps) * SAMPLE_RATE)
             loud = int(time) % 3 != 2

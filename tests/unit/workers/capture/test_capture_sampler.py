@@ -118,4 +118,5 @@ def test_a_sample_becomes_jpeg() -> None:
     sample = Sampler(config()).take(picture(0, 100))
     assert sample is not None
     decoded = cv2.imdecode(np.frombuffer(sample.jpeg(90), np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
     assert decoded.shape == (36, 64, 3) and abs(int(decoded.mean()) - 100) < 3

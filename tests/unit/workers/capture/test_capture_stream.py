@@ -1,11 +1,12 @@
 """Captures over in-memory sources: no broker, no files."""
 
 import asyncio
+import time
 from collections.abc import Iterable
 
 import pytest
-from capture_media import FILE, LIVE, SILENT_FILE, loud_detector, media
 
+from tests.unit.workers.capture.capture_media import FILE, LIVE, SILENT_FILE, loud_detector, media
 from topology.errors import BadInput
 from topology.records import Frame, Record, Speech, StreamAnnounced, StreamStatus
 from topology.settings import Settings
@@ -292,8 +293,8 @@ async def test_real_time_waits_as_long_as_the_media_lasts(monkeypatch: pytest.Mo
         slept.append(round(seconds, 3))
         now[0] += seconds
 
-    monkeypatch.setattr(pacing.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(pacing.asyncio, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     pace = pacing.RealTime()
     for position_ms in (2_000, 3_000, 2_500, 5_000):
         await pace.wait(0, position_ms)

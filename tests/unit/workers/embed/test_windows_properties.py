@@ -6,11 +6,12 @@ by one, some hundred for an example, cost more than what they test. An example t
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
-from window_oracle import Expected, Frame, Keywords, windows_of
 
+from tests.unit.workers.embed.window_oracle import Expected, Frame, Keywords, windows_of
 from workers.embed.parts import FrameIn, KeywordsIn, Step, Window
 from workers.embed.windows import WindowCore, WindowRules
 
@@ -80,7 +81,7 @@ def stream_keywords(random: Random, stream_id: str) -> list[tuple[int, Keywords]
     return out
 
 
-def merged(parts: list[list[tuple[int, object]]]) -> list[object]:
+def merged(parts: list[list[tuple[int, Any]]]) -> list[Any]:
     """The partition's log: by append time, each stream's records in their own order, items are offsets."""
     return [record for _, record in sorted((one for part in parts for one in part), key=lambda one: one[0])]
 
@@ -180,8 +181,8 @@ class Reader:
         self.starts += 1
 
     def finish(self) -> None:
-        for topic, log in enumerate((self.logs.frames, self.logs.keywords)):
-            while self.positions[topic] < len(log):
+        for topic, length in enumerate((len(self.logs.frames), len(self.logs.keywords))):
+            while self.positions[topic] < length:
                 self.take(self.read(topic))
         for _ in range(2):
             self.take(self.advance(0))

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from monitor_records import WINDOW_MS, announced, event, recognised, status
 
+from tests.unit.workers.monitor.monitor_records import WINDOW_MS, announced, event, recognised, status
 from topology import metrics
 from topology.records import ProductDetected
 from workers.monitor import http

@@ -1,8 +1,8 @@
 """What the monitor knows of streams, by examples."""
 
 import pytest
-from monitor_records import NOW_MS, WINDOW_MS, announced, event, recognised, status
 
+from tests.unit.workers.monitor.monitor_records import NOW_MS, WINDOW_MS, announced, event, recognised, status
 from workers.monitor.state import KEEP_MS, MonitorState
 
 

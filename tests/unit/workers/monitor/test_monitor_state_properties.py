@@ -2,8 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from monitor_records import NOW_MS, WINDOW_MS, announced, event, recognised, status
 
+from tests.unit.workers.monitor.monitor_records import NOW_MS, WINDOW_MS, announced, event, recognised, status
 from workers.monitor.state import MonitorState
 
 ROOMS = ("a", "b")

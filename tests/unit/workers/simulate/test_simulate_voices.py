@@ -1,6 +1,7 @@
 """The Mandarin voice, with stand-ins for what it is made of: its packages are large, and optional."""
 
 import importlib
+import importlib.resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 
 from topology.errors import UserError
-from workers.cli.simulate import voices
 from workers.cli.simulate.voices import voice_of
 
 ROWS, WIDTH = 510, 256
@@ -48,8 +48,8 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "onnxruntime": SimpleNamespace(InferenceSession=Session),
         "misaki.zh": SimpleNamespace(ZHG2P=lambda: lambda text: (text, None)),
     }
-    monkeypatch.setattr(voices.importlib, "import_module", lambda name: modules[name])
-    monkeypatch.setattr(voices.importlib.resources, "files", files)
+    monkeypatch.setattr(importlib, "import_module", lambda name: modules[name])
+    monkeypatch.setattr(importlib.resources, "files", files)
 
 
 def test_sounds_become_tokens_between_two_pauses_in_the_style_of_their_number(folder: Path, packages: None) -> None:

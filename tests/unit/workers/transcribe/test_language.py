@@ -1,5 +1,7 @@
 """How far each stream is, and in what language."""
 
+from typing import Any
+
 import pytest
 
 from topology.records import Keywords
@@ -8,7 +10,7 @@ from workers.transcribe.language import Streams, primary_tag
 
 
 def answer(stream_id: str, epoch: int, start_ms: int, language: str | None = None, **fields: bool) -> Keywords:
-    values = {"language_fixed": language is not None} | fields
+    values: dict[str, Any] = {"language_fixed": language is not None} | fields
     return Keywords(
         stream_id=stream_id,
         epoch=epoch,

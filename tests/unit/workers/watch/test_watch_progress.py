@@ -1,5 +1,4 @@
-from watch_events import event
-
+from tests.unit.workers.watch.watch_events import event
 from topology.records import RecognitionState, StreamStatus
 from workers.cli.watch.progress import StreamProgress, WatchProgress
 

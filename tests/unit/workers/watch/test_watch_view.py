@@ -4,8 +4,8 @@ import io
 
 import pytest
 from rich.console import Console
-from watch_events import event
 
+from tests.unit.workers.watch.watch_events import event
 from workers.cli.watch.progress import StreamProgress, WatchProgress
 from workers.cli.watch.view import LiveView, PlainView, create_view, describe, media_time
 
