@@ -10,11 +10,11 @@ import av
 import cv2
 import numpy as np
 import pytest
-from capture_media import loud_detector
-from http_media import MediaServer, media_server, playlist, whole
-from media_files import live_flv, write_video
-from played import SETTINGS, play, times
 
+from tests.integration.workers.capture.http_media import MediaServer, media_server, playlist, whole
+from tests.integration.workers.capture.media_files import live_flv, write_video
+from tests.integration.workers.capture.played import SETTINGS, play, times
+from tests.unit.workers.capture.capture_media import loud_detector
 from topology.records import Frame, Record, StreamAnnounced, StreamStatus
 from workers.capture.media import BadSource, MediaItem, NewEpoch, Picture, SourceDown
 from workers.capture.opening import target_duration_s

@@ -8,9 +8,9 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
-from media_files import SOUND_RATE
-from played import play, sound
 
+from tests.integration.workers.capture.media_files import SOUND_RATE
+from tests.integration.workers.capture.played import play, sound
 from workers.capture.media import SAMPLE_RATE, Picture
 from workers.capture.mixdown import Mixdown
 from workers.capture.sampler import upright

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from http_media import media_server, playlist
-from media_files import write_video
 
+from tests.integration.workers.capture.http_media import media_server, playlist
+from tests.integration.workers.capture.media_files import write_video
 from workers.capture.media import BadSource, SourceDown
 from workers.capture.platforms import stream_of_page
 

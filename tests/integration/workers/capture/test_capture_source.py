@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from media_files import live_flv, write_sound, write_video
-from played import SETTINGS, play, times
 
+from tests.integration.workers.capture.media_files import live_flv, write_sound, write_video
+from tests.integration.workers.capture.played import SETTINGS, play, times
 from workers.capture.media import SAMPLE_RATE, BadSource, MediaItem, NewEpoch, Picture, Sound, SourceDown
 from workers.capture.sampler import upright
 from workers.capture.source import open_source, probe

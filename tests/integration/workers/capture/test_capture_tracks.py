@@ -8,10 +8,10 @@ import av
 import cv2
 import numpy as np
 import pytest
-from http_media import playlist
-from media_files import write_sound, write_video
-from played import SETTINGS, play, sound, times
 
+from tests.integration.workers.capture.http_media import playlist
+from tests.integration.workers.capture.media_files import write_sound, write_video
+from tests.integration.workers.capture.played import SETTINGS, play, sound, times
 from workers.capture.media import SAMPLE_RATE, BadSource
 from workers.capture.source import probe
 
