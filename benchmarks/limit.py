@@ -45,14 +45,14 @@ def measure() -> dict[str, float]:
         recognizer = open_recognizer(settings)
         config, seconds, minutes = encoder.config, dict[str, float](), 0.0
 
-        def clocked(kernel: str, work: Callable[[], Any]) -> Any:
+        def clocked(kernel: str, work: Callable[..., Any], *arguments: Any) -> Any:
             began = time.process_time()
-            done = work()
+            done = work(*arguments)
             seconds[kernel] = seconds.get(kernel, 0.0) + time.process_time() - began
             return done
 
         for number, path in enumerate(STREAMS):
-            frames, sound = clocked("decode", lambda path=path: decoded(path, settings.frames_per_second))
+            frames, sound = clocked("decode", decoded, path, settings.frames_per_second)
             pixels = [encoder._tensor([fit_area(frame, config.frame_pixels, 32)]) for frame in frames]
             side = config.crop_pixels
             crops = torch.rand(max(1, config.regions), 3, side, side) * 255
@@ -61,21 +61,22 @@ def measure() -> dict[str, float]:
                 encoder.vision.describe(crops)
                 recognizer.transcribe(sound[: SAMPLE_RATE * 5], "en")
             for frame, one in zip(frames, pixels, strict=True):
-                clocked("jpeg", lambda frame=frame: written_and_read(frame, settings.jpeg_quality))
+                clocked("jpeg", written_and_read, frame, settings.jpeg_quality)
                 if encoder.finder is not None:
-                    clocked("maps", lambda one=one: encoder.finder.maps(one))
-                clocked("crops", lambda crops=crops: encoder.vision.describe(crops))
+                    clocked("maps", encoder.finder.maps, one)
+                clocked("crops", encoder.vision.describe, crops)
             step = round(settings.speech_chunk_s * SAMPLE_RATE)
             for at in range(0, len(sound), step):
                 piece = sound[at : at + step]
-                clocked("speech", lambda piece=piece, path=path: recognizer.transcribe(piece, path.stem[-2:]))
+                clocked("speech", recognizer.transcribe, piece, path.stem[-2:])
             minutes += len(sound) / SAMPLE_RATE / 60
     return {kernel: value / minutes for kernel, value in seconds.items()}
 
 
 def written_and_read(frame: np.ndarray, quality: int) -> np.ndarray:
     """A frame after its way through a JPEG file."""
-    return cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
 
 
 def decoded(path: Path, frames_per_second: float) -> tuple[list[np.ndarray], np.ndarray]:

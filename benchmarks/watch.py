@@ -125,7 +125,7 @@ def in_a_process_of_its_own(count: int, realtime: bool) -> dict[str, Any]:
     return run("benchmarks.watch", "--measure", str(count), *(["--realtime"] if realtime else []))
 
 
-def run(module: str, *arguments: str) -> dict[str, object]:
+def run(module: str, *arguments: str) -> dict[str, Any]:
     """Returns what a benchmark writes in a fresh process with one thread for each model."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
@@ -136,7 +136,7 @@ def run(module: str, *arguments: str) -> dict[str, object]:
             stdout=subprocess.DEVNULL,
             env={**os.environ, "COPE_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
-        loaded: dict[str, object] = json.loads(out.read_text())
+        loaded: dict[str, Any] = json.loads(out.read_text())
         return loaded
 
 
