@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -12,13 +13,14 @@ from cope.calibrate import Piece, heard, random_catalogue, vocabulary_of
 from cope.config import TrainConfig
 from cope.data import showings
 from cope.data.objects import Product
-from cope.data.showings import Known, shown_frames, speech
+from cope.data.showings import Known, Stream, shown_frames, speech
 from cope.keywords import MAX_KEYWORDS
 from cope.model.scoring import UNCALIBRATED
 from cope.render import live_scene
 from cope.render.speech import CHAT
 from cope.serving import artefact
 from cope.serving.card import model_card
+from cope.serving.encoder import Encoder, PageInput
 from cope.vision.cutouts import thing
 from topology.records import Keyword
 from workers.embed.encoding import weigh
@@ -221,3 +223,27 @@ def test_too_few_recorded_products_are_one_line(recorded, tiny, tmp_path, capsys
     (tmp_path / "manifest.jsonl").write_text("\n".join(rows[:30]))
     assert calibrate.main([str(folder), "--data", recorded]) == 2
     assert "10 products with a page on the val side of the split" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_is_read_becomes_a_feature_and_what_never_varies_gets_no_weight(tmp_path):
+    pytest.importorskip("rapidocr")
+    folder = tmp_path / "reads"
+    shutil.copytree(artefact.locate("cope-mini"), folder)
+    artefact.update(folder, reading="packaged:ppocr")
+    encoder = Encoder(folder, device="cpu")
+    names = ["Orange Juice", "Oat Milk", "Green Tea", *(f"Thing {number}" for number in range(9))]
+    shop = [Known(name, name, name) for name in names]
+    pictures = [np.full((120, 200, 3), 40 + 15 * number, np.uint8) for number in range(len(shop))]
+    pages = encoder.encode_pages([PageInput(one.name, [pictures[number]]) for number, one in enumerate(shop)])
+    frame = np.full((180, 320, 3), 200, np.uint8)
+    cv2.putText(frame, "ORANGE JUICE", (20, 100), cv2.FONT_HERSHEY_SIMPLEX, 1.0, (0, 0, 0), 2, cv2.LINE_AA)
+    stream = Stream(iter([(frame, 0)] * 4), lambda shown, catalogue: [])
+    found = calibrate.samples(np.random.default_rng(2), encoder, stream, shop, pages, 8, [[] for _ in shop])
+    listed = [one for one in found if one.shown >= 0]
+    assert listed
+    for one in listed:
+        right = one.candidates[one.shown]
+        assert right.read > 0.4 and right.read_share == 1.0
+    fitted = calibrate.fit(found, steps=20)
+    assert fitted.weights["read"] > 0
+    assert fitted.weights["text"] == fitted.weights["text_share"] == 0.0  # nobody speaks
