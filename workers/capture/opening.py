@@ -115,6 +115,8 @@ def target_duration_s(url: str, timeout_s: float) -> float:
 
 
 def _get(url: str, timeout_s: float) -> str:
+    if scheme_of(url) not in ("http", "https"):
+        raise ValueError(f"{url}: a playlist on a web server names no other place")
     request = urllib.request.Request(url, headers={"User-Agent": "Lavf"})  # noqa: S310 - FFmpeg has opened it
     with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
         return bytes(answer.read(_PLAYLIST_BYTES)).decode("utf-8", "replace")

@@ -38,7 +38,8 @@ _SPARSE_FACTOR = 4
 _DECODER_DELAY = 4
 
 # Containers whose time stamps come from one clock, with an index: a gap in them is a picture that stands still.
-_INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+_INDEXED = (_MP4, "matroska,webm", "avi")
 
 # FLV has 31 bits for milliseconds, FFmpeg reads 32: after 25 days, a stream would seem to jump.
 _FLV_WRAP_MS = 1 << 31
@@ -349,6 +350,11 @@ class AvSource:
         if self.info.live:
             # From its first packet on, there was nothing new: a recording that does not say so.
             self.over = self.seen.again and not self.seen.has_new
+        elif self._end_us is None and self._container.format.name == _MP4 and self._container.size <= 0:
+            raise BadSource(
+                f"{self.url}: its index comes last, and its server can send no part of it: move the index to its front "
+                "(ffmpeg -movflags +faststart), or name a downloaded copy"
+            )
         elif self.info.duration_ms is not None and not self._joined:
             # A source whose clock changed was read to its end; what its header says of it is the length of a part.
             # Durations in headers are estimates in some containers; a twentieth or two seconds is no damage.

@@ -64,6 +64,13 @@ def with_index_first(path: Path) -> Path:
     return moved
 
 
+def test_a_recording_whose_index_comes_too_late_is_refused_with_the_mend(tmp_path: Path, server: MediaServer) -> None:
+    data = write_video(tmp_path / "a.mp4", 6).read_bytes()
+    server.files["a.mp4"] = whole(data)
+    with pytest.raises(BadSource, match="its index comes last, and its server can send no part of it"):
+        probe(server.url("a.mp4"), SETTINGS)
+
+
 @pytest.mark.parametrize("seconds", [6, 62])
 def test_a_recording_that_does_not_say_so_is_known_when_it_begins_again(
     tmp_path: Path, server: MediaServer, seconds: int
