@@ -31,6 +31,9 @@ _CORRECTED = 0.8
 # Sum of rarities at which a product counts as named with certainty of 1 - 1/e: two rare words and their pair.
 _NAMED = 2.0
 
+# Longest term that is found misread: a longer one is several words, each found by itself. Above, memory grows.
+_LONGEST_WORD = 16
+
 # Words read of which the catalogue's are remembered.
 _CACHE = 20_000
 
@@ -213,4 +216,6 @@ def _most_errors(word: str) -> int:
         return int(len(word) >= 3)
     if any(character.isdigit() for character in word):
         return 0
-    return 0 if len(word) < 5 else 1 if len(word) < 9 else 2
+    if not 5 <= len(word) <= _LONGEST_WORD:
+        return 0
+    return 1 if len(word) < 9 else 2

@@ -1,6 +1,6 @@
 """Words read in pictures against the words of a catalogue."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cope.keywords import PrintedWords, page_names
@@ -36,6 +36,7 @@ def test_a_misread_word_means_the_catalogue_s() -> None:
     assert best(["沙辣果汁"]) == "tea"
 
 
+@settings(deadline=None)  # the first text loads dictionaries
 @given(
     st.sampled_from(["apelsin", "garant", "grapefruit", "mellanmjolk", "ecological", "orang"]),
     st.integers(0, 10),
@@ -93,6 +94,7 @@ def test_names_are_titles_first() -> None:
     assert names == ("Juice", "果汁", "Bravo", "1 l")
 
 
+@settings(deadline=None)  # the first text loads dictionaries
 @given(st.permutations(list(SHOP)), st.lists(st.sampled_from(["GOD MORGON", "apelsin", "garamt", "xx"]), max_size=4))
 def test_the_order_of_pages_does_not_matter(order: list[str], lines: list[str]) -> None:
     read = [(line, 0.9) for line in lines]
