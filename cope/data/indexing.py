@@ -9,7 +9,6 @@ The file is written beside its place and moved there when it is whole. A kill le
 the next run takes away.
 """
 
-import fcntl
 import itertools
 import json
 import os
@@ -21,10 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from cope.data.items import Counts, RelativeBox
 from cope.data.objects import split_of
 from cope.domains import DOMAINS, Domain, Split
 from cope.errors import UserError
+from cope.runtime.progress import Progress
 
 FORMAT = 2  # part of an index's name: another release makes its own
 
@@ -34,7 +36,7 @@ _MEMORY_KB = 8_000
 _BATCH = 10_000
 # More pictures than this under one id are a mistake in the data, and would all have to be held at once.
 _MOST_IMAGES = 4_096
-_PROGRESS_EVERY_S = 2.0
+_TOLD_FROM_S = 2.0  # what took less and skipped nothing is not told of
 
 _OWNER, _TEXT, _IMAGE = range(3)
 
@@ -145,7 +147,7 @@ def build(
     """
     if place.is_file():
         return
-    with _alone(place.with_suffix(".lock")):
+    with FileLock(place.with_suffix(".lock")):  # the kernel lets go of it if its holder is killed
         if place.is_file():  # another process has built it in the meantime
             return
         part, work = place.with_suffix(".part"), place.with_suffix(".work.part")
@@ -154,7 +156,7 @@ def build(
         counts = Counts()
         try:
             with _temporary_files_in(place.parent):
-                _build(part, work, fingerprint, facts(counts), check, counts, _Progress(what))
+                _build(part, work, fingerprint, facts(counts), check, counts, what)
             os.replace(part, place)
         except sqlite3.OperationalError as error:
             if "full" not in str(error) and "I/O" not in str(error):
@@ -172,8 +174,10 @@ def _build(
     facts: Iterable[Fact],
     check: Callable[[dict[Domain, int], Counts], None],
     counts: Counts,
-    progress: "_Progress",
+    what: str,
 ) -> None:
+    began = time.monotonic()
+    progress = Progress(unit="rows")
     db = sqlite3.connect(part, isolation_level=None)
     try:
         db.execute("ATTACH ? AS work", (str(work),))
@@ -191,12 +195,15 @@ def _build(
         meta = {"fingerprint": fingerprint, "counts": json.dumps(counts.as_dict()), "sizes": json.dumps(totals)}
         db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
         db.execute("COMMIT")
-        progress.end(sum(sizes.values()), counts)
     finally:
+        progress.close()
         db.close()
+    spent = time.monotonic() - began
+    if spent >= _TOLD_FROM_S or counts:
+        print(f"index {what}: {sum(sizes.values()):,} items in {spent:.0f} s; {counts}", file=sys.stderr, flush=True)
 
 
-def _write_facts(db: sqlite3.Connection, facts: Iterable[Fact], counts: Counts, progress: "_Progress") -> None:
+def _write_facts(db: sqlite3.Connection, facts: Iterable[Fact], counts: Counts, progress: Progress) -> None:
     rows: list[tuple[int, str, int, int, str, str, int]] = []
     for number, fact in enumerate(facts):
         if isinstance(fact, About):
@@ -213,7 +220,7 @@ def _write_facts(db: sqlite3.Connection, facts: Iterable[Fact], counts: Counts, 
         if len(rows) == _BATCH:
             db.executemany("INSERT INTO work.facts VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             rows.clear()
-            progress.show("read", number, "rows")
+            progress("index: reading", number)
     db.executemany("INSERT INTO work.facts VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
@@ -230,7 +237,7 @@ def _write_about(db: sqlite3.Connection, fact: About, counts: Counts) -> None:
         db.execute("UPDATE work.about SET category = ?, split = ? WHERE product = ?", values)
 
 
-def _join_items(db: sqlite3.Connection, counts: Counts, progress: "_Progress") -> dict[Domain, int]:
+def _join_items(db: sqlite3.Connection, counts: Counts, progress: Progress) -> dict[Domain, int]:
     """Joins the facts about each item, and returns how many usable ones each domain has."""
     sizes = dict.fromkeys(DOMAINS, 0)
     facts = db.execute(
@@ -244,7 +251,7 @@ def _join_items(db: sqlite3.Connection, counts: Counts, progress: "_Progress") -
             db.execute(insert, (product, domain, item, text, room, images))
             sizes[DOMAINS[domain]] += 1
         if number % _BATCH == 0:
-            progress.show("joined", number, "items")
+            progress("index: joining", number)
     return sizes
 
 
@@ -287,7 +294,7 @@ def _item(group: Iterator[tuple[int, str, int, str, str, int]], counts: Counts) 
     return product, text or "", room, json.dumps(places, ensure_ascii=False)
 
 
-def _number_products(db: sqlite3.Connection, counts: Counts, progress: "_Progress") -> dict[Split, dict[str, int]]:
+def _number_products(db: sqlite3.Connection, counts: Counts, progress: Progress) -> dict[Split, dict[str, int]]:
     """Sorts the items by product and numbers the products on each side; returns the sizes of each side."""
     totals: dict[Split, dict[str, int]] = {
         split: dict.fromkeys(("products", *DOMAINS), 0) for split in ("train", "val", "test")
@@ -316,16 +323,8 @@ def _number_products(db: sqlite3.Connection, counts: Counts, progress: "_Progres
             total[domain] += here[domain]
         if sum(size > 0 for size in sizes) == 1:
             counts.add("products in one domain only, which teach nothing across domains")
-        progress.show("sorted", row, "items")
+        progress("index: sorting", row)
     return totals
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Holds a lock between processes; the kernel lets go of it if its holder is killed."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager
@@ -338,32 +337,3 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["SQLITE_TMPDIR"]
-
-
-class _Progress:
-    """A line on a terminal that is written over, or plain lines in a log, on stderr."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self._began = time.monotonic()
-        self._shown = self._began
-
-    def show(self, done: str, number: int, unit: str) -> None:
-        now = time.monotonic()
-        if now - self._shown >= _PROGRESS_EVERY_S:
-            self._shown = now
-            self._line(f"index {self.what}: {done} {number:,} {unit}, {now - self._began:.0f} s", end=False)
-
-    def end(self, items: int, counts: Counts) -> None:
-        spent = time.monotonic() - self._began
-        if spent >= _PROGRESS_EVERY_S or counts:
-            self._line(f"index {self.what}: {items:,} items in {spent:.0f} s; {counts}", end=True)
-
-    def _line(self, text: str, end: bool) -> None:
-        terminal = sys.stderr.isatty()
-        print(
-            f"\r\033[K{text}" if terminal else text,
-            end="\n" if end or not terminal else "",
-            file=sys.stderr,
-            flush=True,
-        )

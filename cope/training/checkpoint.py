@@ -6,13 +6,12 @@
 They are written by `cope.runtime.files`: whatever ends the process, there is always one that is whole.
 """
 
-import errno
-import fcntl
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from cope.config import TrainConfig
 from cope.errors import UserError
@@ -106,15 +105,13 @@ class Checkpoints:
         return state
 
 
-def _claim(folder: Path) -> IO[str]:
-    """Locks a folder for this process until the file is closed or the process ends."""
-    file = (folder / "lock").open("w")
+def _claim(folder: Path) -> FileLock:
+    """Locks a folder for this process until the lock is dropped or the process ends."""
+    lock = FileLock(folder / "lock")
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, children do not inherit it
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            raise UserError(
-                f"another training writes to {folder.parent}; wait until it has ended, or choose another --out"
-            ) from None
-        # Some network file systems have no locks: then nobody is kept away.
-    return file
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another training writes to {folder.parent}; wait until it has ended, or choose another --out"
+        ) from None
+    return lock

@@ -12,14 +12,10 @@ from typing import IO, Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from cope.runtime.files import write_text_whole
-
-# In a log without a terminal: a line per twentieth of a stage, and at least one in so many seconds.
-LINES_PER_STAGE = 20
-QUIET_S = 60.0
+from cope.runtime.progress import Progress
 
 
 class TrainingLog:
@@ -38,10 +34,8 @@ class TrainingLog:
         self._path = out / "metrics.jsonl"
         self._file: IO[str] | None = None
         self._board: Any = None
-        self._bar: Progress | None = None
-        self._name, self._steps, self._batch, self._first = "", 0, 0, 0
-        self._began = self._told_at = 0.0
-        self._told = -1
+        self._progress = Progress(self._console, "step")
+        self._name, self._steps, self._batch = "", 0, 0
         if chief:
             out.mkdir(parents=True, exist_ok=True)
             self._board = _board(out / "tensorboard")
@@ -65,17 +59,10 @@ class TrainingLog:
         """
         if not self._chief:
             return
-        self._name, self._first, self._steps, self._batch = name, step, steps, batch
-        self._began, self._told_at, self._told = time.monotonic(), time.monotonic(), LINES_PER_STAGE * step // steps
+        self._name, self._steps, self._batch = name, steps, batch
         _drop(self._path, name, step)
         self._file = self._path.open("a", encoding="utf-8")
-        if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(
-                *columns, TimeRemainingColumn(), TextColumn("{task.fields[told]}"), console=self._console
-            )
-            self._bar.start()
-            self._bar.add_task(name, total=steps, completed=step, told="")
+        self._progress.begin(name, steps, step)
 
     def step(self, step: int, losses: dict[str, float], rest: dict[str, float], seconds: float) -> None:
         """A step is done.
@@ -96,18 +83,7 @@ class TrainingLog:
         wait = 100 * rest.get("data_wait", 0.0)
         parts = "" if len(losses) == 1 else "  " + "  ".join(f"{key} {value:.3f}" for key, value in losses.items())
         told = f"{speed:.0f}/s  {wait:.0f}% data wait  loss {loss:.3f}{parts}"
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=step + 1, told=told)
-            return
-        now, share = time.monotonic(), LINES_PER_STAGE * (step + 1) // self._steps
-        if share > self._told or now - self._told_at > QUIET_S:
-            self._told, self._told_at = share, now
-            spent = now - self._began
-            left = spent * (self._steps - step - 1) / (step + 1 - self._first)
-            percent = 100 * (step + 1) // self._steps
-            self.say(
-                f"{self._name}  {percent}%  step {step + 1}/{self._steps}  {spent:.0f} s, {left:.0f} s left  {told}"
-            )
+        self._progress(self._name, step + 1, self._steps, told)
 
     def figures(self, step: int, figures: dict[str, float]) -> None:
         """An evaluation is done, after `step` steps."""
@@ -122,9 +98,7 @@ class TrainingLog:
 
     def end(self) -> None:
         """The stage is over, for whatever reason."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._progress.close()
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -1,16 +1,16 @@
 """Qdrant Edge: Qdrant's engine inside this process, in a folder of its own."""
 
 import asyncio
-import fcntl
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import qdrant_edge as qdrant
+from filelock import FileLock, Timeout
 from typing_extensions import override
 
 from topology.errors import UserError
@@ -65,7 +65,7 @@ class EdgeIndex(Index):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")  # the engine's calls block, and stay in order
         self._shard: Any = None
         self._dim = 0
-        self._lock: TextIO | None = None
+        self._lock: FileLock | None = None
         try:
             self._open()
         except BaseException:
@@ -77,8 +77,8 @@ class EdgeIndex(Index):
     def _open(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = lock = (self._folder / ".lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = FileLock(self._folder / ".lock")
+            self._lock.acquire(timeout=0)
             self._require_space()
             meta = self._folder / _META
             if meta.exists():
@@ -90,7 +90,7 @@ class EdgeIndex(Index):
                     )
                 self._dim = held["dim"]
                 self._shard = self._guarded(lambda: qdrant.EdgeShard.load(str(self._folder / "shard")))
-        except BlockingIOError as error:
+        except Timeout as error:
             raise UserError(
                 f"index folder {self._folder} is in use by another process: stop it, or set COPE_INDEX_DIR to a "
                 "folder of this worker's own"
@@ -138,7 +138,7 @@ class EdgeIndex(Index):
 
     def _unlock(self) -> None:
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     async def _run(self, call: Callable[[], T]) -> T:
