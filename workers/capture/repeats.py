@@ -19,25 +19,31 @@ class PacketMemory:
 
     Attributes:
         again: This connection began with the packet with which the one before did.
-        has_new: This connection has brought something new.
         is_near: The last packet that was known is not far from what is new.
     """
 
     def __init__(self) -> None:
-        self.again = self.has_new = self.is_near = False
+        self.again = self.is_near = False
         self._packets: OrderedDict[_Key, None] = OrderedDict()
         self._newest_s: dict[int, float] = {}  # by track
         self._began_with: _Key | None = None
         self._is_recording = False  # what is played again from its beginning, long ago
         self._is_first = True
+        self._new_tracks: set[int] = set()  # those that have brought something new in this connection
+
+    @property
+    def has_new(self) -> bool:
+        """This connection has brought something new."""
+        return bool(self._new_tracks)
 
     def connect(self) -> None:
         """Begins a new connection."""
         self._is_first = True
-        self.again = self.has_new = self.is_near = False
+        self._new_tracks.clear()
+        self.again = self.is_near = False
 
     def knows(self, packet: Any) -> bool:
-        """Remembers a packet; says whether it was read before."""
+        """Remembers a packet; says whether a connection before has read it."""
         time = packet.dts if packet.dts is not None else packet.pts or 0
         time_s = float(time * packet.time_base) if packet.time_base else 0.0
         key = packet.stream_index, time % (1 << 33), packet.size, zlib.crc32(packet)
@@ -48,9 +54,12 @@ class PacketMemory:
             self._is_recording = self.again and newest_s - time_s > LIVE_PAST_S
             self._began_with = key
         self.is_near = newest_s - time_s <= LIVE_PAST_S
-        if key in self._packets or (self._is_recording and time_s <= newest_s):
+        is_known = key in self._packets or (self._is_recording and time_s <= newest_s)
+        # After something new nothing is repeated: what comes twice then is shown twice, as spots on a channel are.
+        if is_known and packet.stream_index not in self._new_tracks:
             return True
-        self.has_new, self._newest_s[packet.stream_index] = True, time_s
+        self._new_tracks.add(packet.stream_index)
+        self._newest_s[packet.stream_index] = time_s
         self._packets[key] = None
         if len(self._packets) > _REMEMBERED:
             self._packets.popitem(last=False)

@@ -1,6 +1,7 @@
 """What web servers send: files without a length, live streams that stand still, playlists with holes."""
 
 import asyncio
+import queue
 import re
 import threading
 from collections.abc import Iterator
@@ -177,6 +178,14 @@ def test_a_playlist_that_goes_on_after_a_stall_goes_on_where_it_was(tmp_path: Pa
     assert 28 <= len(times(before)) <= 30 and 18 <= len(times(after)) <= 22
 
 
+def test_what_a_channel_shows_twice_is_shown_twice(tmp_path: Path, server: MediaServer) -> None:
+    segments = serve_segments(server, tmp_path, 2, seconds=2)
+    looped = playlist(segments[1], segments[0], segments[0], seconds=2, closed=False)
+    server.files["a.m3u8"] = looped.replace("#EXTINF", "#EXT-X-DISCONTINUITY\n#EXTINF").encode()
+    items, _ = play_until_down(server.url("a.m3u8"), PacketMemory(), frames_per_second=10)
+    assert len(times(items)) >= 56 and sum(isinstance(item, NewEpoch) for item in items) == 2
+
+
 def test_segments_that_are_lost_are_told(tmp_path: Path, server: MediaServer) -> None:
     segments = serve_segments(server, tmp_path, 8, seconds=2)
     del server.files["3.ts"]
@@ -216,7 +225,8 @@ def test_a_segment_may_take_as_long_as_the_playlist_says(tmp_path: Path, server:
     assert target_duration_s(server.url("master.m3u8"), 5) == 3
     assert target_duration_s(server.url("gone.m3u8"), 5) == 0
     _, error = play_until_down(server.url("master.m3u8"), PacketMemory())
-    assert "no new segment for 5 s" in str(error) or "no new segment for 4 s" in str(error)
+    waited = re.search(r"no new segment for (\d+) s", str(error))
+    assert waited is not None and int(waited[1]) >= 4
 
 
 # ---------------------------------------------------------------------- live, but without pictures or sound
@@ -230,17 +240,43 @@ def test_packets_that_give_no_pictures_are_no_live_stream(tmp_path: Path, server
         elif bad[start + 1] & 0x1F == 1 and bad[start + 2] == 0:
             bad[start + 60 : start + 188] = bytes(128)
 
-    def slowly() -> Iterator[bytes]:
+    def stream() -> Iterator[bytes]:
         yield good.read_bytes()
-        step = len(bad) // 100 // 188 * 188
-        for start in range(0, len(bad), step):
-            yield bytes(bad[start : start + step])
-            threading.Event().wait(0.05)
+        yield from slowly(bytes(bad))
 
-    server.files["a"] = slowly
+    server.files["a"] = stream
     items, error = play_until_down(server.url("a"), PacketMemory(), frames_per_second=10)
     assert len(times(items)) >= 25
     assert "no picture for 1 s, only data that cannot be decoded" in str(error)
+
+
+def test_a_codec_that_changes_is_played_in_a_new_epoch(tmp_path: Path, server: MediaServer) -> None:
+    first = write_video(tmp_path / "a.ts", 3).read_bytes()
+    x265 = {"x265-params": "log-level=none:keyint=10"}
+    second = write_video(tmp_path / "b.ts", 30, codec="libx265", start=3.2, options=x265).read_bytes()
+    rest: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # whoever is connected gets what comes next
+    for start in range(0, len(second), len(second) // 100 // 188 * 188):
+        rest.put(second[start : start + len(second) // 100 // 188 * 188])
+
+    def stream() -> Iterator[bytes]:
+        if server.asked.count("a") == 1:
+            yield first
+        while not rest.empty():
+            yield rest.get()
+            threading.Event().wait(0.05)
+
+    server.files["a"] = stream
+    frames, statuses = capture(server.url("a"), frames_per_second=10.0)
+    shown = [sum(frame.epoch == epoch and not frame.end_of_epoch for frame in frames) for epoch in (0, 1)]
+    assert shown[0] >= 25 and shown[1] >= 50, shown
+    assert any("no picture for 1 s" in status.detail for status in statuses if status.state == "stalled")
+
+
+def slowly(data: bytes, pieces: int = 100) -> Iterator[bytes]:
+    step = len(data) // pieces // 188 * 188
+    for start in range(0, len(data), step):
+        yield data[start : start + step]
+        threading.Event().wait(0.05)
 
 
 def test_sound_that_stops_is_told_while_the_stream_goes_on(tmp_path: Path, server: MediaServer) -> None:
@@ -255,14 +291,7 @@ def test_sound_that_stops_is_told_while_the_stream_goes_on(tmp_path: Path, serve
 def test_few_keyframes_are_no_stall_where_only_they_are_decoded(tmp_path: Path, server: MediaServer) -> None:
     data = write_video(tmp_path / "a.ts", 20, options={"g": "100", "keyint_min": "100", "sc_threshold": "0"})
 
-    def slowly() -> Iterator[bytes]:
-        whole_file = data.read_bytes()
-        step = len(whole_file) // 40 // 188 * 188
-        for start in range(0, len(whole_file), step):
-            yield whole_file[start : start + step]
-            threading.Event().wait(0.1)
-
-    server.files["a"] = slowly
+    server.files["a"] = lambda: slowly(data.read_bytes())
     source, items = play(server.url("a"), sampling="keyframes")
     assert source.info.live and len(times(items)) >= 2
 
