@@ -7,7 +7,8 @@ candidates tells; `Calibration` turns the result into the probability that this 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,42 @@ class MatchFeatures:
 
 
 FEATURES = tuple(f.name for f in fields(MatchFeatures))
+_VALUES = attrgetter(*FEATURES)  # `astuple` copies each number: two thirds of the time of scoring
+
+
+# How well a product's pictures fit the regions of a frame: the best cosine, and the number of its region. A frame
+# without regions, and a product without pictures, have 0 and none.
+RegionFit = tuple[float, int | None]
+
+
+def region_fits(frames: Sequence[Array], pages: Sequence[Array]) -> list[list[RegionFit]]:
+    """Compares all frames with all products, in one product of matrices.
+
+    Args:
+        frames: The regions of each, (K, D) L2-normalised; K may be 0.
+        pages: The pictures of each product, (N, D) L2-normalised; N may be 0.
+
+    Returns:
+        Per product, one fit a frame.
+    """
+    found: list[list[RegionFit]] = [[(0.0, None)] * len(frames) for _ in pages]
+    seen = [number for number, regions in enumerate(frames) if len(regions)]
+    shown = [number for number, vectors in enumerate(pages) if len(vectors)]
+    if not seen or not shown:
+        return found
+    regions = np.concatenate([np.asarray(frames[number], np.float32) for number in seen])
+    pictures = np.concatenate([np.asarray(pages[number], np.float32) for number in shown])
+    starts = np.cumsum([0, *(len(pages[number]) for number in shown[:-1])])
+    best = np.maximum.reduceat(regions @ pictures.T, starts, axis=1)  # (regions, products)
+    at = 0
+    for frame in seen:
+        block = best[at : at + len(frames[frame])]
+        at += len(block)
+        rows = block.argmax(axis=0)
+        values = np.take_along_axis(block, rows[None], axis=0)[0]
+        for product, row, value in zip(shown, rows.tolist(), values.tolist(), strict=True):
+            found[product][frame] = (value, row)
+    return found
 
 
 def match_features(
@@ -64,6 +101,7 @@ def match_features(
     saliences: Sequence[Array] | None = None,
     read_score: float = 0.0,
     best_read_score: float = 0.0,
+    fits: Sequence[RegionFit] | None = None,
 ) -> MatchFeatures:
     """Compares one window with one product.
 
@@ -78,21 +116,17 @@ def match_features(
         saliences: Per frame the saliences of its regions, (K,).
         read_score: How well words read in the frames name this product, in [0, 1].
         best_read_score: The highest of any product in the catalogue or the room's bag.
+        fits: The product's row of `region_fits`, if that was computed for all candidates at once.
 
     Returns:
         Features whose margins are still 0: see `with_rivals`.
     """
-    pages = np.asarray(page_vectors, np.float32)
+    if fits is None:
+        (fits,) = region_fits([regions for _, regions in frames], [page_vectors])
     best: list[float] = []  # per frame
     recent: list[float] = []
     recent_salience: list[float] = []
-    for i, (pts_ms, regions) in enumerate(frames):
-        if len(regions) == 0 or len(pages) == 0:
-            value, at = 0.0, None
-        else:
-            cosines = (np.asarray(regions, np.float32) @ pages.T).max(axis=1)  # (K,)
-            at = int(cosines.argmax())
-            value = float(cosines[at])
+    for i, ((pts_ms, _), (value, at)) in enumerate(zip(frames, fits, strict=True)):
         best.append(value)
         if pts_ms >= recent_from_ms:
             recent.append(value)
@@ -152,7 +186,7 @@ class Calibration:
 
     def logit(self, features: MatchFeatures) -> float:
         """The log-odds that the product is being shown."""
-        values: tuple[float, ...] = astuple(features)
+        values: tuple[float, ...] = _VALUES(features)
         return self.bias + sum(self.weights[name] * value for name, value in zip(FEATURES, values, strict=True))
 
     def probability(self, features: MatchFeatures) -> float:

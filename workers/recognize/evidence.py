@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cope.keywords import Seen, freshness, query_terms, text_score
-from cope.model.scoring import Calibration, MatchFeatures, match_features, with_rivals
+from cope.model.scoring import Calibration, MatchFeatures, RegionFit, match_features, region_fits, with_rivals
 from topology.errors import BadInput
 from topology.index import PageEntry, Query
 from topology.records import ReadLine, WindowEmbedding
@@ -212,8 +212,10 @@ def observe(
         raise BadInput("the window's vectors have another length than those of the pages: encode both by one model")
     texts = [text_score(entry.terms, look.terms) for entry in entries]
     read = read or Read()
-    features = with_rivals(_features(look, look.frames, look.recent_from_ms, entries, texts, read.window))
-    shown = _frames_that_show(look, entries, calibration, read)
+    fits = region_fits([regions for _, regions in look.frames], [entry.vectors for entry in entries])
+    every = range(len(look.frames))
+    features = with_rivals(_features(look, every, look.recent_from_ms, entries, fits, texts, read.window))
+    shown = _frames_that_show(look, entries, fits, calibration, read)
     return [
         Observation(
             product_id=entry.product_id,
@@ -231,13 +233,16 @@ def observe(
 
 def _features(
     look: Look,
-    frames: Sequence[tuple[int, Array]],
+    numbers: Sequence[int],
     recent_from_ms: int,
     entries: Sequence[PageEntry],
+    fits: Sequence[Sequence[RegionFit]],
     texts: Sequence[float],
     read: Mapping[str, Seen],
 ) -> list[MatchFeatures]:
-    saliences = dict(zip((pts_ms for pts_ms, _ in look.frames), look.saliences, strict=True))
+    """Returns how entries fit the frames of these numbers."""
+    frames = [look.frames[number] for number in numbers]
+    saliences = [look.saliences[number] for number in numbers]
     best_text = max(texts, default=0.0)
     reads = [read[entry.product_id].score if entry.product_id in read else 0.0 for entry in entries]
     best_read = max((one.score for one in read.values()), default=0.0)
@@ -250,16 +255,21 @@ def _features(
             entry.fused,
             text,
             best_text,
-            [saliences[pts_ms] for pts_ms, _ in frames],
+            saliences,
             read_score,
             best_read,
+            [fit[number] for number in numbers],
         )
-        for entry, text, read_score in zip(entries, texts, reads, strict=True)
+        for entry, fit, text, read_score in zip(entries, fits, texts, reads, strict=True)
     ]
 
 
 def _frames_that_show(
-    look: Look, entries: Sequence[PageEntry], calibration: Calibration, read: Read
+    look: Look,
+    entries: Sequence[PageEntry],
+    fits: Sequence[Sequence[RegionFit]],
+    calibration: Calibration,
+    read: Read,
 ) -> dict[str, list[Shown]]:
     """Returns, per product, the new frames that show it: judged one by one, as if nothing had been said.
 
@@ -270,10 +280,11 @@ def _frames_that_show(
     """
     shown: dict[str, list[Shown]] = {}
     silence = [0.0] * len(entries)
-    for number, frame in enumerate(look.frames):
-        if frame[0] < look.new_from_ms:
+    for number, (pts_ms, _) in enumerate(look.frames):
+        if pts_ms < look.new_from_ms:
             continue
-        features = with_rivals(_features(look, [frame], frame[0], entries, silence, read.frames.get(frame[0], {})))
+        seen = read.frames.get(pts_ms, {})
+        features = with_rivals(_features(look, [number], pts_ms, entries, fits, silence, seen))
         for entry, one in zip(entries, features, strict=True):
             speaks_for = calibration.log_likelihood_ratio(one) > 0
             if speaks_for and (one.margin_recent > 0 or calibration.logit(one) >= 0):
