@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     jpeg_quality: int = Field(90, ge=1, le=100)
     speech_chunk_s: float = Field(6.0, gt=0.5, le=30, description="Longest stretch of speech sent as one record")
     open_timeout_s: float = Field(10.0, gt=0)
-    stall_timeout_s: float = Field(10.0, gt=0, description="No packet for so long: reconnect")
+    stall_timeout_s: float = Field(10.0, gt=0, description="No picture for so long: reconnect")
     reconnect_max_s: float = Field(30.0, gt=0, description="Longest pause between reconnects")
     reconnect_give_up_s: float = Field(300.0, gt=0, description="A live stream that stays away for so long has ended")
     file_ahead_s: float = Field(60.0, gt=0, description="How far a file may be read ahead of its windows")
