@@ -12,7 +12,7 @@ is written to the model's `calibration.json` (and so changes its version) and ho
 
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import click
@@ -33,7 +33,7 @@ from cope.runtime.files import full_disk, write_text_whole
 from cope.serving import artefact
 from cope.serving.card import calibration_section, with_section
 from cope.serving.encoder import Encoder, PageInput, PageOutput, WindowInput
-from cope.towers.reading import Line, open_reader
+from cope.towers.reading import PACKAGED, Line, open_reader
 
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
 LEAST_PRODUCTS = 24  # a catalogue of 10, and others that are shown and not in it
@@ -299,14 +299,19 @@ def calibrate(
     "--showings", type=click.IntRange(LEAST_SHOWINGS), default=90, show_default=True, help="Products that are shown."
 )
 @click.option("--seed", type=AT_LEAST_0, default=11, show_default=True, help="Seed of all draws.")
-def calibrate_command(model: str, data: str, split: Split, showings: int, seed: int) -> None:
+@click.option(
+    "--read/--no-read", default=None, help="From now on the model reads words in pictures, or not. [as it does]"
+)
+def calibrate_command(model: str, data: str, split: Split, showings: int, seed: int, read: bool | None) -> None:
     """Fits a model's calibration."""
     encoder = Encoder(model)
+    if read is not None:
+        encoder.config = replace(encoder.config, reading=PACKAGED if read else "")
     calibration, found, held_out = calibrate(encoder, data, split, showings, seed)
-    artefact.update(model, calibration=calibration)
+    artefact.update(model, calibration=calibration, reading=encoder.reading)
     card = artefact.locate(model) / "README.md"
     if card.is_file():
-        section = calibration_section(Path(data).resolve().name, split, found, held_out)
+        section = calibration_section(Path(data).resolve().name, split, found, held_out, encoder.reading)
         with full_disk(card):
             write_text_whole(card, with_section(card.read_text(encoding="utf-8"), section))
     of = "of streams held out" if held_out else "of the streams fitted on, none held out; give more --showings or data"

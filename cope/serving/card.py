@@ -82,7 +82,7 @@ def with_section(card: str, section: str) -> str:
     return f"{rest}\n\n{section.strip()}\n".lstrip()
 
 
-def calibration_section(data: str, split: str, found: Mapping[str, float], held_out: bool) -> str:
+def calibration_section(data: str, split: str, found: Mapping[str, float], held_out: bool, reading: str = "") -> str:
     """How well the probabilities hold.
 
     Args:
@@ -90,11 +90,14 @@ def calibration_section(data: str, split: str, found: Mapping[str, float], held_
         split: The side of it.
         found: Figures of `cope.calibrate`.
         held_out: Whether they are of streams that nothing was fitted on.
+        reading: The model's reader of words in pictures; empty: it has none.
     """
+    words = f"Words in frames and page pictures are read (`{reading}`)" if reading else "Words in pictures are not read"
     streams = "every fifth stream, held out" if held_out else "the streams that it was fitted on: none was held out"
     return f"""{CALIBRATION}
 
-By `python -m cope.calibrate` on showings of {data} ({split}). Over {found["windows"]:,.0f} windows of {streams}.
+By `python -m cope.calibrate` on showings of {data} ({split}). {words}.
+Over {found["windows"]:,.0f} windows of {streams}.
 Expected calibration error {found["ece"]:.3f}; of the candidates at 0.9 or more {100 * found["precision_at_0.9"]:.1f} %
 are right, and they are {100 * found["recall_at_0.9"]:.1f} % of those shown."""
 

@@ -216,6 +216,18 @@ def test_a_model_is_calibrated_on_recorded_clips(recorded, tiny, tmp_path, monke
     assert ("every fifth stream, held out" in card) == held_out != ("fitted on: none was held out" in card)
 
 
+def test_a_model_that_reads_from_now_on_says_so(recorded, tiny, tmp_path, monkeypatch):
+    pytest.importorskip("rapidocr")
+    folder = tmp_path / "tiny"
+    artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None)
+    (folder / "README.md").write_text(model_card("tiny", TrainConfig(model=tiny.config), "things", 30, {}))
+    monkeypatch.setattr(calibrate, "CATALOGUES", 1)
+    for switch, reading in (("--read", "packaged:ppocr"), ("--no-read", "")):
+        assert calibrate.main([str(folder), "--data", recorded, "--showings", "24", switch]) == 0
+        assert artefact.load(folder).config.reading == reading
+        assert ("are read (`packaged:ppocr`)" in (folder / "README.md").read_text()) == bool(reading)
+
+
 def test_too_few_recorded_products_are_one_line(recorded, tiny, tmp_path, capsys):
     folder = tmp_path / "tiny"
     artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None)
