@@ -4,7 +4,12 @@ Status 0: done. 1: something failed on the way. 2: a mistake that the user can m
 130: stopped by Ctrl-C.
 """
 
+import os
 import sys
+
+# NumPy's products of matrices are small here. With a thread on each core they take six times the processor time, in
+# which the models would wait. Read when NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def main() -> None:
