@@ -16,7 +16,7 @@ import pytest
 
 from cope.data.objects import split_of
 from cope.train import main
-from tests.unit.cope.tiny_hub import build
+from tests.unit.cope.towers.tiny_hub import build
 
 PRODUCTS, FRAMES = 36, 3
 STEPS = 8

@@ -12,7 +12,7 @@ from cope.model.modeling import CopeModel
 from cope.model.scoring import UNCALIBRATED
 from cope.serving import artefact
 from cope.towers import packaged as backbones
-from tests.unit.cope.tiny_hub import build
+from tests.unit.cope.towers.tiny_hub import build
 
 
 class TinyVision(nn.Module):

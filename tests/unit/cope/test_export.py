@@ -22,8 +22,8 @@ from cope.serving.card import PRECISION, with_section
 from cope.serving.encoder import Encoder
 from cope.serving.identity import content_hash
 from cope.towers.packaged import text_tower, vision_tower
-from tests.unit.cope.test_tuning import stirred
-from tests.unit.cope.tiny_hub import SIDE
+from tests.unit.cope.towers.test_tuning import stirred
+from tests.unit.cope.towers.tiny_hub import SIDE
 
 
 def measured(**rows):

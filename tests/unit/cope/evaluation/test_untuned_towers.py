@@ -20,7 +20,7 @@ from cope.serving import artefact
 from cope.serving.encoder import Encoder
 from cope.towers.packaged import text_tower, vision_tower
 from tests.unit.cope.evaluation.shop import Shop
-from tests.unit.cope.test_tuning import stirred
+from tests.unit.cope.towers.test_tuning import stirred
 
 OPTIONS = Options(
     sampling=Sampling(items=2, frames=2), protocol=Protocol(4, 5, 3, pictures=False), device="cpu", workers=0

@@ -13,8 +13,8 @@ from cope.runtime.distributed import average, gather, joined_mean, rank, world
 from cope.training.losses import Temperature, info_nce, region_loss
 from cope.training.masked_language import masked_language_loss
 from cope.training.product_softmax import SampledProductSoftmax
-from tests.unit.cope.tiny_views import batch as views
-from tests.unit.cope.tiny_views import objective
+from tests.unit.cope.training.tiny_views import batch as views
+from tests.unit.cope.training.tiny_views import objective
 
 RANKS, ROWS, REGIONS, STEPS = 2, 6, 3, 3
 VIEWS = 4  # products of a rank in a step of the whole objective

@@ -6,8 +6,8 @@ from cope.config import ModelConfig
 from cope.errors import UserError
 from cope.towers.lora import LoraLinear, add_lora, merge_lora
 from cope.towers.packaged import finder_tower, text_tower, vision_tower
-from tests.unit.cope.test_hub_towers import TEXTS, padded, pixels
-from tests.unit.cope.tiny_hub import READING, SEEING
+from tests.unit.cope.towers.test_hub_towers import TEXTS, padded, pixels
+from tests.unit.cope.towers.tiny_hub import READING, SEEING
 
 
 def stirred(tower):

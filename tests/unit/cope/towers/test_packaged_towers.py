@@ -3,7 +3,7 @@ import torch
 
 from cope.errors import UserError
 from cope.towers.packaged import text_tower, vision_tower
-from tests.unit.cope.test_hub_towers import padded
+from tests.unit.cope.towers.test_hub_towers import padded
 
 TEXTS = ("red bag", "stainless steel water bottle, 500 ml", "手提包")
 

@@ -5,7 +5,7 @@ import torch
 
 from cope.errors import UserError
 from cope.towers.packaged import fingerprint, text_tower, vision_tower
-from tests.unit.cope.tiny_hub import PATCH, READING, SEEING, SIDE, WIDTH
+from tests.unit.cope.towers.tiny_hub import PATCH, READING, SEEING, SIDE, WIDTH
 
 TEXTS = ("red bag", "a blue cup with 2 handles", "x")
 

@@ -15,8 +15,8 @@ from cope.serving import artefact
 from cope.serving.encoder import Encoder, PageInput, WindowInput
 from cope.serving.identity import content_hash
 from cope.towers.packaged import text_tower, vision_tower
-from tests.unit.cope.test_tuning import stirred
-from tests.unit.cope.tiny_hub import SIDE
+from tests.unit.cope.towers.test_tuning import stirred
+from tests.unit.cope.towers.tiny_hub import SIDE
 
 DIM = 12
 

@@ -9,7 +9,7 @@ from cope.config import TrainConfig, preset
 from cope.model.views import NOBODY
 from cope.training.objective import Objective
 from cope.training.product_softmax import SampledProductSoftmax
-from tests.unit.cope.tiny_views import CONFIG, batch, objective
+from tests.unit.cope.training.tiny_views import CONFIG, batch, objective
 
 CONTRASTS = {f"{kind} {pair}" for kind in ("visual", "fused") for pair in ("page-live", "page-video", "video-live")}
 BEYOND = {"regions page-live", "regions page-video"}

@@ -26,7 +26,7 @@ from cope.training.averaging import Average
 from cope.training.checkpoint import Checkpoints, identity
 from cope.training.log import TrainingLog
 from cope.training.trainer import Group, Stage, Trainer, schedule
-from tests.unit.cope.trainer_run import CONFIG, Line, batches, stage
+from tests.unit.cope.training.trainer_run import CONFIG, Line, batches, stage
 
 CPU = torch.device("cpu")
 
