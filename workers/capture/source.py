@@ -1,5 +1,6 @@
 """Media sources through PyAV (FFmpeg): files and rtmp, rtsp, srt, HLS and HTTP-FLV streams."""
 
+import errno
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -216,6 +217,8 @@ class AvSource:
                         raise SourceDown(f"{self.url}: sends data that cannot be read") from None
                     break
             except (av.error.FFmpegError, OSError) as error:
+                if self._end_us is None and error.errno == errno.EIO:  # FFmpeg's, where it cannot go back
+                    self._check_index()
                 if self._scheme or self.info.live:
                     after_s = self._settings.stall_timeout_s
                     raise explain(self.url, error, network=True, after_s=after_s, opened=True) from error
@@ -350,17 +353,22 @@ class AvSource:
         if self.info.live:
             # From its first packet on, there was nothing new: a recording that does not say so.
             self.over = self.seen.again and not self.seen.has_new
-        elif self._end_us is None and self._container.format.name == _MP4 and self._container.size <= 0:
-            raise BadSource(
-                f"{self.url}: its index comes last, and its server can send no part of it: move the index to its front "
-                "(ffmpeg -movflags +faststart), or name a downloaded copy"
-            )
+        elif self._end_us is None:
+            self._check_index()
         elif self.info.duration_ms is not None and not self._joined:
             # A source whose clock changed was read to its end; what its header says of it is the length of a part.
             # Durations in headers are estimates in some containers; a twentieth or two seconds is no damage.
             end_ms, expected_ms = self._length_us() // 1000, self.info.duration_ms
             if end_ms < expected_ms - max(2_000, expected_ms // 20):
                 self._cut = f"ends after {end_ms / 1000:.0f} s of {expected_ms / 1000:.0f} s: truncated or damaged"
+
+    def _check_index(self) -> None:
+        """Looks why a recording on a web server gave nothing."""
+        if self._scheme and self._container.format.name == _MP4:
+            raise BadSource(
+                f"{self.url}: its index comes last, and its server sends it only from the beginning: move the index to "
+                "the front (ffmpeg -movflags +faststart), or name a downloaded copy"
+            )
 
     def _length_us(self) -> int:
         return 0 if self._end_us is None else self._clock.position_us(self._end_us)

@@ -68,8 +68,17 @@ def with_index_first(path: Path) -> Path:
 def test_a_recording_whose_index_comes_too_late_is_refused_with_the_mend(tmp_path: Path, server: MediaServer) -> None:
     data = write_video(tmp_path / "a.mp4", 6).read_bytes()
     server.files["a.mp4"] = whole(data)
-    with pytest.raises(BadSource, match="its index comes last, and its server can send no part of it"):
+    with pytest.raises(BadSource, match="its index comes last, and its server sends it only from the beginning"):
         probe(server.url("a.mp4"), SETTINGS)
+    # As long as no server of these can send it from the middle, and no buffer holds it.
+    server.files["b.mp4"] = with_padding_before_the_index(data, 8 << 20)
+    with pytest.raises(BadSource, match="its index comes last"):
+        probe(server.url("b.mp4"), SETTINGS)
+
+
+def with_padding_before_the_index(data: bytes, size: int) -> bytes:
+    place = data.index(b"moov") - 4
+    return data[:place] + (size + 8).to_bytes(4, "big") + b"free" + bytes(size) + data[place:]
 
 
 @pytest.mark.parametrize("seconds", [6, 62])
