@@ -105,7 +105,7 @@ def measure(count: int, realtime: bool) -> dict[str, Any]:
         events_path = Path(folder) / "events.jsonl"
         cpu = CpuByStage()
         cpu.start()
-        result = asyncio.run(watch(load_settings(), sources, CATALOG, events_path=events_path, realtime=realtime))
+        result = asyncio.run(watch(load_settings(), sources, str(CATALOG), events_path=events_path, realtime=realtime))
         seconds = cpu.stop()
         events = [json.loads(line) for line in events_path.read_text().splitlines()]
     minutes = result.media_ms / 60_000

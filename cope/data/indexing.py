@@ -26,9 +26,10 @@ from cope.data.items import Counts, RelativeBox
 from cope.data.objects import split_of
 from cope.domains import DOMAINS, Domain, Split
 from cope.errors import UserError
+from cope.keywords.markup import plain
 from cope.runtime.progress import Progress
 
-FORMAT = 2  # part of an index's name: another release makes its own
+FORMAT = 3  # part of an index's name: another release makes its own
 
 # Sorting and writing take about three times this. Four times as much is no faster at a million rows, a fraction of it
 # means more passes over the disk.
@@ -213,7 +214,7 @@ def _write_facts(db: sqlite3.Connection, facts: Iterable[Fact], counts: Counts, 
         if isinstance(fact, Owner):
             rows.append((domain, fact.item, _OWNER, 0, fact.product, fact.room, fact.row))
         elif isinstance(fact, Text):
-            rows.append((domain, fact.item, _TEXT, 0, fact.text, "", fact.row))
+            rows.append((domain, fact.item, _TEXT, 0, plain(fact.text), "", fact.row))
         else:
             box = "" if fact.box is None else json.dumps(fact.box)
             rows.append((domain, fact.item, _IMAGE, fact.at, fact.place, box, fact.row))

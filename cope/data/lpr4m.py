@@ -29,6 +29,7 @@ from cope.data.items import Counts, RelativeBox
 from cope.data.store import StoredSource, open_store
 from cope.domains import Split
 from cope.errors import UserError
+from cope.vision.decoding import SUFFIXES
 
 COLUMNS = 11
 
@@ -92,7 +93,7 @@ def _clip(at_row: int, row: list[str], split: Split | None, counts: Counts) -> I
     # Every clip of a product repeats its page.
     yield Owner("page", image, image, room, -at_row)
     yield Text("page", image, title, -at_row)
-    is_place = "/" in image or image.lower().endswith((".jpg", ".jpeg", ".png", ".webp"))
+    is_place = "/" in image or image.lower().endswith(tuple(SUFFIXES))
     yield Image("page", image, 0, image if is_place else f"images/{image}.jpg", row=-at_row)
     yield About(image, category or number, split)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cope.errors import UserError
 from cope.vision.cutouts import Cutout, Pixels, cutout_of, thing
+from cope.vision.decoding import SUFFIXES, PictureError, decode
 
 __all__ = [
     "Box",
@@ -36,7 +37,6 @@ __all__ = [
 # The viewer's distance in units of the thing's long side: nearer, perspective becomes grotesque; farther, it vanishes.
 _VIEW_DISTANCE = 3.0
 _SKIN = ((224, 172, 138), (198, 134, 96), (141, 85, 54), (255, 205, 178), (90, 56, 37))
-_PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def backgrounds(folder: str | Path | None = None) -> list[Pixels]:
     path = Path(folder)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder of background photos; name a folder with JPEG, PNG or WebP files")
-    photos = [_read_rgb(file.read_bytes()) for file in sorted(path.iterdir()) if file.suffix.lower() in _PHOTO_SUFFIXES]
+    photos = [_read_rgb(file.read_bytes()) for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
     readable = [photo for photo in photos if photo is not None]
     if not readable:
         raise UserError(f"{path}: no readable background photo; put JPEG, PNG or WebP files into it")
@@ -250,8 +250,10 @@ def _packaged_backgrounds() -> tuple[Pixels, ...]:
 
 
 def _read_rgb(data: bytes) -> Pixels | None:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
-    return None if image is None else np.asarray(image, np.uint8)
+    try:
+        return decode(data)
+    except PictureError:
+        return None
 
 
 def _fill(photo: Pixels, size: tuple[int, int]) -> Pixels:

@@ -21,6 +21,7 @@ TOO_SMALL = "pictures smaller than 8 pixels"
 
 # What shops publish and browsers show. Pillow knows more; some of these start other programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp"})
 # Decoded, this is 150 MB. Shops' photos have 1 to 12 megapixels.
 MAX_PIXELS = 50_000_000
 # Pictures smaller than this show nothing: tracking pixels and placeholders.

@@ -15,7 +15,8 @@ from topology.settings import ROLES, Role, Settings
 from topology.topic_log import Follower
 from topology.topics import PRODUCT_DETECTED, RECOGNITION_STATE
 from workers.catalog.files import read_catalog
-from workers.cli.publish import announce, publish_pages
+from workers.cli.products import publish_pages
+from workers.cli.publish import announce
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -142,6 +142,7 @@ class Catalog:
             await self._publish(encoding.withdrawn(key, partition, offset, version))
             metrics.PAGES.labels("withdrawn").inc()
             return None
+        page = encoding.without_markup(page)
         try:
             if page.product_id != key:
                 raise BadInput(f"the page of {page.product_id} has the key {key}: send it with its own id")

@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from cope.keywords import page_names, page_terms
+from cope.keywords.markup import plain
 from cope.serving.encoder import PageInput, PageOutput
 from topology.errors import BadInput, Unavailable
 from topology.records import PageImage, PageVectors, ProductPage
@@ -90,6 +92,18 @@ async def _fetch(
             _log.info("an image host does not answer, trying again", extra={"attempt": attempt, "error": str(error)})
             await pause(_FIRST_PAUSE_S * 2 ** (attempt - 1))
     return await asyncio.to_thread(load, image)
+
+
+def without_markup(page: ProductPage) -> ProductPage:
+    """Returns the page as a reader sees it: any producer may have written HTML."""
+    return msgspec.structs.replace(
+        page,
+        title=plain(page.title) or page.title,
+        description=plain(page.description),
+        category=plain(page.category),
+        brand=plain(page.brand),
+        attributes={name: plain(value) for name, value in page.attributes.items()},
+    )
 
 
 def page_input(page: ProductPage, pictures: Pictures) -> PageInput:

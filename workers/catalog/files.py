@@ -1,182 +1,200 @@
-"""Reads catalogue files: JSON lines, CSV or Parquet, one product a row.
+"""Reads catalogues: one product a row, in the columns of our own or of a shop's export (`workers.catalog.exports`).
 
 Columns `product_id`, `title` and `images` are needed; `description`, `category`, `brand` and `price` are known; any
 other column becomes an attribute of the product. `images` is a list of paths, relative to the catalogue's folder, or
-http(s) URLs; in CSV they are separated by `|`.
+http(s) URLs; in one cell they are separated by `|`.
 """
 
-import csv
-import io
 import json
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import chain, islice
 from pathlib import Path
+from urllib.parse import urljoin
 
-import pyarrow
-import pyarrow.parquet
-
-from topology.errors import BadInput, UserError
+from cope.keywords.markup import plain
+from topology.addresses import ANYTHING
+from topology.errors import BadInput, Unavailable, UserError
 from topology.records import PageImage, ProductPage
-from workers.catalog.images import file_path, is_url, load_image
-
-__all__ = ["load_image", "read_catalog"]
+from topology.redact import redacted
+from workers.catalog.exports import reader_of
+from workers.catalog.images import fetch, file_path, is_url, load_image
+from workers.catalog.tables import KINDS, Row, listed, rows_of, shown
 
 REQUIRED_COLUMNS = ("product_id", "title", "images")
 _KNOWN_COLUMNS = {*REQUIRED_COLUMNS, "description", "category", "brand", "price"}
-_IMAGE_SEPARATOR = "|"
+_IMAGE_SEPARATOR = re.compile(r"\s*\|\s*|[\s,;]+(?=https?://)", re.IGNORECASE)
+# Rows that are looked at to tell an export by its columns: feeds leave out what is empty.
+_LOOKED_AT = 50
+_MOST_FEED_BYTES = 1 << 30
 
-Row = tuple[str, Mapping[str, object]]
+
+@dataclass
+class Catalogue:
+    """What a catalogue holds.
+
+    Attributes:
+        pages: The products, in the catalogue's order.
+        problems: One line for each row that cannot be used, with where it is and the mend.
+        broken_ids: Products of these rows, as far as they have an id.
+    """
+
+    pages: list[ProductPage] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    broken_ids: set[str] = field(default_factory=set)
 
 
-def read_catalog(path: str | Path, *, check_images: bool = False) -> list[ProductPage]:
-    """Reads all products of a catalogue file, in its order.
+def read_catalog(
+    place: str | Path, *, check_images: bool = False, columns: Mapping[str, str] | None = None
+) -> list[ProductPage]:
+    """Reads all products of a catalogue, in its order.
 
     Args:
-        path: A `.jsonl`, `.ndjson`, `.csv` or `.parquet` file.
+        place: A file or an http(s) URL.
         check_images: Also decode each image file (not URLs), so that a broken one is found now.
+        columns: The catalogue's own names of our columns: `{"title": "Name"}`.
 
     Raises:
         UserError: The file or one of its rows is wrong; the message names file, row, column and the mend.
     """
-    path = Path(path)
-    pages: list[ProductPage] = []
-    seen: dict[str, str] = {}
-    for where, row in _rows(path):
-        page = _page(where, row, path.parent)
-        if page.product_id in seen:
-            raise UserError(
-                f"{where}: product_id {page.product_id!r} is already used in {seen[page.product_id]}; make ids unique"
-            )
-        seen[page.product_id] = where.removeprefix(f"{path}, ")
-        if check_images:
-            _check_images(where, page)
-        pages.append(page)
-    if not pages:
-        raise UserError(f"{path}: no products in it; add one row per product with {_listed(REQUIRED_COLUMNS)}")
-    return pages
+    found = read_all(place, check_images=check_images, columns=columns)
+    if found.problems:
+        raise UserError(found.problems[0])
+    return found.pages
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    """Yields each row with the words that say where it is."""
-    readers = {".jsonl": _json_rows, ".ndjson": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+def read_all(place: str | Path, *, check_images: bool = False, columns: Mapping[str, str] | None = None) -> Catalogue:
+    """As `read_catalog`, but a row that is wrong is noted and left out.
+
+    Raises:
+        UserError: The file cannot be read, or holds no product.
+    """
+    name, data = _read(str(place))
+    rows, dialect = _rows(name, data, columns or {})
+    found, seen = Catalogue(), dict[str, str]()
+    for where, row in rows:
+        product_id = ""
+        try:
+            if isinstance(row, UserError):
+                raise row
+            product_id = _text("product_id", row.get("product_id"))
+            page = _page(row, str(place))
+            if product_id in seen:
+                raise UserError(
+                    f"product_id {shown(product_id)} is already used in {seen[product_id]}; make ids unique"
+                )
+            seen[product_id] = where
+            if check_images:
+                _check_images(page)
+            found.pages.append(page)
+        except UserError as error:
+            found.problems.append(f"{name}, {where}: {error}")
+            if product_id and seen.get(product_id, where) == where:
+                found.broken_ids.add(product_id)
+    if not found.pages and not found.problems:
+        raise UserError(f"{name}: no products in it; add one row per product with {dialect}")
+    return found
+
+
+def _read(place: str) -> tuple[str, bytes]:
+    if is_url(place):
+        try:
+            return redacted(place), fetch(place, ANYTHING, _MOST_FEED_BYTES)
+        except (BadInput, Unavailable) as error:
+            raise UserError(f"{error}; check the address") from error
+    path = Path(place)
     try:
         if path.is_dir():
             raise UserError(f"{path}: is a folder; name the catalogue file in it")
         if not path.exists():
-            raise UserError(f"{path}: no such file; name a catalogue (.jsonl, .csv or .parquet)")
-        reader = readers.get(path.suffix.lower())
-        if reader is None:
-            raise UserError(f"{path}: unknown kind of catalogue; use .jsonl (JSON lines), .csv or .parquet")
-        yield from reader(path)
-    except OSError as error:
+            raise UserError(f"{path}: no such file; name a catalogue ({KINDS})")
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{redacted(str(path))}: cannot be read: {why}; mend its permissions or copy it") from error
+    if not data and path.suffix.lower() not in (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".xml"):
+        raise UserError(f"{path}: is empty, and of an unknown kind; use {KINDS}")
+    return str(path), data
+
+
+def _rows(name: str, data: bytes, columns: Mapping[str, str]) -> tuple[Iterator[Row], str]:
+    """Returns the rows in our columns, and the words for what a row needs."""
+    rows = iter(rows_of(name, data))
+    looked_at = list(islice(rows, _LOOKED_AT))
+    rows = chain(looked_at, rows)
+    there = dict.fromkeys(column for _, row in looked_at if isinstance(row, Mapping) for column in row)
+    for ours, theirs in columns.items():
+        if there and theirs not in there:
+            raise UserError(
+                f"{name}: no column {shown(theirs)} for --map {ours}={theirs} (it has {listed(list(there))})"
+            )
+    if columns:
+        rows = ((where, _renamed(row, columns)) for where, row in rows)
+    renamed = {theirs: ours for ours, theirs in columns.items()}
+    names = [renamed.get(column, column) for column in there]
+    reader = reader_of(names)
+    if reader is not None:
+        return reader(rows), "the columns of its export"
+    missing = [column for column in REQUIRED_COLUMNS if column not in names]
+    if there and missing:
         raise UserError(
-            f"{path}: cannot be read: {error.strerror or error}; mend its permissions or copy it"
-        ) from error
+            f"{name}: column {listed(missing)} is missing (it has {listed(names)}); rename it, or say which it is: "
+            f"--map {missing[0]}=NAME"
+        )
+    return rows, listed(REQUIRED_COLUMNS)
 
 
-def _text_of(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8, "
-            f"for example: iconv -f GB18030 -t UTF-8 {path.name}"
-        ) from error
+def _renamed(row: Mapping[str, object] | UserError, columns: Mapping[str, str]) -> Mapping[str, object] | UserError:
+    if isinstance(row, UserError):
+        return row
+    taken = {*columns, *columns.values()}
+    return {column: value for column, value in row.items() if column not in taken} | {
+        ours: row.get(theirs) for ours, theirs in columns.items()
+    }
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(io.StringIO(_text_of(path), newline="\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: not JSON ({error}); write one JSON object a line") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: not a JSON object; write one object a line, with {_listed(REQUIRED_COLUMNS)}")
-        yield where, row
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(_text_of(path), newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        _check_header(path, header)
-        for cells in reader:
-            where = f"{path}, line {reader.line_num}"
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) > len(header):
-                raise UserError(
-                    f"{where}: {len(cells)} cells under {len(header)} columns; "
-                    'put values that contain a comma in quotes ("a, b")'
-                )
-            yield where, dict(zip(header, cells, strict=False))
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: broken CSV ({error}); mend its quotes") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            _check_header(path, list(file.schema_arrow.names))
-            number = 0
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}, row {number}", row
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        summary = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a sound Parquet file ({summary}); write it again") from error
-
-
-def _check_header(path: Path, names: list[str]) -> None:
-    missing = [name for name in REQUIRED_COLUMNS if name not in names]
-    if not names or (missing and names == [""]):
-        raise UserError(f"{path}: no products in it; add a header and one row per product")
-    if missing:
-        found = f"it has {_listed(names)}"
-        if len(names) == 1 and any(separator in names[0] for separator in ";\t"):
-            found = "its cells seem to be separated by something else than commas"
-        raise UserError(f"{path}: column {_listed(missing)} is missing ({found}); add or rename it")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"{path}: column {_listed(twice)} is there twice; rename one")
-
-
-def _page(where: str, row: Mapping[str, object], folder: Path) -> ProductPage:
+def _page(row: Mapping[str, object], place: str) -> ProductPage:
     for name in REQUIRED_COLUMNS:
         if name not in row:
-            raise UserError(f"{where}: column {name!r} is missing (it has {_listed(list(row))}); add or rename it")
-    values = {name: _text(where, name, value) for name, value in row.items() if name != "images"}
+            raise UserError(f"column {name!r} is missing (it has {listed(list(row))}); add or rename it")
+    values = {name: _text(name, value) for name, value in row.items() if name != "images"}
     for name in ("product_id", "title"):
         if not values[name]:
-            raise UserError(f"{where}: column {name!r} is empty; give each product its own")
-    images = tuple(_image(where, uri, folder) for uri in _image_uris(where, row["images"]))
+            raise UserError(f"column {name!r} is empty; give each product its own")
+    images = tuple(_image(uri, place) for uri in _image_uris(row["images"]))
     if not images:
-        raise UserError(f"{where}: product {values['product_id']!r} has no images; name at least one in 'images'")
+        raise UserError(f"product {shown(values['product_id'])} has no images; name at least one in 'images'")
     return ProductPage(
         product_id=values["product_id"],
-        title=values["title"],
+        title=plain(values["title"]) or values["title"],
         images=images,
-        description=values.get("description", ""),
-        category=values.get("category", ""),
-        brand=values.get("brand", ""),
+        description=plain(values.get("description", "")),
+        category=plain(values.get("category", "")),
+        brand=plain(values.get("brand", "")),
         price=values.get("price", ""),
-        attributes={name: text for name, text in values.items() if name not in _KNOWN_COLUMNS and text},
+        attributes={
+            str(name): plain(text) for name, text in values.items() if name not in _KNOWN_COLUMNS and text and name
+        },
     )
 
 
-def _text(where: str, column: str, value: object) -> str:
-    """Returns a cell as text; a list is joined by commas, an object stays JSON."""
-    if value is None:
+def _text(column: str, value: object) -> str:
+    """Returns a cell as text; a list is joined by commas, an object stays JSON, what is no value is empty."""
+    if value is None or value != value or type(value).__name__ == "NaTType":  # NaN and NaT differ from themselves
         text = ""
     elif isinstance(value, bool):
         text = str(value).lower()
+    elif isinstance(value, float | Decimal) and value == value // 1:  # an id that pandas has made a number
+        text = str(int(value))
+    elif isinstance(value, bytes | bytearray | memoryview):
+        try:
+            text = bytes(value).decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"column {shown(column)} holds bytes that are not UTF-8 text; write it as text") from error
     elif isinstance(value, list | tuple):
-        text = ", ".join(_text(where, column, item) for item in value)
+        text = ", ".join(filter(None, (_text(column, item) for item in value)))
     elif isinstance(value, dict):
         text = json.dumps(value, ensure_ascii=False, default=str)
     else:
@@ -184,37 +202,48 @@ def _text(where: str, column: str, value: object) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{where}: column {column!r} holds half a character (\\ud800 to \\udfff); remove it") from error
+        raise UserError(f"column {shown(column)} holds half a character (\\ud800 to \\udfff); remove it") from error
     return text.strip()
 
 
-def _image_uris(where: str, value: object) -> list[str]:
+def _image_uris(value: object) -> list[str]:
+    if isinstance(value, bytes):
+        value = _text("images", value)
     if isinstance(value, str):
-        value = value.split(_IMAGE_SEPARATOR)
-    if value is None:
+        value = [part for part in _IMAGE_SEPARATOR.split(value) if part]
+    if value is None or value != value:
         value = []
+    if isinstance(value, list | tuple):  # Shopify's JSON names pictures as objects
+        value = [
+            next((one[key] for key in ("src", "url") if key in one), one) if isinstance(one, dict) else one
+            for one in value
+        ]
     if not isinstance(value, list | tuple) or not all(isinstance(uri, str) for uri in value):
-        raise UserError(f"{where}: column 'images' is not a list of paths or URLs; write it as one")
-    return [text for uri in value if (text := _text(where, "images", uri))]
+        raise UserError("column 'images' is not a list of paths or URLs; write it as one")
+    return [text for uri in value if (text := _text("images", uri))]
 
 
-def _image(where: str, uri: str, folder: Path) -> PageImage:
+def _image(uri: str, place: str) -> PageImage:
+    if uri.startswith("//"):
+        uri = f"https:{uri}"
     if is_url(uri):
         return PageImage(uri=uri)
-    if "\0" in uri or ("://" in uri and not uri.lower().startswith("file://")):
-        raise UserError(f"{where}: image {uri}: cannot be fetched; use a path or an http(s) URL")
-    return PageImage(uri=str((folder / file_path(uri)).resolve()))
+    if (
+        "\0" in uri
+        or re.match(r"data:", uri, re.IGNORECASE)
+        or ("://" in uri and not uri.lower().startswith("file://"))
+    ):
+        raise UserError(f"image {shown(redacted(uri))}: cannot be fetched; use a path or an http(s) URL")
+    if is_url(place):
+        return PageImage(uri=urljoin(place, uri))
+    return PageImage(uri=str((Path(place).parent / file_path(uri)).resolve()))
 
 
-def _check_images(where: str, page: ProductPage) -> None:
+def _check_images(page: ProductPage) -> None:
     for image in page.images:
         if is_url(image.uri):
             continue
         try:
             load_image(image)
         except BadInput as error:
-            raise UserError(f"{where}: column 'images': {error}; mend the file or remove it from the row") from error
-
-
-def _listed(names: list[str] | tuple[str, ...]) -> str:
-    return ", ".join(repr(str(name)) for name in names)
+            raise UserError(f"column 'images': {error}; mend the file or remove it from the row") from error

@@ -6,7 +6,6 @@ Commands import what they need when they run, so that `--help` does not wait for
 import asyncio
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -108,21 +107,48 @@ def worker(role: Role) -> int:
 
 
 @cli.command()
-@click.argument("catalog", type=click.Path(path_type=Path))
+@click.argument("catalog")
 @click.option(
-    "--inline/--by-path", default=False, help="Send image bytes along (workers on other machines see no paths)."
+    "--map", "maps", multiple=True, metavar="OURS=THEIRS", help="The catalogue's name of a column; repeatable."
 )
+@click.option(
+    "--inline/--by-path",
+    default=True,
+    show_default=True,
+    help="Send the pictures of this machine along, or their paths for workers that see the same files.",
+)
+@click.option("--prune", is_flag=True, help="Withdraw the products that the catalogue does not have: it is complete.")
 @click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Wait until the catalog worker has encoded all."
 )
-def index(catalog: Path, inline: bool, wait: bool) -> int:
-    """Publish a catalogue file (JSON lines, CSV, Parquet) to `product_pages`.
+def index(catalog: str, maps: tuple[str, ...], inline: bool, prune: bool, wait: bool) -> int:
+    """Publish a catalogue, a file or an http(s) URL, to `product_pages`.
 
-    Pages of the topic that the file does not name stay as they are; withdraw one with a tombstone.
+    It is a Google Merchant feed (XML, TSV), an export of Shopify or WooCommerce (CSV), or a table (CSV, TSV, JSON,
+    JSON lines, Parquet) with the columns product_id, title and images, which --map may call otherwise. Products that
+    cannot be used are named and left out. Those that the catalogue does not name stay as they are without --prune.
     """
-    from workers.cli.publish import publish_catalog
+    from workers.cli.products import publish_catalog
 
-    return asyncio.run(publish_catalog(_tool(), catalog, inline=inline, wait=wait))
+    columns = dict(_pair(one) for one in maps)
+    return asyncio.run(publish_catalog(_tool(), catalog, inline=inline, wait=wait, columns=columns, prune=prune))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    ours, equals, theirs = text.partition("=")
+    if not equals or not ours.strip() or not theirs.strip():
+        raise UserError(f"--map {text[:80]}: write it as OURS=THEIRS, for example title=Name")
+    return ours.strip(), theirs.strip()
+
+
+@cli.command()
+@click.argument("product_ids", nargs=-1, required=True, metavar="ID...")
+def withdraw(product_ids: tuple[str, ...]) -> None:
+    """Withdraw products: they are found in no stream any more."""
+    from workers.cli.products import withdraw as withdraw_products
+
+    asyncio.run(withdraw_products(_tool(), product_ids))
+    click.echo(f"{len(product_ids)} products withdrawn")
 
 
 @cli.group()

@@ -1,80 +1,15 @@
-"""What the command line writes to the topics: catalogues and announcements; and how it lists streams."""
+"""What the command line announces of streams, and how it lists them."""
 
-import io
 import time
-from pathlib import Path
 
 import msgspec
-from PIL import Image
-from rich.progress import Progress
 
 from topology.admin import require_topics
 from topology.errors import UserError
-from topology.records import PageImage, ProductPage, StreamAnnounced, StreamStatus
+from topology.records import StreamAnnounced, StreamStatus
 from topology.settings import Settings
 from topology.topic_log import Producer, end_offsets, read_partition
-from topology.topics import LIVE_STREAMS, PRODUCT_PAGES, STREAM_STATUS
-from workers.catalog.files import load_image, read_catalog
-from workers.catalog.progress import wait_indexed
-
-# The longest side of an inline image. The page encoder looks at 224 to 512 px; larger ones only cost the broker.
-INLINE_IMAGE_PX = 640
-
-
-async def publish_pages(settings: Settings, pages: list[ProductPage]) -> dict[int, int]:
-    """Sends pages to `product_pages`.
-
-    Returns:
-        The end offset of each partition after the last page, to wait for with `wait_indexed`.
-    """
-    producer = Producer(settings)
-    try:
-        for page in pages:
-            await producer.send(PRODUCT_PAGES, page.product_id, page)
-    finally:
-        await producer.stop()
-    return await end_offsets(settings, PRODUCT_PAGES)
-
-
-async def publish_catalog(settings: Settings, path: Path, *, inline: bool, wait: bool) -> int:
-    """Publishes a catalogue file and waits until the catalog worker has encoded it.
-
-    Returns:
-        Exit status: 1 if a page could not be encoded.
-    """
-    pages = read_catalog(path, check_images=True)
-    if inline:
-        pages = [with_inline_images(page) for page in pages]
-    await require_topics(settings)
-    offsets = await publish_pages(settings, pages)
-    print(f"{path}: {len(pages)} products published")
-    if not wait:
-        return 0
-    errors: dict[str, str] = {}
-    with Progress() as bar:
-        task = bar.add_task("encoded by the catalog worker", total=sum(offsets.values()))
-        async for progress in wait_indexed(settings, offsets):
-            bar.update(task, completed=progress.encoded)
-            errors |= progress.errors
-    for product_id, error in sorted(errors.items()):
-        print(f"{product_id}: {error}")
-    print(f"{len(pages) - len(errors)} products indexed, {len(errors)} failed")
-    return 1 if errors else 0
-
-
-def with_inline_images(page: ProductPage) -> ProductPage:
-    """Returns the page with the bytes of its local images inside, at most 640 px a side, as JPEG."""
-    images = []
-    for image in page.images:
-        if image.data or image.uri.startswith(("http://", "https://")):
-            images.append(image)
-            continue
-        picture = Image.fromarray(load_image(image))
-        picture.thumbnail((INLINE_IMAGE_PX, INLINE_IMAGE_PX))
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=92)
-        images.append(PageImage(uri=image.uri, data=buffer.getvalue()))
-    return msgspec.structs.replace(page, images=tuple(images))
+from topology.topics import LIVE_STREAMS, STREAM_STATUS
 
 
 async def announce(

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from cope.keywords import Vocabulary
+from cope.keywords.markup import plain
 from topology.records import ProductPage
 from topology.settings import Settings
 from topology.topic_log import Follower, LogRecord
@@ -70,4 +71,5 @@ class CatalogueWords:
         if page is None:
             self._vocabulary.remove(record.key)
             return
-        self._vocabulary.add(record.key, page.title, page.brand, page.category, page.attributes)
+        attributes = {name: plain(value) for name, value in page.attributes.items()}
+        self._vocabulary.add(record.key, plain(page.title), plain(page.brand), plain(page.category), attributes)

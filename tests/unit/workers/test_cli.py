@@ -16,6 +16,7 @@ from workers.cli import main as command_line
 
 COMMANDS = [
     *("calibrate", "config", "evaluate", "export", "index", "score", "simulate", "streams", "topics", "train", "watch"),
+    "withdraw",
     "worker",
 ]
 

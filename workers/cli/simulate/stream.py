@@ -13,6 +13,7 @@ from cope.render.lives import make_plan
 from cope.render.phrases import Offer
 from cope.render.synthetic import backgrounds
 from cope.vision.cutouts import Cutout, Pixels, cutout_of
+from cope.vision.decoding import SUFFIXES
 from topology.errors import BadInput, UserError
 from topology.records import PageImage, ProductPage
 from workers.catalog.files import read_catalog
@@ -24,7 +25,6 @@ from workers.cli.simulate.writer import container_format, write_stream
 from workers.cli.truth import Showing, StreamTruth, write_truth
 
 _log = logging.getLogger(__name__)
-_PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _chosen(catalog: str | Path, pages: Sequence[ProductPage], ids: Sequence[str
 def _things(folder: Path) -> list[Cutout]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of distractors; name a folder with JPEG, PNG or WebP files")
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _PHOTO_SUFFIXES)
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
     try:
         things = [cutout_of(load_image(PageImage(uri=str(file)), transparency=True), file.stem) for file in files]
     except BadInput as error:

@@ -10,9 +10,7 @@ from topology.settings import load_settings
 
 @click.command("watch")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option(
-    "--catalog", required=True, type=click.Path(path_type=Path), help="The products: JSON lines, CSV or Parquet."
-)
+@click.option("--catalog", required=True, help="The products: a file or an http(s) URL, as `index` takes it.")
 @click.option(
     "--events", type=click.Path(path_type=Path), help="Write each product_detected event to this file, one JSON a line."
 )
@@ -21,7 +19,7 @@ from topology.settings import load_settings
 @click.option("--model", help="A COPE artefact: a folder, or `cope-mini` (default: COPE_MODEL).")
 def watch_command(
     sources: tuple[str, ...],
-    catalog: Path,
+    catalog: str,
     events: Path | None,
     realtime: bool,
     language: str | None,

@@ -24,7 +24,8 @@ from workers.capture.address import local_path, scheme_of
 from workers.capture.source import probe
 from workers.catalog.files import read_catalog
 from workers.catalog.progress import wait_indexed
-from workers.cli.publish import announce, announce_end, publish_pages
+from workers.cli.products import publish_pages
+from workers.cli.publish import announce, announce_end
 from workers.cli.roles import create_worker
 from workers.cli.watch.following import Following
 from workers.cli.watch.progress import StreamProgress, WatchProgress
@@ -97,7 +98,7 @@ def name_sources(sources: Sequence[str]) -> dict[str, str]:
 async def watch(
     settings: Settings,
     sources: Sequence[str],
-    catalog: Path,
+    catalog: str,
     *,
     events_path: Path | None = None,
     realtime: bool = False,
@@ -111,7 +112,7 @@ async def watch(
     """
     named = name_sources(sources)
     if events_path is not None:
-        _keep_inputs(events_path, [catalog, *map(Path, named.values())])
+        _keep_inputs(events_path, [Path(catalog), *map(Path, named.values())])
     if "reconnect_give_up_s" not in settings.model_fields_set:
         settings = settings.model_copy(update={"reconnect_give_up_s": _GIVE_UP_S})
     pages = read_catalog(catalog, check_images=True)

@@ -15,12 +15,13 @@ from tests.integration.workers.catalog_parts import HueModel, picture, read_all,
 from topology.errors import UserError
 from topology.records import ProductPage, StreamAnnounced, StreamStatus
 from topology.settings import Settings
-from topology.topic_log import Producer
+from topology.topic_log import Producer, end_offsets, read_partition
 from topology.topics import LIVE_STREAMS, PRODUCT_PAGES, STREAM_STATUS
 from topology.worker import Worker
 from workers.catalog.agent import build
 from workers.cli.main import cli
-from workers.cli.publish import announce, announce_end, list_streams, publish_catalog
+from workers.cli.products import publish_catalog, withdraw
+from workers.cli.publish import announce, announce_end, list_streams
 
 
 @pytest.fixture
@@ -80,12 +81,12 @@ async def test_the_list_joins_announcements_with_the_state_of_their_capture(brok
 
 
 async def test_a_catalogue_is_published_by_path_or_with_its_pictures_inside(broker: Settings, catalog: Path) -> None:
-    assert await publish_catalog(broker, catalog, inline=False, wait=False) == 0
+    assert await publish_catalog(broker, str(catalog), inline=False, wait=False) == 0
     pages = await read_all(broker, PRODUCT_PAGES, ProductPage)
     assert {page.images[0].uri for page in pages} == {str(catalog.parent / "red.png"), str(catalog.parent / "blue.png")}
     assert not any(page.images[0].data for page in pages)
 
-    assert await publish_catalog(broker, catalog, inline=True, wait=False) == 0
+    assert await publish_catalog(broker, str(catalog), inline=True, wait=False) == 0
     inline = [page for page in await read_all(broker, PRODUCT_PAGES, ProductPage) if page.images[0].data]
     assert {page.product_id for page in inline} == {"red", "blue"}
     for page in inline:
@@ -97,7 +98,7 @@ async def test_a_catalogue_is_published_by_path_or_with_its_pictures_inside(brok
 async def test_index_waits_until_all_is_encoded_and_names_what_is_not(
     broker: Settings, catalog: Path, capsys: pytest.CaptureFixture[str], until: Callable[..., Awaitable[None]]
 ) -> None:
-    publishing = asyncio.create_task(publish_catalog(broker, catalog, inline=False, wait=True))
+    publishing = asyncio.create_task(publish_catalog(broker, str(catalog), inline=False, wait=True))
 
     async def published() -> bool:
         return len(await read_all(broker, PRODUCT_PAGES, ProductPage)) == 2
@@ -131,3 +132,64 @@ def test_the_command_line_does_the_same(broker: Settings, catalog: Path, monkeyp
     announced = asyncio.run(read_all(broker, LIVE_STREAMS, StreamAnnounced))
     assert announced[0].product_ids == ("red", "blue")
     assert announced[-1].state == "ended"
+
+
+async def keys(settings: Settings) -> dict[str, bool]:
+    """Each product that was ever published, and whether it is there now."""
+    there: dict[str, bool] = {}
+    for partition in await end_offsets(settings, PRODUCT_PAGES):
+        async for record in read_partition(settings, PRODUCT_PAGES, partition, ProductPage):
+            there[record.key] = record.value is not None
+    return there
+
+
+async def test_a_bad_page_is_named_and_the_others_are_published(
+    broker: Settings, catalog: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with catalog.open("a") as file:
+        file.write(json.dumps({"product_id": "none", "title": "None", "images": ["none.png"]}) + "\n")
+        file.write(json.dumps({"product_id": "huge", "title": "T" * 9_000_000, "images": ["red.png"]}) + "\n")
+        file.write("{broken\n")
+    assert await publish_catalog(broker, str(catalog), inline=True, wait=False) == 1
+    said = capsys.readouterr().out
+    assert "none.png: no such image file" in said
+    assert "'huge': a record of" in said
+    assert "line 5: not JSON" in said
+    assert "2 products published; 2 pictures are sent along" in said
+    assert await keys(broker) == {"red": True, "blue": True}
+
+
+async def test_a_complete_catalogue_withdraws_what_it_does_not_have(broker: Settings, catalog: Path) -> None:
+    rows = catalog.read_text().splitlines()  # noqa: ASYNC240
+    await publish_catalog(broker, str(catalog), inline=True, wait=False)
+    broken = json.dumps({"product_id": "blue", "title": "", "images": []})
+    catalog.write_text(f"{rows[0]}\n{broken}\n")  # noqa: ASYNC240
+    await publish_catalog(broker, str(catalog), inline=True, wait=False, prune=True)
+    assert await keys(broker) == {"red": True, "blue": True}  # a row that is broken is no row that is gone
+    catalog.write_text(rows[0])  # noqa: ASYNC240
+    await publish_catalog(broker, str(catalog), inline=True, wait=False, prune=True)
+    assert await keys(broker) == {"red": True, "blue": False}
+
+
+async def test_products_are_withdrawn_by_their_ids(broker: Settings, catalog: Path) -> None:
+    await publish_catalog(broker, str(catalog), inline=True, wait=False)
+    with pytest.raises(UserError, match="'green': no such product"):
+        await withdraw(broker, ["red", "green"])
+    await withdraw(broker, ["red"])
+    assert await keys(broker) == {"red": False, "blue": True}
+
+
+async def test_index_says_that_no_worker_reads(
+    broker: Settings, catalog: Path, capsys: pytest.CaptureFixture[str], until: Callable[..., Awaitable[None]]
+) -> None:
+    publishing = asyncio.create_task(publish_catalog(broker, str(catalog), inline=True, wait=True, quiet_s=0.0))
+    said = ""
+
+    async def told() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return "does a catalog worker run" in said
+
+    await until(told)
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)

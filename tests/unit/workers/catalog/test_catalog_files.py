@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from topology.errors import UserError
-from workers.catalog.files import read_catalog
+from workers.catalog.files import read_all, read_catalog
 
 GOOD = {"product_id": "p-1", "title": "Red bag", "images": ["bag.png"]}
 
@@ -121,9 +122,116 @@ def test_a_missing_column_is_named(folder: Path, column: str) -> None:
     assert f"column '{column}' is missing" in error_of(csv_file(folder, f"{header}\na,b\n"))
 
 
-def test_a_semicolon_file_is_recognised(folder: Path) -> None:
-    message = error_of(csv_file(folder, "product_id;title;images\np-1;Bag;bag.png\n"))
-    assert "something else than commas" in message
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_other_delimiters_and_trailing_empty_cells_are_read(folder: Path, delimiter: str) -> None:
+    rows = ["product_id,title,images,,", 'p-1,"Bag, red; or | not",bag.png,,,,', ",,,,", "p-2,Box,bag.png"]
+    text = "\n".join(row.replace(",", delimiter).replace(f"Bag{delimiter} red", "Bag, red") for row in rows)
+    pages = read_catalog(csv_file(folder, text))
+    assert [(page.product_id, page.title) for page in pages] == [("p-1", "Bag, red; or | not"), ("p-2", "Box")]
+
+
+def test_excels_first_line_names_the_delimiter(folder: Path) -> None:
+    path = csv_file(folder, "sep=;\r\nproduct_id;title;images\r\np-1;a,b,c,d;bag.png\r\n;x;y\r\n")
+    assert "line 4" in error_of(path)
+    assert len(read_all(path).pages) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_unicode_in_any_encoding_is_read(folder: Path, encoding: str, kind: str) -> None:
+    text = "product_id,title,images\np-1,红色包,bag.png\n"
+    if kind == "jsonl":
+        text = json.dumps(GOOD | {"title": "红色包"}, ensure_ascii=False)
+    path = folder / f"catalog.{kind}"
+    path.write_bytes(text.encode(encoding))
+    assert read_catalog(path)[0].title == "红色包"
+
+
+@pytest.mark.parametrize(
+    ("title", "encoding"),
+    [("红色包", "gb18030"), ("Café crème à la crème brûlée", "windows-1252"), ("10 € – Größe", "windows-1252")],
+)
+def test_another_encoding_is_guessed_for_the_hint(folder: Path, title: str, encoding: str) -> None:
+    path = folder / "catalog.csv"
+    path.write_bytes(f"product_id,title,images\np-1,{title},bag.png\n".encode(encoding))
+    assert f"iconv -f {encoding.upper()} " in error_of(path)
+
+
+def test_a_field_longer_than_the_csv_module_takes_is_read(folder: Path) -> None:
+    path = csv_file(folder, f"product_id,title,images,description\np-1,Bag,bag.png,{'word ' * 60_000}\n")
+    assert len(read_catalog(path)[0].description) > 200_000
+
+
+def test_values_of_tables_become_texts(folder: Path) -> None:
+    rows = [
+        {"product_id": 42.0, "title": b"Bag", "images": ["bag.png"], "brand": float("nan"), "price": 9.5, "n": None},
+        {"product_id": 43.0, "title": b"Box", "images": ["bag.png"], "brand": 7.0, "price": 10.0, "n": 1e300},
+    ]
+    path = folder / "catalog.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    first, second = read_catalog(path)
+    assert (first.product_id, first.title, first.brand, first.price) == ("42", "Bag", "", "9.5")
+    assert (second.product_id, second.brand, second.price) == ("43", "7", "10")
+
+
+def test_bytes_that_are_no_text_are_refused_with_row_and_column(folder: Path) -> None:
+    path = folder / "catalog.parquet"
+    rows = [GOOD | {"note": b"fine"}, GOOD | {"product_id": "p-2", "note": b"\xff\xfe\x00"}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    message = error_of(path)
+    assert "row 2" in message and "'note'" in message and "UTF-8" in message
+
+
+def test_json_arrays_and_wrapped_arrays_are_read(folder: Path) -> None:
+    for value in ([GOOD], {"products": [GOOD]}, GOOD):
+        path = folder / "catalog.json"
+        path.write_text(json.dumps(value, indent=2))
+        assert [page.product_id for page in read_catalog(path)] == ["p-1"]
+
+
+def test_a_packed_file_is_read(folder: Path) -> None:
+    path = folder / "catalog.csv.gz"
+    path.write_bytes(gzip.compress(b"product_id,title,images\np-1,Bag,bag.png\n"))
+    assert len(read_catalog(path)) == 1
+    path.write_bytes(gzip.compress(b"product_id")[:-3])
+    assert "gzip" in error_of(path)
+
+
+def test_other_names_of_columns_are_mapped(folder: Path) -> None:
+    path = csv_file(folder, "nr,Name,foto\n1,Bag,bag.png\n")
+    columns = {"product_id": "nr", "title": "Name", "images": "foto"}
+    [page] = read_catalog(path, columns=columns)
+    assert (page.product_id, page.title, page.attributes) == ("1", "Bag", {})
+    with pytest.raises(UserError, match="no column 'Nome'"):
+        read_catalog(path, columns=columns | {"title": "Nome"})
+    assert "--map product_id=" in error_of(path)
+
+
+def test_a_row_that_is_wrong_is_noted_and_the_others_are_read(folder: Path) -> None:
+    rows = "1,Bag,bag.png\n2,,bag.png\n3,Box,none.png\n4,a,b,c\n1,Again,bag.png\n5,Cup,bag.png\n"
+    found = read_all(csv_file(folder, f"product_id,title,images\n{rows}"), check_images=True)
+    assert [page.product_id for page in found.pages] == ["1", "5"]
+    assert [problem.split(": ")[0].rpartition(", ")[2] for problem in found.problems] == [
+        f"line {line}" for line in (3, 4, 5, 6)
+    ]
+    assert found.broken_ids == {"2", "3"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        GOOD | {"images": ["data:image/png;base64," + "A" * 44_000]},
+        GOOD | {"images": ["ftp://ann:pass@h/" + "A" * 44_000]},
+        GOOD | {"images": ["A" * 44_000]},
+        GOOD | {"images": [], "product_id": "A" * 44_000},
+        {"A" * 44_000: 1},
+        {f"column {number}": 1 for number in range(9_000)},
+    ],
+)
+def test_a_line_never_holds_a_whole_value(folder: Path, row: dict[str, object]) -> None:
+    message = error_of(json_lines(folder, row), check_images=True)
+    assert len(message.removeprefix(str(folder))) < 1_500
+    assert "pass" not in message
 
 
 def test_duplicate_ids_name_both_lines(folder: Path) -> None:
