@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
+from cope.keywords.numbers import names
 from cope.keywords.text import Token, clean, is_content, key, longest, tokens, words
 
 # How much each part of a page says of the product, as the L2 norm of its terms. A title in a further language
@@ -61,6 +62,11 @@ def text_terms(text: str) -> set[str]:
     return {key(found[start:end]) for start, end in units(found)}
 
 
+def _number_terms(text: str) -> set[str]:
+    found = tokens(clean(text))
+    return {key(found[start:end]) for start, end in names(found)}
+
+
 def page_terms(
     title: str,
     brand: str = "",
@@ -81,6 +87,8 @@ def page_terms(
     page: dict[str, float] = {}
     for share, texts in parts:
         terms = set[str]().union(*map(text_terms, texts))
+        if share > _DESCRIPTION:
+            terms |= set[str]().union(*map(_number_terms, texts))
         for term in terms:
             page[term] = max(page.get(term, 0.0), share / math.sqrt(len(terms)))
     return _as_vector(page)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from rapidfuzz import fuzz
 
+from cope.keywords import numbers
 from cope.keywords.phrases import key_phrases
 from cope.keywords.sounds import near, sounds, syllable
 from cope.keywords.terms import MAX_PHRASE_TOKENS, is_title, units
@@ -72,7 +73,7 @@ class _Page:
         for named, texts in ((True, self.names), (False, self.others)):
             for text in texts:
                 pieces = tokens(text)
-                for start, end in units(pieces):
+                for start, end in (*units(pieces), *numbers.names(pieces)):
                     spelling = text[pieces[start].start : pieces[end - 1].end]
                     found.setdefault(key(pieces[start:end]), (tuple(pieces[start:end]), spelling, named))
         return found
@@ -173,7 +174,7 @@ class Vocabulary:
 
     def _matches(self, found: list[Token]) -> list[_Match]:
         """Returns where the catalogue's terms are said, the longest ones: as they are spelled, or as they sound."""
-        exact = _outermost(list(self._spelled(found)))
+        exact = _outermost([*self._spelled(found), *self._counted(found)])
         heard = [match for match in self._sounding(found) if not any(match.within(other) for other in exact)]
         return exact + _outermost(heard)
 
@@ -182,8 +183,15 @@ class Vocabulary:
             term = ""
             for end in range(start + 1, min(len(found), start + MAX_PHRASE_TOKENS) + 1):
                 term += found[end - 1].norm
-                if term in self._entries:
+                if term in self._entries and numbers.is_called(found, start, end):
                     yield _Match(start, end, term, 1.0)
+
+    def _counted(self, found: list[Token]) -> Iterator[_Match]:
+        """Yields what is said with number words, and written with digits: "fifteen pro"."""
+        changed, places = numbers.with_digits(found)
+        if len(changed) < len(found) or any(one is not other for one, other in zip(changed, found, strict=False)):
+            for match in self._spelled(changed):
+                yield _Match(places[match.start], places[match.end], match.term, match.quality)
 
     def _sounding(self, found: list[Token]) -> Iterator[_Match]:
         """Yields, for each stretch, the term that it sounds like most."""
