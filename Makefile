@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench samples clean
+.PHONY: help demo test fuzz lint format bench samples clean
 
 help: ## List these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -29,6 +29,10 @@ demo: $(VENV)/offline.stamp ## Recognise the products of two sample streams, wit
 test: $(VENV)/dev.stamp ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 tests/unit tests/integration
 	$(BIN)/python -m pytest tests/e2e
+
+# 3,500 examples a role, of five to six records each.
+fuzz: $(VENV)/dev.stamp ## Give the roles more than 100,000 records that nobody should send
+	OMP_NUM_THREADS=1 FUZZ_EXAMPLES=3500 $(BIN)/python -m pytest --timeout 7200 tests/unit/fuzz
 
 lint: $(VENV)/dev.stamp ## Style, types and import contracts
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Records as the bytes, headers and keys of Kafka messages.
 
-Internal records are MessagePack. `ProductDetected` is JSON with the attributes of a CloudEvent in `ce_`
-headers: the binary content mode of the CloudEvents Kafka protocol binding 1.0.
+Records are MessagePack, or JSON where others write them (`topology.records`). `ProductDetected` is JSON with the
+attributes of a CloudEvent in `ce_` headers: the binary content mode of the CloudEvents Kafka protocol binding 1.0.
 """
 
 from typing import Any, cast
@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from topology.errors import BadInput
-from topology.records import ProductDetected, Record, decode, encode
+from topology.checks import check
+from topology.records import ProductDetected, Record, decode, encode, refusing
 
 Headers = list[tuple[str, bytes]]
 Value = Record | ProductDetected
@@ -37,11 +37,11 @@ def decode_value(value: bytes, kind: type[Any]) -> Any:
         BadInput: The bytes are not such a record.
     """
     if kind is ProductDetected:
-        try:
+        with refusing(f"a {kind.__name__}"):
             return _json_decoder.decode(value)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise BadInput(f"not a ProductDetected: {error}") from error
-    return decode(value, cast(type[Record], kind))
+    record = decode(value, cast(type[Record], kind))
+    check(record)
+    return record
 
 
 def cloud_event_headers(event: ProductDetected) -> Headers:

@@ -23,13 +23,14 @@ from faust.types import TP, EventT, StreamT
 from topology import metrics
 from topology.codec import Headers, Value, decode_value
 from topology.connection import full_name
+from topology.dead_letters import LogRefusals, send_letter
 from topology.errors import BadInput, Unavailable
 from topology.group import Group
 from topology.message import Message, Partition
-from topology.retry import describe, retrying
+from topology.retry import retrying
 from topology.settings import Role, Settings
 from topology.topic_log import Producer, read_raw
-from topology.topics import TOPICS, dead_letter
+from topology.topics import TOPICS
 
 __all__ = ["Delivery", "Handler", "Message"]
 
@@ -39,7 +40,6 @@ R = TypeVar("R")
 
 COMMIT_EVERY_S = 1.0  # a crash repeats at most so much done work; below, commits load the broker
 LAG_EVERY_S = 5.0
-_LONGEST_ERROR_MESSAGE = 1_000  # a header is for reading, and must fit beside the largest record
 
 
 Handler = Callable[[AsyncIterator[Message[R]]], Awaitable[None]]
@@ -50,13 +50,12 @@ class Delivery:
 
     Attributes:
         failure: What a handler raised; the worker stops then.
-        trouble: Why the broker is not reachable now; empty when it is.
     """
 
     def __init__(self, app: faust.App, role: Role, settings: Settings) -> None:
         self.app = app
         self.failure: BaseException | None = None
-        self.trouble = ""
+        self._lost = ""
         self.has_agents = False
         self.ready = False  # the group has assigned partitions (perhaps none) at least once
         self._role = role
@@ -103,6 +102,11 @@ class Delivery:
 
         self.app.agent(channel, name=f"{self._role}.{topic}", concurrency=1)(run)
 
+    @property
+    def trouble(self) -> str:
+        """Why the broker cannot be reached, or what it does not take, now; empty when all is well."""
+        return self._lost or self._producer.trouble
+
     def on_revoked(self, fn: Callable[[str, int], None]) -> None:
         """Calls `fn(topic, partition)` when a partition was taken away: drop its state, at once."""
         self._on_revoked.append(fn)
@@ -148,6 +152,10 @@ class Delivery:
             BadInput: The record is larger than the topic takes.
         """
         await self._producer.send(topic, key, record, headers=headers)
+
+    def refusals(self, topic: str) -> LogRefusals:
+        """Returns where a reader of a log sends records that it cannot use."""
+        return LogRefusals(self._settings, topic, self._producer)
 
     def start(self) -> None:
         """Begins to commit."""
@@ -240,30 +248,7 @@ class Delivery:
         return value
 
     async def _dead_letter(self, message: Message[Any], error: Exception, attempts: int) -> None:
-        raw = message.raw
-        cause = {
-            "topic": message.topic,
-            "partition": message.partition,
-            "offset": message.offset,
-            "error": type(error).__name__,
-            "message": str(error)[:_LONGEST_ERROR_MESSAGE],
-            "attempts": attempts,
-        }
-        headers = [(name, str(value).encode()) for name, value in cause.items()]
-        # The same partition as the source: what belongs together stays together, whatever the key is.
-        await self._producer.send_raw(
-            dead_letter(message.topic), raw.key, raw.value, headers, partition=message.partition
-        )
-        metrics.DEAD_LETTERS.labels(message.topic, type(error).__name__).inc()
-        _log.warning(
-            "dead-lettered a record",
-            extra={
-                "topic": message.topic,
-                "partition": message.partition,
-                "offset": message.offset,
-                "error": describe(error),
-            },
-        )
+        await send_letter(self._producer, message.topic, message.partition, message.raw, error, attempts)
 
     # ------------------------------------------------------------------ partitions
 
@@ -342,11 +327,11 @@ class Delivery:
                 self._tell_lag(partitions, ends)
                 before = await self._unstick(partitions, ends, before)
             except Unavailable as error:
-                if not self.trouble:
+                if not self._lost:
                     _log.warning("lost the broker", extra={"error": str(error)})
-                self.trouble = str(error)
+                self._lost = str(error)
             else:
-                self.trouble = ""
+                self._lost = ""
 
     def _tell_lag(self, partitions: dict[TP, Partition], ends: dict[TP, int]) -> None:
         lag: dict[str, int] = {}

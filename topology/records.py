@@ -2,19 +2,35 @@
 
 Media time is (`epoch`, milliseconds since the epoch's first packet). An epoch ends with a record whose
 `end_of_epoch` is true; that record carries no content of its own. `product_detected` is JSON, because it
-is read outside this project; everything else is MessagePack.
+is read outside this project; everything else is MessagePack. `live_streams` and `product_pages`, which others write,
+take JSON too.
 
 Schema evolution: a field may be added with a default (old readers skip it, new readers fill it in). Any
 other change raises `SCHEMA_VERSION`, and a reader refuses records above its own version (`NewerSchema`).
 """
 
-from typing import Literal, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from topology.errors import BadInput, NewerSchema
 
 SCHEMA_VERSION = 1
+
+# Ranges are checked where a record is read: what lies outside is dead-lettered, and no handler sees it.
+
+# Records derived from others repeat ids. With longer ones, answers to a record could be too large for their topic.
+Id = Annotated[str, Meta(min_length=1, max_length=512)]
+# Whole numbers that JSON readers of every language hold exactly, too.
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Ms = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+# A phrase. Longer ones are nobody's words, and windows repeat each of theirs several times.
+Phrase = Annotated[str, Meta(max_length=1_000)]
+Tag = Annotated[str, Meta(max_length=64)]
+Weight = Annotated[float, Meta(ge=0, le=1_000)]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -37,10 +53,10 @@ class StreamAnnounced(Record, frozen=True, kw_only=True):
         realtime: Play a file at the speed of its clock. Network streams always are.
     """
 
-    stream_id: str
+    stream_id: Id
     url: str = ""
     state: Literal["live", "ended"] = "live"
-    language: str | None = None
+    language: Tag | None = None
     product_ids: tuple[str, ...] | None = None
     realtime: bool = False
 
@@ -60,17 +76,17 @@ class StreamStatus(Record, frozen=True, kw_only=True):
         frame_at_ms: Wall clock at which the newest frame sent was captured, Unix milliseconds; 0 before the first.
     """
 
-    stream_id: str
-    epoch: int
+    stream_id: Id
+    epoch: Count
     state: Literal["connecting", "live", "stalled", "ended", "failed"]
-    announced_offset: int
-    sent_until_ms: int = 0
-    reconnects: int = 0
+    announced_offset: Count
+    sent_until_ms: Ms = 0
+    reconnects: Count = 0
     detail: str = ""
-    at_ms: int = 0
-    first_epoch: int = 0
+    at_ms: Ms = 0
+    first_epoch: Count = 0
     live: bool = False
-    frame_at_ms: int = 0
+    frame_at_ms: Ms = 0
 
 
 class Frame(Record, frozen=True, kw_only=True):
@@ -87,10 +103,10 @@ class Frame(Record, frozen=True, kw_only=True):
             otherwise, and must not make windows of which it has only a part.
     """
 
-    stream_id: str
-    epoch: int
-    pts_ms: int
-    captured_at_ms: int
+    stream_id: Id
+    epoch: Count
+    pts_ms: Ms
+    captured_at_ms: Ms
     width: int = 0
     height: int = 0
     jpeg: bytes = b""
@@ -110,21 +126,21 @@ class Speech(Record, frozen=True, kw_only=True):
         language: As announced; None to detect it.
     """
 
-    stream_id: str
-    epoch: int
-    start_ms: int
-    end_ms: int
-    captured_at_ms: int
+    stream_id: Id
+    epoch: Count
+    start_ms: Ms
+    end_ms: Ms
+    captured_at_ms: Ms
     audio: bytes = b""
-    language: str | None = None
+    language: Tag | None = None
     end_of_epoch: bool = False
 
 
 class Keyword(msgspec.Struct, frozen=True, array_like=True):
     """A word or phrase that tells products apart, with a weight in (0, 1]."""
 
-    text: str
-    weight: float
+    text: Phrase
+    weight: Weight
 
 
 class Keywords(Record, frozen=True, kw_only=True):
@@ -137,14 +153,14 @@ class Keywords(Record, frozen=True, kw_only=True):
         confidence: Mean token probability of the transcript in [0, 1].
     """
 
-    stream_id: str
-    epoch: int
-    start_ms: int
-    end_ms: int
-    captured_at_ms: int
+    stream_id: Id
+    epoch: Count
+    start_ms: Ms
+    end_ms: Ms
+    captured_at_ms: Ms
     text: str = ""
     keywords: tuple[Keyword, ...] = ()
-    language: str | None = None
+    language: Tag | None = None
     language_fixed: bool = False
     confidence: float = 0.0
     end_of_epoch: bool = False
@@ -153,7 +169,7 @@ class Keywords(Record, frozen=True, kw_only=True):
 class ReadLine(msgspec.Struct, frozen=True, array_like=True):
     """A line of text that was read in a frame, with a confidence in [0, 1] and its box relative to the frame."""
 
-    text: str
+    text: Phrase
     confidence: float
     box: tuple[float, float, float, float]
 
@@ -171,11 +187,11 @@ class FrameRegions(msgspec.Struct, frozen=True, array_like=True):
         read: Lines of text, of frames that were read.
     """
 
-    pts_ms: int
+    pts_ms: Ms
     regions: bytes
     salience: tuple[float, ...]
     boxes: bytes = b""
-    captured_at_ms: int = 0
+    captured_at_ms: Ms = 0
     read: tuple[ReadLine, ...] = ()
 
 
@@ -198,12 +214,12 @@ class WindowEmbedding(Record, frozen=True, kw_only=True):
         live: From a network stream.
     """
 
-    stream_id: str
-    epoch: int
-    start_ms: int
-    end_ms: int
-    hop_ms: int = 0
-    captured_at_ms: int = 0
+    stream_id: Id
+    epoch: Count
+    start_ms: Ms
+    end_ms: Ms
+    hop_ms: Ms = 0
+    captured_at_ms: Ms = 0
     embedding: bytes = b""
     frames: tuple[FrameRegions, ...] = ()
     keywords: tuple[Keyword, ...] = ()
@@ -227,7 +243,7 @@ class ProductPage(Record, frozen=True, kw_only=True):
         attributes: Anything else that the catalogue says of the product, by name.
     """
 
-    product_id: str
+    product_id: Id
     title: str
     images: tuple[PageImage, ...]
     description: str = ""
@@ -255,9 +271,9 @@ class PageVectors(Record, frozen=True, kw_only=True):
         read: Lines that were read in the page's pictures, each once.
     """
 
-    product_id: str
-    source_partition: int
-    source_offset: int
+    product_id: Id
+    source_partition: Count
+    source_offset: Count
     model_version: str = ""
     title: str = ""
     category: str = ""
@@ -282,9 +298,9 @@ class RecognitionState(Record, frozen=True, kw_only=True):
         standing: Lines that stand on the stream's screen, MessagePack (`workers.recognize`).
     """
 
-    stream_id: str
-    epoch: int
-    start_ms: int
+    stream_id: Id
+    epoch: Count
+    start_ms: Ms
     ended: bool = False
     tracker: bytes = b""
     standing: bytes = b""
@@ -293,7 +309,7 @@ class RecognitionState(Record, frozen=True, kw_only=True):
 class RunnerUp(msgspec.Struct, frozen=True, kw_only=True):
     """The second-best product and its confidence."""
 
-    product_id: str
+    product_id: Id
     confidence: float
 
 
@@ -308,8 +324,8 @@ class EvidenceFrame(msgspec.Struct, frozen=True, kw_only=True):
         page_image: URI of the page picture that it fits best; empty if the page holds its bytes.
     """
 
-    pts_ms: int
-    captured_at_ms: int = 0
+    pts_ms: Ms
+    captured_at_ms: Ms = 0
     box: tuple[float, float, float, float] | None = None
     score: float = 0.0
     page_image: str = ""
@@ -352,15 +368,15 @@ class ProductDetected(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     detection_id: str
-    stream_id: str
-    product_id: str
+    stream_id: Id
+    product_id: Id
     status: Literal["started", "updated", "ended"]
-    epoch: int
-    media_start_ms: int
-    media_end_ms: int
-    emitted_media_ms: int
+    epoch: Count
+    media_start_ms: Ms
+    media_end_ms: Ms
+    emitted_media_ms: Ms
     detected_at: str
-    latency_ms: int
+    latency_ms: Ms
     confidence: float
     evidence: Evidence
     model_version: str
@@ -371,7 +387,11 @@ R = TypeVar("R", bound=Record)
 
 _encoder = msgspec.msgpack.Encoder()
 _version = msgspec.msgpack.Decoder(Record)
+_json_version = msgspec.json.Decoder(Record)
 _decoders: dict[type[Record], msgspec.msgpack.Decoder[Record]] = {}
+
+_JSON_KINDS = (StreamAnnounced, ProductPage)
+"""What others write: any Kafka client can, in JSON."""
 
 
 def encode(record: Record) -> bytes:
@@ -380,20 +400,38 @@ def encode(record: Record) -> bytes:
 
 
 def decode(value: bytes, kind: type[R]) -> R:
-    """Returns the record of the given kind that `value` holds.
+    """Returns the record of the given kind that `value` holds: MessagePack, or JSON where others write, by content.
 
     Raises:
         NewerSchema: The writer's schema is newer than ours.
         BadInput: The bytes are not such a record.
     """
-    try:
-        version = _version.decode(value).v
+    # A record in MessagePack begins with a byte above 0x7f, whatever it holds.
+    in_json = kind in _JSON_KINDS and value.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+    with refusing(f"a {kind.__name__}"):
+        version = (_json_version.decode(_plain(value)) if in_json else _version.decode(value)).v
         if version > SCHEMA_VERSION:
             raise NewerSchema(
                 f"{kind.__name__} has schema version {version}, this release reads up to {SCHEMA_VERSION}: upgrade it"
             )
+        if in_json:
+            return msgspec.json.decode(_plain(value), type=kind)
         if kind not in _decoders:
             _decoders[kind] = msgspec.msgpack.Decoder(kind)
         return _decoders[kind].decode(value)  # type: ignore[return-value]
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise BadInput(f"not a {kind.__name__}: {error}") from error
+
+
+@contextmanager
+def refusing(name: str) -> Iterator[None]:
+    """Turns all that a decoder raises for bytes that it cannot read into `BadInput`."""
+    try:
+        yield
+    except RecursionError:
+        raise BadInput(f"not {name}: nested too deeply") from None
+    # Besides its own errors, msgspec raises ValueErrors (text that is not UTF-8) and OverflowErrors.
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+        raise BadInput(f"not {name}: {error}") from error
+
+
+def _plain(value: bytes) -> bytes:
+    return value.removeprefix(b"\xef\xbb\xbf")

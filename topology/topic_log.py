@@ -6,8 +6,8 @@ process, and sending from the command line.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
@@ -15,12 +15,17 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    RecordTooLargeError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
 )
 
 from topology import metrics
+from topology.admin import PATIENCE_S, create_topics
 from topology.codec import Headers, Value, decode_key, decode_value, encode_key, encode_value
 from topology.connection import bootstrap_servers, client_options, full_name
 from topology.errors import BadInput, Unavailable, UserError
@@ -49,6 +54,8 @@ LINGER_MS = 5  # a batch waits so long for company; above, it would show in the 
 
 # Errors of the broker's state or the network are passing; these are not.
 _PERMANENT = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, SaslAuthenticationFailed)
+
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError, RecordTooLargeError)
 
 # What Kafka's record format adds to key, value and headers: a batch header of 61 bytes and some lengths.
 _ENVELOPE_BYTES = 200
@@ -96,7 +103,7 @@ async def read_partition(settings: Settings, topic: str, partition: int, kind: t
     # Of a partition that has anything, it looks once past the end that it was told: see `PAST_MS`.
     async for message in read_raw(settings, topic, partition, 0, end, past=end > 0):
         record = _decode(message, topic, kind)
-        if record is not None:
+        if isinstance(record, LogRecord):
             yield record
 
 
@@ -106,7 +113,7 @@ async def read_range(
     """Yields the records of a partition with start <= offset < end, as `read_partition` does."""
     async for message in read_raw(settings, topic, partition, start, end):
         record = _decode(message, topic, kind)
-        if record is not None:
+        if isinstance(record, LogRecord):
             yield record
 
 
@@ -154,6 +161,7 @@ class Follower(Generic[R]):
     """Follows a topic for ever: `async for record in follower`.
 
     It begins with the first record, or, if not `from_beginning`, with the newest `tail` offsets of each partition.
+    What cannot be read is skipped, logged and counted; `refuse(partition, offset, error)` may do more about it.
 
     Attributes:
         caught_up: Set once all that the topic held at the start has been yielded and taken.
@@ -167,6 +175,7 @@ class Follower(Generic[R]):
         partitions: Iterable[int] | None = None,
         from_beginning: bool = True,
         tail: int = 0,
+        refuse: Callable[[int, int, BadInput], Awaitable[None]] | None = None,
     ) -> None:
         self.caught_up = asyncio.Event()
         self._settings = settings
@@ -175,6 +184,7 @@ class Follower(Generic[R]):
         self._wanted = None if partitions is None else set(partitions)
         self._from_beginning = from_beginning
         self._tail = tail
+        self._refuse = refuse
         self._positions: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._moved = asyncio.Event()
@@ -202,8 +212,10 @@ class Follower(Generic[R]):
                     for partition, messages in batches.items():
                         for message in messages:
                             record = _decode(message, self._topic, self._kind)
-                            if record is not None:
+                            if isinstance(record, LogRecord):
                                 yield record
+                            elif self._refuse is not None:
+                                await self._refuse(message.partition, message.offset, record)
                             self._positions[partition] = message.offset + 1
                             if self._stopped:
                                 return
@@ -254,6 +266,12 @@ class Producer:
         self._settings = settings
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
+        self._troubles: dict[str, str] = {}
+
+    @property
+    def trouble(self) -> str:
+        """What is being tried again now, and why; empty when all that was sent arrived."""
+        return "; ".join(self._troubles.values())
 
     async def send(self, topic: str, key: str, record: Value | None, *, headers: Headers | None = None) -> None:
         """Returns when the broker has acknowledged the record; tries again while it is down.
@@ -275,20 +293,32 @@ class Producer:
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
     ) -> None:
         """As `send`, for bytes."""
-        limit = TOPICS[topic].max_message_bytes
-        size = _ENVELOPE_BYTES + len(value or b"") + len(key or b"") + sum(len(k) + len(v) for k, v in headers)
-        if size > limit:
-            raise BadInput(f"a record of {size} bytes is larger than {topic} takes ({limit})")
+        size = check_size(topic, key, value, headers)
+        if key is None and value is None:
+            key = b""  # aiokafka sends no record without both
 
         async def attempt() -> None:
             producer = await self._connected()
             name = full_name(self._settings, topic)
             try:
                 await producer.send_and_wait(name, value, key=key, partition=partition, headers=headers)
-            except MessageSizeTooLargeError as error:  # the broker's own limit is lower than ours
+            except _TOO_LARGE as error:  # the broker's own limit is lower than ours
                 raise BadInput(f"a record of {size} bytes is larger than the broker takes on {name}") from error
+            except (UnknownTopicOrPartitionError, KafkaTimeoutError):  # also what a deleted topic gives
+                await _create_missing(self._settings)
+                raise
 
-        await _retrying(attempt, f"send to {topic}")
+        what = f"send to {topic}"
+
+        async def told() -> None:
+            try:
+                await _once(attempt, what)
+            except Unavailable as error:
+                self._troubles[topic] = str(error)
+                raise
+            self._troubles.pop(topic, None)
+
+        await retrying(told, what)
 
     async def stop(self) -> None:
         """Closes the connection."""
@@ -323,15 +353,35 @@ class Producer:
             return self._producer
 
 
-async def _retrying(fn: Callable[[], Any], what: str) -> Any:
-    async def attempt() -> Any:
-        try:
-            return await fn()
-        except (KafkaError, OSError) as error:
-            _raise_permanent(error, what)
-            raise Unavailable(f"{what}: {describe(error)}") from error
+def check_size(topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """Returns how many bytes a record takes, about.
 
-    return await retrying(attempt, what)
+    Raises:
+        BadInput: The topic takes no record as large.
+    """
+    limit = TOPICS[topic].max_message_bytes
+    size = _ENVELOPE_BYTES + len(value or b"") + len(key or b"") + sum(len(k) + len(v) for k, v in headers)
+    if size > limit:
+        raise BadInput(f"a record of {size} bytes is larger than {topic} takes ({limit})")
+    return size
+
+
+async def _create_missing(settings: Settings) -> None:
+    """Makes topics that were deleted while this process runs, as its next start would."""
+    with suppress(UserError):  # which the next start tells; the send that needs the topic says what it lacks
+        await create_topics(settings, give_up_s=PATIENCE_S)
+
+
+async def _retrying(fn: Callable[[], Any], what: str) -> Any:
+    return await retrying(lambda: _once(fn, what), what)
+
+
+async def _once(fn: Callable[[], Any], what: str) -> Any:
+    try:
+        return await fn()
+    except (KafkaError, OSError) as error:
+        _raise_permanent(error, what)
+        raise Unavailable(f"{what}: {describe(error)}") from error
 
 
 def _raise_permanent(error: BaseException, what: str) -> None:
@@ -374,7 +424,7 @@ async def _partitions(consumer: AIOKafkaConsumer, settings: Settings, topic: str
     return [TopicPartition(name, partition) for partition in sorted(partitions)]
 
 
-def _decode(message: Any, topic: str, kind: type[R]) -> LogRecord[R] | None:
+def _decode(message: Any, topic: str, kind: type[R]) -> LogRecord[R] | BadInput:
     try:
         value = None if message.value is None else decode_value(message.value, kind)
     except BadInput as error:
@@ -383,5 +433,5 @@ def _decode(message: Any, topic: str, kind: type[R]) -> LogRecord[R] | None:
             "skipped an unreadable record",
             extra={"topic": topic, "partition": message.partition, "offset": message.offset, "error": describe(error)},
         )
-        return None
+        return error
     return LogRecord(value, decode_key(message.key), topic, message.partition, message.offset, message.timestamp)

@@ -16,7 +16,6 @@ from topology import metrics
 from topology.admin import create_topics
 from topology.app import make_app
 from topology.delivery import Delivery
-from topology.errors import UserError
 from topology.health import Health, HttpServer, make_http
 from topology.retry import describe
 from topology.settings import Role, Settings
@@ -31,7 +30,6 @@ LAG_EVERY_S = 0.5
 LATE_LOOP_S = 5.0  # a loop that late misses live deadlines: unhealthy
 HOOK_TIMEOUT_S = 10.0  # for a role to end what it has in hand
 FAUST_STOP_TIMEOUT_S = 10.0  # leaving the group takes a round trip; a dead broker must not hold up the end
-EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
 
@@ -128,20 +126,14 @@ class Worker:
         await self.delivery.wait_failed()
 
     def run(self) -> int:
-        """Runs the role in an event loop of its own until it is stopped. Returns the exit status.
-
-        SIGINT gives 130, SIGTERM 0, a failure 1.
-
-        Raises:
-            UserError: As `start`.
-        """
+        """Runs the role in an event loop of its own until it is stopped. Returns the exit status: see `serve`."""
         return asyncio.run(self.serve())
 
     async def serve(self) -> int:
-        """Starts, works until SIGINT, SIGTERM or a failure, stops. Returns the exit status.
+        """Starts, works until SIGINT (status 130), SIGTERM (status 0) or a failure, stops.
 
         Raises:
-            UserError: As `start`.
+            Exception: What made it fail. `workers.__main__` turns it into a line and an exit status.
         """
         loop = asyncio.get_running_loop()
         stopping: asyncio.Future[int] = loop.create_future()
@@ -164,11 +156,6 @@ class Worker:
             if failed.done():
                 failed.result()
             return stopping.result()
-        except UserError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the last line of defence: say it and end with a failure
-            _log.error("stopping: %s", describe(error), exc_info=error, extra={"role": self.role})
-            return EXIT_FAILED
         finally:
             starting.cancel()
             failed.cancel()

@@ -4,6 +4,7 @@ Status 0: done. 1: something failed on the way. 2: a mistake that the user can m
 130: stopped by Ctrl-C.
 """
 
+import logging
 import os
 import sys
 
@@ -41,6 +42,9 @@ def _run() -> int:
         return 2
     except click.Abort:
         return 130
+    except Exception as error:
+        logging.getLogger(__name__).error("stopping: %s: %s", type(error).__name__, error, exc_info=error)
+        return 1
     return status if isinstance(status, int) else 0
 
 

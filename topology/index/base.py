@@ -1,6 +1,7 @@
 """What an index is: its entries, its queries, its answers."""
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class PageEntry:
         Raises:
             BadInput: The record has no vectors, or they do not fit together.
         """
+        if len(record.fused) % 2 or len(record.vectors) % 2:
+            raise BadInput(f"page {record.product_id}: its vectors are not float16: encode it again")
         fused = np.frombuffer(record.fused, np.float16)
         rows = np.frombuffer(record.vectors, np.float16)
         if not fused.size or not rows.size or rows.size % fused.size:
@@ -52,6 +55,8 @@ class PageEntry:
         vectors = rows.reshape(-1, fused.size)
         if not (np.isfinite(vectors).all() and np.isfinite(fused).all()):
             raise BadInput(f"page {record.product_id}: its vectors are not finite numbers: encode it again")
+        if not all(0 <= term < 2**32 and math.isfinite(weight) for term, weight in record.terms.items()):
+            raise BadInput(f"page {record.product_id}: its terms are not 32-bit ids with weights: encode it again")
         return cls(
             product_id=record.product_id,
             model_version=record.model_version,

@@ -5,9 +5,10 @@ import re
 import stat
 from pathlib import Path
 
+from topology import checks
 from workers.capture.media import BadSource
 
-NETWORK_SCHEMES = ("rtmp", "rtmps", "rtsp", "rtsps", "srt", "http", "https", "udp", "rtp")
+NETWORK_SCHEMES = checks.NETWORK_SCHEMES
 
 _VIDEO_DEVICES = 81  # major number of video4linux's devices
 

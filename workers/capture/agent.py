@@ -11,6 +11,7 @@ import msgspec
 
 from topology import metrics
 from topology.delivery import Message
+from topology.errors import BadInput, record_fault
 from topology.records import Record, StreamAnnounced, StreamStatus
 from topology.topic_log import read_partition
 from topology.topics import LIVE_STREAMS, STREAM_STATUS
@@ -24,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _STATES = ("connecting", "live", "stalled")
 _FINAL = ("ended", "failed")
+
+_LONGEST_DETAIL = 1_000  # an error's text may repeat what a server said; more is not read, and is sent each second
 
 
 def build(worker: Worker, opener: OpenSource | None = None, detector: Callable[[], Detector] = SileroDetector) -> None:
@@ -89,7 +92,10 @@ class CaptureAgent:
     async def handle(self, messages: AsyncIterator[Message[StreamAnnounced]]) -> None:
         """Takes announcements."""
         async for message in messages:
-            await self._take(message)
+            try:
+                await self._take(message)
+            except Exception as error:  # noqa: BLE001 - whatever this announcement holds, the next one is taken
+                await message.dead_letter(record_fault(error, "an announcement"))
 
     async def stop(self) -> None:
         """Stops all captures where they are; a restart goes on from there."""
@@ -109,7 +115,12 @@ class CaptureAgent:
 
     async def _take(self, message: Message[StreamAnnounced]) -> None:
         announced: StreamAnnounced | None = message.value
-        stream_id = message.key if announced is None else announced.stream_id
+        stream_id = message.key
+        if announced is not None and announced.stream_id != stream_id:
+            raise BadInput(f"the announcement of {announced.stream_id} has another key: send it with its own stream_id")
+        if announced is None and stream_id not in self._statuses and stream_id not in self._running:
+            message.done()  # nothing of that name was ever captured
+            return
         status = self._statuses.get(stream_id)
         if status is not None and (
             status.announced_offset > message.offset
@@ -177,6 +188,8 @@ class CaptureAgent:
         message.done()
 
     async def _send(self, topic: str, key: str, record: Record) -> None:
+        if isinstance(record, StreamStatus) and len(record.detail) > _LONGEST_DETAIL:
+            record = msgspec.structs.replace(record, detail=record.detail[:_LONGEST_DETAIL] + "…")
         await self._worker.delivery.send(topic, key, record)
         if isinstance(record, StreamStatus):
             self._note(record, None)

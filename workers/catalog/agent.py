@@ -12,8 +12,9 @@ from cope.serving.encoder import Encoder, PageOutput
 from cope.towers.reading import Reader
 from topology import metrics
 from topology.addresses import Allowed
+from topology.bounds import LONGEST_ERROR, clipped, fitting
 from topology.delivery import Message
-from topology.errors import BadInput
+from topology.errors import BadInput, record_fault
 from topology.index import Index, PageEntry, open_server_to_fill
 from topology.records import PageImage, PageVectors, ProductPage
 from topology.retry import retrying
@@ -38,6 +39,8 @@ _LINGER_S = 0.02
 
 # Pages fetched and encoded together: their pictures wait in memory, some 1 MB each.
 _MOST_PAGES = 16
+
+_LONGEST_ID = 512  # as records say: `topology.records.Id`
 
 
 def build(worker: Worker, encoder: Encoder | None = None, keep: bool = False) -> None:
@@ -138,27 +141,37 @@ class Catalog:
     ) -> BadInput | None:
         """Sends the page's vectors, or that there are none; returns what is wrong with the page."""
         version = self._model().version
-        if page is None:
-            await self._publish(encoding.withdrawn(key, partition, offset, version))
-            metrics.PAGES.labels("withdrawn").inc()
-            return None
-        page = encoding.without_markup(page)
+        if not 0 < len(key) <= _LONGEST_ID:
+            metrics.PAGES.labels("failed").inc()
+            return BadInput(f"a page with a key of {len(key)} characters: send it with its product_id as the key")
         try:
+            if page is None:
+                await self._publish(encoding.withdrawn(key, partition, offset, version))
+                metrics.PAGES.labels("withdrawn").inc()
+                return None
             if page.product_id != key:
                 raise BadInput(f"the page of {page.product_id} has the key {key}: send it with its own id")
-            record = await self._encode(page, partition, offset, found)
-        except BadInput as error:
-            await self._publish(encoding.failed(key, partition, offset, error, version))
+            page = clipped(encoding.without_markup(page))
+            await self._publish(await self._encode(page, partition, offset, found))
+        except Exception as error:  # noqa: BLE001 - whatever this page holds, the next one is encoded
+            fault = record_fault(error, f"page {key}")
+            await self._publish(encoding.failed(key, partition, offset, fault, version))
             metrics.PAGES.labels("failed").inc()
-            return error
+            return fault
         for problem in found.problems:
-            _log.warning("an image is left out", extra={"product_id": page.product_id, "error": problem})
-        await self._publish(record)
+            _log.warning(
+                "an image is left out", extra={"product_id": page.product_id, "error": problem[:LONGEST_ERROR]}
+            )
         metrics.PAGES.labels("partly" if found.problems else "encoded").inc()
         return None
 
     async def _fetch(self, page: ProductPage | None) -> encoding.Pictures:
-        return encoding.Pictures() if page is None else await encoding.fetch_pictures(page, self._load)
+        if page is None:
+            return encoding.Pictures()
+        try:
+            return await encoding.fetch_pictures(page, self._load)
+        except Exception as error:  # noqa: BLE001 - whatever these pictures do to a decoder, others go on
+            return encoding.Pictures(problems=[str(record_fault(error, "its pictures"))])
 
     def _load(self, image: PageImage) -> encoding.Pixels:
         return load_image(image, self._allowed, longest=encoding.LONGEST_SIDE_PX)
@@ -185,7 +198,7 @@ class Catalog:
         try:
             lines = await self._worker.in_executor(self._reader.read_page, found.images)
         except Exception as error:
-            raise BadInput(f"page {page.product_id} cannot be read ({type(error).__name__}: {error})") from error
+            raise record_fault(error, f"the words on page {page.product_id}") from error
         metrics.STAGE_SECONDS.labels("read_page").observe(time.monotonic() - began)
         return lines
 
@@ -194,12 +207,13 @@ class Catalog:
         try:
             outputs = await self._worker.in_executor(self._model().encode_pages, [encoding.page_input(page, found)])
         except Exception as error:
-            raise BadInput(f"page {page.product_id} fails in the model ({type(error).__name__}: {error})") from error
+            raise record_fault(error, f"page {page.product_id} fails in the model: it") from error
         metrics.STAGE_SECONDS.labels("encode_page").observe(time.monotonic() - began)
         return outputs[0]
 
     async def _publish(self, record: PageVectors) -> None:
         """Index first: who reads of a page on the topic finds it in the index."""
+        record = fitting(record)
         index = self._index
         if index is not None:
             await retrying(lambda: _apply(index, record), "write to the index")

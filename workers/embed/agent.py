@@ -20,12 +20,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cope.errors import UserError as ModelError
 from cope.serving.encoder import Encoder, FrameFeatures, WindowInput
 from cope.towers.reading import Reader
 from topology import metrics
 from topology.delivery import Message
-from topology.errors import BadInput, Unavailable, UserError
+from topology.errors import BadInput, Unavailable, UserError, is_out_of_memory, record_fault
 from topology.records import Frame, Keywords, ReadLine, WindowEmbedding
 from topology.retry import describe
 from topology.topics import LIVE_FRAMES, LIVE_KEYWORDS, LIVE_WINDOWS
@@ -126,12 +125,9 @@ class Embedder:
     async def _start(self) -> None:
         settings = self._worker.settings
         if self._encoder is None:
-            try:
-                self._encoder = await self._worker.in_executor(
-                    Encoder, settings.model, settings.device, settings.threads, settings.precision
-                )
-            except ModelError as error:
-                raise UserError(str(error)) from error
+            self._encoder = await self._worker.in_executor(
+                Encoder, settings.model, settings.device, settings.threads, settings.precision
+            )
         self._reader = await self._worker.in_executor(reader_of, settings, self._model().reading)
 
     # ------------------------------------------------------------------ partitions
@@ -237,8 +233,8 @@ class Embedder:
             try:
                 pictures.append(await self._timed("decode_frame", decode_frame, message.value))
                 seen.append(None)
-            except BadInput as error:
-                seen.append(SeenFrame(message, error=error))
+            except Exception as error:  # noqa: BLE001 - whatever these bytes do to a decoder, others go on
+                seen.append(SeenFrame(message, error=record_fault(error, f"a frame of {message.value.stream_id}")))
         encoded = iter(zip(pictures, await self._encode_pictures(pictures), strict=True))
         out = []
         for message, one in zip(messages, seen, strict=True):
@@ -261,7 +257,7 @@ class Embedder:
         try:
             return list(await self._timed("encode_frames", self._model().encode_frames, pictures))
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             if len(pictures) == 1:
                 return [error]
@@ -276,7 +272,7 @@ class Embedder:
             boxes = features.boxes[: settings.read_regions]
             lines = await self._timed("read_frame", reader.read_frame, picture, boxes)
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             _log.error("a frame cannot be read", extra={"stream_id": frame.stream_id}, exc_info=error)
             return ()
@@ -292,7 +288,7 @@ class Embedder:
             rows = iter(await self._timed("encode_windows", self._model().encode_windows, filled))
             return [next(rows) if one.frames or one.keywords else None for one in inputs]
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             if len(inputs) == 1:
                 _log.error("a window cannot be embedded", exc_info=error)
@@ -357,7 +353,7 @@ class Embedder:
                 return
             if step.window is not None:
                 record = records[id(step.window)]
-                await self._worker.delivery.send(LIVE_WINDOWS, record.stream_id, record)
+                await self._send(record)
                 if not record.end_of_epoch:
                     metrics.WINDOWS.labels("heard" if step.window.heard else "missing").inc()
             for seen in step.frames:
@@ -370,17 +366,21 @@ class Embedder:
                 heard.done()
             partition.steps.popleft()
 
+    async def _send(self, record: WindowEmbedding) -> None:
+        try:
+            await self._worker.delivery.send(LIVE_WINDOWS, record.stream_id, record)
+        except BadInput as error:
+            # Time has passed here, and the windows after it count: one that is too large is sent without content.
+            _log.error(
+                "a window is sent empty",
+                extra={"stream_id": record.stream_id, "epoch": record.epoch, "error": str(error)},
+            )
+            empty = msgspec.structs.replace(record, embedding=b"", frames=(), keywords=(), product_ids=None)
+            await self._worker.delivery.send(LIVE_WINDOWS, record.stream_id, empty)
+
 
 def _failed(frame: Frame, error: Exception) -> BadInput:
     return BadInput(f"frame {frame.epoch}/{frame.pts_ms} ms of {frame.stream_id} fails in the model: {describe(error)}")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether less memory was there than the work needs: no fault of the input, and likely to come again."""
-    # PyTorch's own class is for devices only; on a CPU it raises a RuntimeError with these words.
-    return (
-        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
-    )
 
 
 def _now_ms() -> int:

@@ -17,7 +17,7 @@ from cope.model.scoring import Calibration
 from cope.serving.identity import load_identity
 from topology import metrics
 from topology.delivery import Message
-from topology.errors import BadInput
+from topology.errors import BadInput, record_fault
 from topology.index import Index, PageEntry, open_index
 from topology.records import (
     Evidence,
@@ -29,7 +29,7 @@ from topology.records import (
 )
 from topology.retry import retrying
 from topology.topic_log import read_partition
-from topology.topics import LIVE_WINDOWS, PRODUCT_DETECTED, RECOGNITION_STATE
+from topology.topics import LIVE_WINDOWS, PAGE_VECTORS, PRODUCT_DETECTED, RECOGNITION_STATE
 from topology.worker import Worker
 from workers.recognize import evidence
 from workers.recognize.catalogue import Catalogue
@@ -110,7 +110,7 @@ class Recognizer:
         version = self._model.version
         if self._index is None:
             self._index = await retrying(lambda: open_index(settings, version), "open the index")
-        self._catalogue = Catalogue(settings, self._index)
+        self._catalogue = Catalogue(settings, self._index, self._worker.delivery.refusals(PAGE_VECTORS))
 
     async def _stop(self) -> None:
         if self._catalogue is not None:
@@ -141,8 +141,12 @@ class Recognizer:
             if state.ended and now_ms - log_ms > _FORGET_AFTER_MS:
                 await self._worker.delivery.send(RECOGNITION_STATE, stream_id, None)
             else:
-                trackers[stream_id] = Tracker(self._filter, state.tracker)
-                standing[stream_id] = StandingLines(state.standing)
+                try:
+                    tracker, lines = Tracker(self._filter, state.tracker), StandingLines(state.standing)
+                except BadInput as error:
+                    _log.warning("a stream begins anew", extra={"stream_id": stream_id, "error": str(error)})
+                    continue
+                trackers[stream_id], standing[stream_id] = tracker, lines
 
     def _drop(self, topic: str, partition: int) -> None:
         if topic == LIVE_WINDOWS:
@@ -154,10 +158,18 @@ class Recognizer:
     async def _work(self, messages: AsyncIterator[Message[WindowEmbedding]]) -> None:
         await self._parts()[0].ready()
         async for message in messages:
+            window = message.value
+            trackers = self._trackers.setdefault(message.partition, {})
+            standing = self._standing.setdefault(message.partition, {})
+            tracker = trackers.setdefault(window.stream_id, Tracker(self._filter)).to_bytes()
+            lines = standing.setdefault(window.stream_id, StandingLines()).to_bytes()
             try:
                 await self._take(message)
-            except BadInput as error:
-                await message.dead_letter(error)
+            except Exception as error:  # noqa: BLE001 - whatever this window holds, the next one is looked at
+                fault = record_fault(error, f"window {window.start_ms} of {window.stream_id}")
+                trackers[window.stream_id] = Tracker(self._filter, tracker)
+                standing[window.stream_id] = StandingLines(lines)
+                await message.dead_letter(fault)
             else:
                 message.done()
 

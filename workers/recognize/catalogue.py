@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from cope.keywords import PrintedWords, Seen
 from topology import metrics
+from topology.dead_letters import LogRefusals
 from topology.errors import BadInput
 from topology.index import Candidate, Index, PageEntry, Query
 from topology.index.progress import CatalogProgress, note_dead_letters
@@ -39,14 +40,16 @@ class Catalogue:
     Args:
         settings: Of the worker.
         index: To search.
+        refusals: Take records that hold no page of this index.
     """
 
-    def __init__(self, settings: Settings, index: Index) -> None:
+    def __init__(self, settings: Settings, index: Index, refusals: LogRefusals) -> None:
         self._settings = settings
         self._index = index
         self._fills = not settings.qdrant_url
         self._progress = CatalogProgress(index.model_version)
-        self._follower = Follower(settings, PAGE_VECTORS, PageVectors)
+        self._follower = Follower(settings, PAGE_VECTORS, PageVectors, refuse=refusals.tell)
+        self._refusals = refusals
         self._queue: asyncio.Queue[LogRecord[PageVectors]] = asyncio.Queue(_WAITING)
         self._applied: dict[int, int] = {}  # partition of page_vectors -> next offset
         self._changed = asyncio.Condition()
@@ -89,7 +92,7 @@ class Catalogue:
     async def _apply(self, records: Sequence[LogRecord[PageVectors]]) -> None:
         latest: dict[str, PageEntry | None] = {}
         for record in records:
-            latest[record.key] = entry = self._entry(record)
+            latest[record.key] = entry = await self._entry(record)
             if entry is not None and record.value is not None and record.value.names:
                 self._printed.add(record.key, record.value.names, record.value.read)
             else:
@@ -97,8 +100,9 @@ class Catalogue:
         if self._fills:
             pages = [page for page in latest.values() if page is not None and not self._is_held(page)]
             gone = [product_id for product_id, page in latest.items() if page is None]
-            await self._index.upsert(pages)
+            gone += await self._upsert(pages, records)
             await self._index.remove(gone)
+            latest.update(dict.fromkeys(gone))
         self._edition += 1
         for product_id, page in latest.items():
             self._pages.pop(product_id, None)
@@ -112,16 +116,34 @@ class Catalogue:
                     self._progress.note(record.value)
             self._changed.notify_all()
 
-    def _entry(self, record: LogRecord[PageVectors]) -> PageEntry | None:
+    async def _upsert(self, pages: Sequence[PageEntry], records: Sequence[LogRecord[PageVectors]]) -> list[str]:
+        """Writes pages; returns those that the index refuses."""
+        try:
+            await self._index.upsert(pages)
+        except BadInput as error:
+            if len(pages) == 1:
+                record = next(one for one in reversed(records) if one.key == pages[0].product_id)
+                await self._refuse(record, error)
+                return [record.key]
+            return [gone for page in pages for gone in await self._upsert([page], records)]
+        return []
+
+    async def _refuse(self, record: LogRecord[PageVectors], error: BadInput) -> None:
+        _log.warning("a page is left out", extra={"product_id": record.key, "error": str(error)})
+        await self._refusals.tell(record.partition, record.offset, error)
+
+    async def _entry(self, record: LogRecord[PageVectors]) -> PageEntry | None:
         value = record.value
         if value is None or value.withdrawn or value.error:
             return None
         if value.model_version != self._index.model_version:
             return None  # of an older model: the catalog role is about to encode it again
         try:
+            if value.product_id != record.key:
+                raise BadInput(f"the page of {value.product_id} has another key: send it with its own id")
             return PageEntry.from_record(value)
         except BadInput as error:
-            _log.warning("a page is left out", extra={"product_id": record.key, "error": str(error)})
+            await self._refuse(record, error)
             return None
 
     def _is_held(self, page: PageEntry) -> bool:

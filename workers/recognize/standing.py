@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import msgspec
 from rapidfuzz import fuzz
 
-from topology.errors import BadInput
-from topology.records import ReadLine
+from topology.records import ReadLine, refusing
 
 # A line that has stood at its place for so long is part of the screen. Hosts do not hold a product still for as long;
 # shorter, and the title card of a long showing would be taken for a banner.
@@ -53,10 +52,8 @@ class StandingLines:
     """The lines on the screen of one stream."""
 
     def __init__(self, state: bytes = b"") -> None:
-        try:
+        with refusing("the state of a stream's standing lines"):
             self._state = _decoder.decode(state) if state else StandingState()
-        except msgspec.MsgspecError as error:
-            raise BadInput(f"not the state of a stream's standing lines: {error}") from error
 
     def to_bytes(self) -> bytes:
         """Returns the state, for `StandingLines(state)`."""

@@ -23,7 +23,7 @@ from typing import Literal
 
 import msgspec
 
-from topology.errors import BadInput
+from topology.records import refusing
 
 _TYPICAL_HOP_MS = 2_000
 
@@ -179,10 +179,8 @@ class Tracker:
 
     def __init__(self, config: FilterConfig, state: bytes = b"") -> None:
         self._config = config
-        try:
+        with refusing("the state of a recognition filter"):
             self._state = _decoder.decode(state) if state else TrackerState()
-        except msgspec.MsgspecError as error:
-            raise BadInput(f"not the state of a recognition filter: {error}") from error
 
     def to_bytes(self) -> bytes:
         """Returns the state, for `Tracker(config, state)`."""

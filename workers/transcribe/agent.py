@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from cope.keywords import Vocabulary
 from topology import metrics
 from topology.delivery import Message
-from topology.errors import BadInput, UserError
+from topology.errors import BadInput, UserError, is_out_of_memory, record_fault
+from topology.language import primary_tag
 from topology.records import Keywords, Speech
 from topology.topic_log import end_offsets, read_partition
 from topology.topics import LIVE_KEYWORDS, LIVE_SPEECH, PRODUCT_PAGES
 from topology.worker import Worker
 from workers.transcribe.catalogue import CatalogueWords
-from workers.transcribe.language import Streams, primary_tag
+from workers.transcribe.language import Streams
 from workers.transcribe.recognizer import SAMPLE_RATE, Recognizer
 from workers.transcribe.transcriber import Transcriber, progress
 
@@ -91,7 +92,10 @@ class Transcribe:
             if streams.is_new(speech.stream_id, speech.epoch):
                 # Pages published before a stream begins are known when its first words come.
                 await self._words.reach(await end_offsets(self._worker.settings, PRODUCT_PAGES))
-            await self._answer(message, streams)
+            try:
+                await self._answer(message, streams)
+            except Exception as error:  # noqa: BLE001 - whatever this record holds, the next one is heard
+                await message.dead_letter(record_fault(error, f"speech of {speech.stream_id} at {speech.start_ms} ms"))
 
     async def _answer(self, message: Message[Speech], streams: Streams) -> None:
         speech = message.value
@@ -102,7 +106,9 @@ class Transcribe:
             answer = await self._worker.in_executor(self._ready().transcribe, speech, settled)
         except BadInput as error:
             bad = error
-        except Exception as error:  # noqa: BLE001 - whatever this sound does to the model, others go on
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
             bad = BadInput(
                 f"speech of {speech.stream_id} at {speech.epoch}/{speech.start_ms} ms fails in the model "
                 f"({type(error).__name__}: {error})"

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from cope.keywords import Vocabulary
 from cope.keywords.markup import plain
+from topology.bounds import clipped
+from topology.errors import record_fault
 from topology.records import ProductPage
 from topology.settings import Settings
 from topology.topic_log import Follower, LogRecord
@@ -64,12 +66,17 @@ class CatalogueWords:
 
     async def _follow(self) -> None:
         async for record in self._follower:
-            await self._in_model_thread(self._take, record)
+            try:
+                await self._in_model_thread(self._take, record)
+            except Exception as error:  # noqa: BLE001 - words are a help: one page's must not stop all speech
+                fault = record_fault(error, f"page {record.key[:60]}")
+                _log.error("the words of a page are left out", extra={"error": str(fault)})
 
     def _take(self, record: LogRecord[ProductPage]) -> None:
         page = record.value
         if page is None:
             self._vocabulary.remove(record.key)
             return
+        page = clipped(page)
         attributes = {name: plain(value) for name, value in page.attributes.items()}
         self._vocabulary.add(record.key, plain(page.title), plain(page.brand), plain(page.category), attributes)

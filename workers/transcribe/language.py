@@ -13,15 +13,6 @@ CERTAIN = 0.8
 # while it is live.
 _MOST_STREAMS = 10_000
 
-# Tags that name the same speech differently.
-_SAME = {"cmn": "zh", "nb": "no", "fil": "tl", "iw": "he", "in": "id"}
-
-
-def primary_tag(tag: str) -> str:
-    """Returns what a language tag is called here: "zh-CN", "zh_Hans" and "cmn" are "zh"."""
-    primary = tag.strip().lower().replace("_", "-").split("-")[0]
-    return _SAME.get(primary, primary)
-
 
 @dataclass
 class StreamState:

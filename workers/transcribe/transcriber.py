@@ -7,8 +7,9 @@ import numpy as np
 
 from cope.keywords import Vocabulary
 from topology.errors import BadInput
+from topology.language import primary_tag
 from topology.records import Keyword, Keywords, Speech
-from workers.transcribe.language import CERTAIN, primary_tag
+from workers.transcribe.language import CERTAIN
 from workers.transcribe.recognizer import SAMPLE_RATE, Audio, Recognizer
 
 _log = logging.getLogger(__name__)

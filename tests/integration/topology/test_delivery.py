@@ -138,10 +138,10 @@ async def test_tombstones_reach_agents_that_take_them(broker, running, until) ->
 
     worker.delivery.agent(topics.LIVE_STREAMS, StreamAnnounced, handle, tombstones=True)
     async with running(worker):
-        await worker.delivery.send(topics.LIVE_STREAMS, "s", StreamAnnounced(stream_id="s"))
+        await worker.delivery.send(topics.LIVE_STREAMS, "s", StreamAnnounced(stream_id="s", url="a.mp4"))
         await worker.delivery.send(topics.LIVE_STREAMS, "s", None)
         await until(lambda: len(values) == 2)
-    assert values == [StreamAnnounced(stream_id="s"), None]
+    assert values == [StreamAnnounced(stream_id="s", url="a.mp4"), None]
 
 
 async def test_a_handler_that_raises_stops_the_worker_and_acks_nothing(broker, running, until, send_frames) -> None:
@@ -254,7 +254,7 @@ async def test_a_slow_topic_does_not_hold_up_another(broker, running, until) -> 
     worker.delivery.agent(topics.LIVE_STREAMS, StreamAnnounced, stuck)
     async with running(worker), Producer(broker) as producer:
         await asyncio.gather(
-            *(producer.send(topics.LIVE_STREAMS, "s", StreamAnnounced(stream_id="s")) for _ in range(2000))
+            *(producer.send(topics.LIVE_STREAMS, "s", StreamAnnounced(stream_id="s", url="a.mp4")) for _ in range(2000))
         )
         record = Frame(stream_id="s", epoch=0, pts_ms=1, captured_at_ms=0)
         await producer.send(topics.LIVE_FRAMES, "s", record)

@@ -15,7 +15,7 @@ texts = st.text(max_size=20)
 @given(
     st.builds(
         Keywords,
-        stream_id=texts,
+        stream_id=st.text(min_size=1, max_size=20),
         epoch=st.integers(0, 9),
         start_ms=st.integers(0, 2**40),
         end_ms=st.integers(0, 2**40),

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from topology.language import primary_tag
 from topology.records import Keywords
 from workers.transcribe import language as module
-from workers.transcribe.language import Streams, primary_tag
+from workers.transcribe.language import Streams
 
 
 def answer(stream_id: str, epoch: int, start_ms: int, language: str | None = None, **fields: bool) -> Keywords:

@@ -1,0 +1,145 @@
+"""Dead-letter queues: what a letter says of its cause, and sending one for a record that was read from a log."""
+
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from topology import metrics
+from topology.codec import Headers
+from topology.errors import BadInput
+from topology.retry import describe
+from topology.settings import Settings
+from topology.topic_log import Producer, end_offsets, read_raw
+from topology.topics import dead_letter
+
+_log = logging.getLogger(__name__)
+
+# A header is for reading, and must fit beside the largest record.
+_LONGEST_ERROR_MESSAGE = 1_000
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A record that could not be used.
+
+    Attributes:
+        topic: Where it came from, without the prefix.
+        partition: Its partition there, and in the queue.
+        offset: Its offset there; -1 if a letter was put into the queue by hand.
+        queue_offset: Its offset in the queue.
+        log_ms: When it was dead-lettered, Unix milliseconds.
+        error: Class of the error.
+        message: What was wrong.
+        attempts: How often it was tried.
+        key: Of the record.
+        value: Its original bytes; None for a tombstone, and where the queue did not take them.
+        left_out: The queue takes no record as large: the bytes are only in the source topic.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    queue_offset: int
+    log_ms: int
+    error: str
+    message: str
+    attempts: str
+    key: bytes | None
+    value: bytes | None
+    left_out: bool
+
+    @property
+    def name(self) -> str:
+        """How commands name it: partition and offset in the queue."""
+        return f"{self.partition}/{self.queue_offset}"
+
+
+async def read_letters(settings: Settings, topic: str) -> AsyncIterator[DeadLetter]:
+    """Yields what the queue of a topic holds now, partition by partition."""
+    queue = dead_letter(topic)
+    for partition, end in sorted((await end_offsets(settings, queue)).items()):
+        async for raw in read_raw(settings, queue, partition, 0, end):
+            yield _letter(topic, raw)
+
+
+async def send_letter(
+    producer: Producer, topic: str, partition: int, raw: Any, error: Exception, attempts: int = 1
+) -> None:
+    """Sends a record's original bytes, with the cause in the headers, to `<topic>.dlq`.
+
+    Args:
+        producer: Awaits the broker's word.
+        topic: Where the record is, without the prefix.
+        partition: Its partition.
+        raw: The Kafka message.
+        error: What was wrong with it.
+        attempts: How often it was tried.
+    """
+    cause = {
+        "topic": topic,
+        "partition": partition,
+        "offset": raw.offset,
+        "error": type(error).__name__,
+        "message": str(error)[:_LONGEST_ERROR_MESSAGE],
+        "attempts": attempts,
+    }
+    headers: Headers = [(name, str(value).encode(errors="replace")) for name, value in cause.items()]
+    queue = dead_letter(topic)
+    # The same partition as the source: what belongs together stays together, whatever the key is.
+    try:
+        await producer.send_raw(queue, raw.key, raw.value, headers, partition=partition)
+    except BadInput as too_large:
+        # A queue with a lower limit than we create it with. The stream must go on, and the cause must be told: the
+        # bytes stay in the source topic for as long as that keeps them.
+        _log.error("a dead letter is sent without its bytes", extra={"topic": queue, "error": str(too_large)})
+        headers.append(("bytes_left_out", str(len(raw.value or b"") + len(raw.key or b"")).encode()))
+        await producer.send_raw(queue, None, None, headers, partition=partition)
+    metrics.DEAD_LETTERS.labels(topic, type(error).__name__).inc()
+    _log.warning(
+        "dead-lettered a record",
+        extra={
+            "topic": topic,
+            "partition": partition,
+            "offset": raw.offset,
+            "error": describe(error)[:_LONGEST_ERROR_MESSAGE],
+        },
+    )
+
+
+class LogRefusals:
+    """Dead-letters records of a log that every process reads from its beginning: each once, whoever comes first."""
+
+    def __init__(self, settings: Settings, topic: str, producer: Producer) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._producer = producer
+        self._known: set[tuple[int, int]] | None = None  # by partition and offset
+
+    async def tell(self, partition: int, offset: int, error: BadInput) -> None:
+        """Sends the record at an offset to the queue, unless it is there."""
+        if self._known is None:
+            self._known = {(one.partition, one.offset) async for one in read_letters(self._settings, self._topic)}
+        if (partition, offset) in self._known:
+            return
+        self._known.add((partition, offset))
+        async for raw in read_raw(self._settings, self._topic, partition, offset, offset + 1):
+            await send_letter(self._producer, self._topic, partition, raw, error)
+
+
+def _letter(topic: str, raw: Any) -> DeadLetter:
+    told = {name: value.decode(errors="replace") for name, value in raw.headers}
+    offset = told.get("offset", "")
+    return DeadLetter(
+        topic=topic,
+        partition=raw.partition,
+        offset=int(offset) if offset.isdecimal() else -1,
+        queue_offset=raw.offset,
+        log_ms=raw.timestamp,
+        error=told.get("error", ""),
+        message=told.get("message", ""),
+        attempts=told.get("attempts", ""),
+        key=raw.key,
+        value=raw.value,
+        left_out="bytes_left_out" in told,
+    )
