@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format bench samples clean
+.PHONY: help demo unit test fuzz lint format bench samples clean
 
 help: ## List these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -26,8 +26,13 @@ demo: $(VENV)/offline.stamp ## Recognise the products of two sample streams, wit
 	@cat samples/next-steps.txt
 
 # Two test processes, one thread of PyTorch each: more threads than cores wait for each other.
-test: $(VENV)/dev.stamp ## Run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 tests/unit tests/integration
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+
+unit: $(VENV)/dev.stamp ## Run the tests of pure code, in under a minute
+	$(PYTEST) -m "not slow" tests/unit
+
+test: $(VENV)/dev.stamp ## Run all tests, with their coverage
+	$(PYTEST) --cov --cov-report=term tests/unit tests/integration
 	$(BIN)/python -m pytest tests/e2e
 
 # 3,500 examples a role, of five to six records each.

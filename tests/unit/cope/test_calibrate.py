@@ -26,6 +26,8 @@ from topology.records import Keyword
 from workers.embed.encoding import weigh
 from workers.embed.parts import KeywordsIn
 
+pytestmark = pytest.mark.slow
+
 SHOWN = [*[0] * 10, *[-1] * 4, *[2] * 10, *[-1] * 14, *[3] * 10]
 SPLITS = ("train", "val", "test")
 

@@ -25,6 +25,8 @@ from cope.towers.packaged import text_tower, vision_tower
 from tests.unit.cope.towers.test_tuning import stirred
 from tests.unit.cope.towers.tiny_hub import SIDE
 
+pytestmark = pytest.mark.slow
+
 
 def measured(**rows):
     """Measured(...) by precision: ms per frame, ms per text, mean R@1."""

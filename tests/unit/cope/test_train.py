@@ -27,6 +27,8 @@ from cope.train import train
 from cope.training import pixels
 from cope.training.run_record import Record
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 CALIBRATED = replace(UNCALIBRATED, bias=-3.0)
 

@@ -17,6 +17,8 @@ from cope.errors import UserError
 from cope.model.views import NOBODY
 from tests.unit.cope.data.data_sets import WORDS, rope_files, tokenize, write_rope
 
+pytestmark = pytest.mark.slow
+
 
 def take(count, *args, **kwargs):
     stream = batches(*args, tokenize, **kwargs)

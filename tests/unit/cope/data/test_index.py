@@ -13,6 +13,8 @@ from cope.data.rope import PAIRS, TEXTS
 from cope.errors import UserError
 from tests.unit.cope.data.data_sets import rope_files, write_rope
 
+pytestmark = pytest.mark.slow
+
 # Reads ROPE and is killed while its facts are written, or when the index is about to be moved to its place.
 KILLED = """
 import os, signal, sys

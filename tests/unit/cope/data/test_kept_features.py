@@ -13,6 +13,8 @@ from cope.errors import UserError
 from cope.training import features, texts
 from cope.training.features import Features, Work, rendered
 
+pytestmark = pytest.mark.slow
+
 
 class Reader:
     """A text tower of one number per letter."""

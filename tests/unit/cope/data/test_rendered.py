@@ -16,6 +16,8 @@ from cope.errors import UserError
 from cope.evaluation.collecting import RENDERED_ITEMS, Sampling, _rows
 from tests.unit.cope.data.data_sets import tokenize
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_source_renders_the_same_whatever_was_rendered_before(objects):
     first, second = (open_source(str(objects)) for _ in range(2))

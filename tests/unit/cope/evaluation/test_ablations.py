@@ -21,6 +21,8 @@ from cope.serving import artefact
 from cope.towers.packaged import vision_tower
 from tests.unit.cope.evaluation.shop import Shop
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = Options(
     sampling=Sampling(items=2, frames=2), protocol=Protocol(4, 5, 3, pictures=False), device="cpu", workers=0
 )

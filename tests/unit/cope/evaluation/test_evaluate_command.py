@@ -8,6 +8,8 @@ from cope.evaluation import evaluating
 from cope.serving import artefact
 from tests.unit.cope.evaluation.shop import Shop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def shop(monkeypatch):

@@ -22,6 +22,8 @@ from cope.towers.packaged import text_tower, vision_tower
 from tests.unit.cope.evaluation.shop import Shop
 from tests.unit.cope.towers.test_tuning import stirred
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = Options(
     sampling=Sampling(items=2, frames=2), protocol=Protocol(4, 5, 3, pictures=False), device="cpu", workers=0
 )

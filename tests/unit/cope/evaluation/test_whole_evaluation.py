@@ -36,6 +36,8 @@ from cope.serving.encoder import Encoder, PageInput, WindowInput
 from cope.towers.packaged import text_tower, vision_tower
 from tests.unit.cope.evaluation.shop import Shop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def describer(folder):

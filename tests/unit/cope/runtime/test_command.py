@@ -18,6 +18,8 @@ from cope.runtime.command import ended
 from cope.runtime.interruptions import Stopped
 from cope.runtime.processes import follow_parent, pool
 
+pytestmark = pytest.mark.slow
+
 DIED = "DataLoader worker (pid 7) is killed by signal: Killed."
 
 

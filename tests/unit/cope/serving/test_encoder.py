@@ -8,6 +8,8 @@ from cope.serving import artefact
 from cope.serving.encoder import Encoder, FrameFeatures, PageInput, WindowInput
 from cope.serving.identity import load_identity
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def encoder(folder):

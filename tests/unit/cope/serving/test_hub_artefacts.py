@@ -18,6 +18,8 @@ from cope.towers.packaged import text_tower, vision_tower
 from tests.unit.cope.towers.test_tuning import stirred
 from tests.unit.cope.towers.tiny_hub import SIDE
 
+pytestmark = pytest.mark.slow
+
 DIM = 12
 
 

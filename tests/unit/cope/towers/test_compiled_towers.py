@@ -12,6 +12,8 @@ from cope.towers.compiled import TEXT, VISION, frozen_text, frozen_vision
 from cope.towers.packaged import text_tower, vision_tower
 from cope.vision.pictures import fit_area, page_crop
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[4]
 TOLERANCE = 1 - 1e-5  # cosine; kernels add up in another order than PyTorch's
 PHRASES = ("red bag", "stainless steel water bottle, 500 ml", "手提包", "")

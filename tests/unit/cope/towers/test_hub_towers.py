@@ -7,6 +7,8 @@ from cope.errors import UserError
 from cope.towers.packaged import fingerprint, text_tower, vision_tower
 from tests.unit.cope.towers.tiny_hub import PATCH, READING, SEEING, SIDE, WIDTH
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ("red bag", "a blue cup with 2 handles", "x")
 
 

@@ -5,6 +5,8 @@ from cope.errors import UserError
 from cope.towers.packaged import text_tower, vision_tower
 from tests.unit.cope.towers.test_hub_towers import padded
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ("red bag", "stainless steel water bottle, 500 ml", "手提包")
 
 

@@ -11,6 +11,8 @@ import pytest
 from cope.errors import UserError
 from cope.towers.reading import open_reader
 
+pytestmark = pytest.mark.slow
+
 rapidocr = pytest.importorskip("rapidocr")
 pytest.importorskip("openvino")
 

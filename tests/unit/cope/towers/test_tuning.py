@@ -9,6 +9,8 @@ from cope.towers.packaged import finder_tower, text_tower, vision_tower
 from tests.unit.cope.towers.test_hub_towers import TEXTS, padded, pixels
 from tests.unit.cope.towers.tiny_hub import READING, SEEING
 
+pytestmark = pytest.mark.slow
+
 
 def stirred(tower):
     """Moves everything that is learned."""

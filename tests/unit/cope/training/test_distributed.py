@@ -16,6 +16,8 @@ from cope.training.product_softmax import SampledProductSoftmax
 from tests.unit.cope.training.tiny_views import batch as views
 from tests.unit.cope.training.tiny_views import objective
 
+pytestmark = pytest.mark.slow
+
 RANKS, ROWS, REGIONS, STEPS = 2, 6, 3, 3
 VIEWS = 4  # products of a rank in a step of the whole objective
 

@@ -8,6 +8,8 @@ from torch import nn
 
 from cope.training.masked_language import hide, masked_language_loss
 
+pytestmark = pytest.mark.slow
+
 CLS, SEP, PAD, MASK = 0, 1, 2, 3
 
 

@@ -19,6 +19,8 @@ from cope.train import configuration, main
 from cope.training.pixels import PixelObjective
 from cope.vision import cropping, pictures, regions
 
+pytestmark = pytest.mark.slow
+
 B, T, SIDE = 4, 3, 32
 
 

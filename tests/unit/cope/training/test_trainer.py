@@ -28,6 +28,8 @@ from cope.training.log import TrainingLog
 from cope.training.trainer import Group, Stage, Trainer, schedule
 from tests.unit.cope.training.trainer_run import CONFIG, Line, batches, stage
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -10,6 +10,8 @@ from topology.errors import UserError
 from topology.index import PageEntry, Query
 from topology.index.edge import EdgeIndex
 
+pytestmark = pytest.mark.slow
+
 PAGE = PageEntry(
     "p1", "m@1", np.eye(1, 8, dtype=np.float16), np.eye(1, 8, dtype=np.float16)[0], {1: 1.0}, "t", "c", ("i",)
 )

@@ -21,6 +21,8 @@ from workers.cli.simulate.stream import Simulated, simulate
 from workers.cli.simulate.writer import write_stream
 from workers.cli.truth import read_truth
 
+pytestmark = pytest.mark.slow
+
 # Small and silent: 4 s take a second.
 SMALL = Recipe(seed=3, duration_s=4.0, size=(160, 90), fps=10, voice="none")
 
