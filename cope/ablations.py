@@ -50,7 +50,7 @@ class Data:
         url: Folder or URL.
         trained_on: Fingerprint of the data, all sides of the split together, as they were when the training side was
             opened. What is at a path may change: only this says that it has not.
-        measured_on: The same when the side that is measured was opened.
+        measured_on: Fingerprint of the data when the side that is measured was opened.
     """
 
     url: str
@@ -163,7 +163,7 @@ def run(name: str, base: TrainConfig, data: Data, out: Path, options: Options, l
     """Trains and measures one ablation with one seed, or finds what an earlier call kept.
 
     Args:
-        name: Of `ABLATIONS`.
+        name: Name of an ablation, as in `ABLATIONS`.
         base: The full configuration; its seed counts.
         data: What is trained and measured on.
         out: Folder of all ablations.

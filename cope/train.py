@@ -50,11 +50,11 @@ def train(
     """Trains a model, writes its artefact and returns its figures.
 
     Args:
-        config: Of the run.
-        name: Of the model.
+        config: Configuration of the training run.
+        name: Name of the model.
         data: Folder or URL.
-        out: Of the artefact, and of the run's checkpoints and metrics.
-        device: Of this process.
+        out: Folder of the artefact, and of the run's checkpoints and metrics.
+        device: Device of this process.
         cache: Where features of frozen towers are kept, for runs that share them; None: in `out`.
 
     Raises:

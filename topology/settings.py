@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     hop_ms: int = Field(2_000, gt=0)
     grace_ms: int = Field(4_000, ge=0, description="Live: how long a window waits for its keywords")
     look_back_ms: int = Field(20_000, ge=0, description="Keywords this long before a window may join it")
-    batch_size: int = Field(16, gt=0, description="Most frames in one pass of the backbone")
+    batch_size: int = Field(16, gt=0, description="Most frames that embed encodes in one call, one by one")
     idle_timeout_s: float = Field(
         120.0, gt=0, description="A stream without frames for so long is closed; above stall_timeout + reconnect_max"
     )

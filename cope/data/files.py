@@ -42,7 +42,7 @@ class Folder:
     """A folder of data, or a single file in one.
 
     Attributes:
-        url: As the user named it, for messages.
+        url: URL as the user named it, for messages.
         root: The folder's path in its file system.
         file: The name of the file, where the user named one; else "".
     """
@@ -128,7 +128,7 @@ class Folder:
         """A hash of files: their names, sizes and contents, of huge ones parts of the contents.
 
         Args:
-            names: Of the files.
+            names: Names of the files.
             more: What else decides how they are read.
         """
         digest = hashlib.sha256(repr(more).encode())

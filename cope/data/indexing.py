@@ -55,8 +55,8 @@ class Owner:
     """An item is of a product.
 
     Attributes:
-        domain: Of the item.
-        item: Its id.
+        domain: Domain of the item.
+        item: Identifier of the item.
         product: Id of the product.
         room: In whose gallery the item is searched.
         row: Where one row says all about an item, its number: the first one counts, others with the same id are
@@ -86,11 +86,11 @@ class Image:
     """An item has a picture.
 
     Attributes:
-        domain: Of the item.
-        item: Its id.
-        at: Its place in the item: number of the frame, time in ms. Equal ones keep the order of the rows.
+        domain: Domain of the item.
+        item: Identifier of the item.
+        at: Place in the item: number of the frame, or time in ms. Equal ones keep the order of the rows.
         place: Path or URL.
-        box: Of the product, if known.
+        box: Box of the product, if known.
         row: As for `Owner`.
     """
 
@@ -138,7 +138,7 @@ def build(
 
     Args:
         place: The file.
-        fingerprint: Of the data.
+        fingerprint: Fingerprint of the data.
         facts: Reads the data, counting what is wrong with them.
         check: Gets the number of usable items by domain and what was skipped, and may raise.
         what: The data's name, for the progress line.

@@ -25,7 +25,7 @@ class Item:
         text: A page's title, or what was said in a clip, as recognised.
         boxes: Relative x0, y0, x1, y1 of the product in each picture, None where unknown; empty if none is known
             before the pictures are read.
-        room: Of the gallery in which the item is searched, or of which its page is a part; "" for none.
+        room: Gallery in which the item is searched, or of which its page is a part; "" for none.
     """
 
     id: str
@@ -102,7 +102,7 @@ class ItemsOnDemand(Sequence[Item]):
 
         Args:
             read: Gives an item by its place, 0 to count - 1.
-            count: Of the items.
+            count: Number of items.
         """
         self._read, self._count = read, count
 
@@ -130,7 +130,7 @@ class Source(Protocol):
     It may be used after a fork and can be pickled, so that loader processes can have it.
 
     Attributes:
-        name: Of the folder and the split, for messages.
+        name: Name of the folder and the split, for messages.
         fingerprint: Hash of what was read; saved with the run.
         counts: What was skipped while the data were read; a loader adds what it could not decode.
         sizes: Items by domain.

@@ -25,9 +25,9 @@ class Listed:
 
     Attributes:
         id: Unique.
-        group: Of the same object in other colours and styles.
+        group: Group of the same object in other colours and styles.
         name: What a host would call it.
-        image: Its picture, relative to the folder.
+        image: Path of the picture, relative to the folder.
     """
 
     id: str
@@ -51,8 +51,8 @@ def read_objects(folder: Path, counts: Counts) -> list[Listed]:
     """The objects of the list, in its order.
 
     Args:
-        folder: Of objects and backgrounds.
-        counts: Of rows that are left out.
+        folder: Folder of objects and backgrounds.
+        counts: Gets the rows that are left out.
 
     Raises:
         UserError: There is no list.
@@ -79,9 +79,9 @@ def read_products(folder: Path, split: Split, counts: Counts | None = None) -> l
     """The products of one side of the split, in the order of the list.
 
     Args:
-        folder: Of objects and backgrounds.
+        folder: Folder of objects and backgrounds.
         split: Side of the split.
-        counts: Of rows and pictures that are left out.
+        counts: Gets the rows and pictures that are left out.
 
     Raises:
         UserError: There is no list, or nothing usable in it.

@@ -196,12 +196,12 @@ def item_batch(
     """Reads items of one domain and makes a batch of them.
 
     Args:
-        source: That they are of.
+        source: Source of the items.
         config: For sizes.
-        domain: Theirs.
+        domain: Domain of the items.
         items: B; None for those that a product does not have.
         words: B, what is read with each, "" for nothing; and how surely it names something.
-        tokenize: Of the text tower.
+        tokenize: Tokenizer of the text tower.
         counts: Gets what could not be read.
         rngs: B, for jitter and augmentation; None for the middle of everything, as in an evaluation.
     """
@@ -280,8 +280,8 @@ def batches(
 
     Args:
         source: Products.
-        config: Of the run. `workers` processes prepare batches; 0 prepares them in this one.
-        tokenize: Of the text tower: text and most tokens to token numbers.
+        config: Configuration of the training run. Its `workers` processes prepare batches; 0: this process does.
+        tokenize: Tokenizer of the text tower: text and most tokens to token numbers.
         start_step: The first batch; the run that resumes there sees what the other would have seen.
         rank: This process.
         world: Number of processes; no product is in the batches of two of them at the same step.

@@ -32,9 +32,9 @@ class Product:
 
     Attributes:
         id: Unique.
-        group: Of the same object in other colours and styles.
+        group: Group of the same object in other colours and styles.
         name: What a host would call it; empty for made-up things.
-        cutout: Its picture.
+        cutout: Picture of the object.
     """
 
     id: str

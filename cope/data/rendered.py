@@ -59,7 +59,7 @@ class RenderedSource:
     """A `Source` of rendered products.
 
     Attributes:
-        folder: Of objects and backgrounds.
+        folder: Folder of objects and backgrounds.
         sizes: Items by domain.
         concurrency: Items that are worth reading at once in one process: rendering is work, not waiting.
     """
@@ -70,9 +70,9 @@ class RenderedSource:
         """Reads the list of objects; pictures are read when they are shown.
 
         Args:
-            folder: Of objects and backgrounds.
+            folder: Folder of objects and backgrounds.
             split: Side of the split.
-            seed: Of all that is random.
+            seed: Seed of everything random.
 
         Raises:
             UserError: The list or the backgrounds are missing or broken, or no object of use is on this side.

@@ -32,7 +32,7 @@ class Sampler:
         Args:
             products: In the source.
             batch: Most products in a batch of one rank; a small source has fewer, the same number on every rank.
-            seed: Of the order.
+            seed: Seed of the order.
             world: Ranks; a product is in the batch of one of them at most.
             weights: (products,) chance of each; None for an even pass over all.
 

@@ -43,7 +43,7 @@ class Known:
 
     Attributes:
         id: Unique.
-        group: Of those that look alike.
+        group: Group of products that look alike.
         name: What its page says.
     """
 
@@ -79,7 +79,7 @@ class Showings(Protocol):
 
     Attributes:
         products: By number.
-        count: Of streams.
+        count: Number of streams.
         counts: What of the data was left out.
     """
 
@@ -100,7 +100,7 @@ def open_showings(data: str, split: Split, rng: np.random.Generator, count: int)
     Args:
         data: Folder or URL.
         split: Side of the split.
-        rng: Of all draws.
+        rng: Source of all draws.
         count: Products that are shown, at most.
 
     Raises:

@@ -140,7 +140,7 @@ def open_store(
     Args:
         folder: Where the data lie.
         split: The side to open.
-        kind: Of the data, as in "ROPE".
+        kind: Kind of the data, such as "ROPE".
         files: Names of what the index is built of.
         facts: Reads these files.
         needed: Domains without which the data are of no use; at least two must have items in any case.

@@ -64,7 +64,7 @@ def frame_picture(
         config: For sizes. With regions the frame lies at the top left of a grey canvas, resized as in service, or
             smaller if its aspect is wider than 16:9; without, the whole of it becomes a square, its edges repeated.
         image: (H, W, 3) uint8 RGB.
-        box: Of the product, relative to the image.
+        box: Box of the product, relative to the image.
         window: The part of the image that is seen, relative x0, y0, x1, y1.
         light: (3,) gains of the channels; None leaves them.
 

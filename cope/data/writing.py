@@ -58,13 +58,13 @@ def write(
     """Renders products into a folder. The pictures come first, so what is there after a kill is no data set yet.
 
     Args:
-        source: Of the products; the first ones are written.
+        source: Source of the products, of which the first ones are written.
         folder: New or empty.
         how: In which format.
         products: How many.
-        items: Of each product, by domain.
-        frames: Of a clip.
-        processes: That render; 0: one per processor.
+        items: Items of each product, by domain.
+        frames: Frames of a clip.
+        processes: Processes that render; 0: one per processor.
 
     Raises:
         UserError: The folder holds something, the disk is full, or there are fewer products or items.

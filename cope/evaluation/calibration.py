@@ -11,11 +11,11 @@ class Bin:
     """One bin of a reliability curve.
 
     Attributes:
-        low: Its lower edge.
-        high: Its upper edge; belongs to the next bin but for the last.
-        stated: Mean probability stated in it.
-        observed: Share of it that was true.
-        count: How many fell into it.
+        low: Lower edge of the bin.
+        high: Upper edge of the bin. It belongs to the next bin, except in the last.
+        stated: Mean stated probability of its samples.
+        observed: Share of its samples that were true.
+        count: Number of its samples.
     """
 
     low: float

@@ -58,9 +58,9 @@ class Sampling:
 
     Attributes:
         products: Drawn by seed; 0 for all.
-        items: Of a product in each domain, the first ones; 0 for all, of rendered ones for `RENDERED_ITEMS`.
-        frames: Of a clip, spread evenly over it. A window in service has 8.
-        seed: Of the draw, and of the variants of speech.
+        items: Items of a product in each domain, the first ones; 0 for all, or `RENDERED_ITEMS` of rendered data.
+        frames: Frames of a clip, spread evenly over it. A window in service has 8.
+        seed: Seed of the draw and of the variants of speech.
     """
 
     products: int = 0

@@ -48,8 +48,8 @@ class Describer:
         """Takes them; the text tower is opened with this, if it was not yet.
 
         Args:
-            encoder: Whose.
-            tuned: As they were trained; else as they were before any training of towers, on the same regions.
+            encoder: The encoder whose towers describe.
+            tuned: Whether to use the towers as trained, or as they were before any training, on the same regions.
 
         Raises:
             UserError: A tower is not there.

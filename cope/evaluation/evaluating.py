@@ -26,8 +26,8 @@ class Options:
     """How a model is measured.
 
     Attributes:
-        split: Of the data.
-        sampling: Which part of it.
+        split: Side of the data's split.
+        sampling: Which part of that side.
         protocol: Sizes of the protocols.
         text: What a clip's speech becomes (see `TrainConfig.live_text`); "" for what the model was trained with, and
             keywords to compare with titles, as recognition does whatever a model hears.

@@ -57,7 +57,7 @@ def few_shot(
         k: Shots of a product.
         ways: Products of an episode; of fewer that have k shots and a query, all.
         episodes: Drawn.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         None if fewer than two products have k shots and a query.

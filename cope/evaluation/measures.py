@@ -95,7 +95,7 @@ class Difference:
     """How much better one reading of the same queries is than another.
 
     Attributes:
-        mean: Of R@1, in [-1, 1]; None where nothing was compared.
+        mean: Mean difference of R@1, in [-1, 1]; None where nothing was compared.
         interval: Half width of its 95 % interval, over products; None likewise.
         queries: Compared.
     """
@@ -134,7 +134,7 @@ def speech_figures(variants: Mapping[str, Ranks], data: EvaluationSet, domain: D
     Args:
         variants: Ranks of the same direction by variant; "none" is what all are compared with.
         data: Says which clips' speech names their product.
-        domain: Of the queries.
+        domain: Domain of the queries.
     """
     naming, products = data.naming[domain], data.products(domain)
     everywhere = torch.ones_like(naming, dtype=torch.bool)

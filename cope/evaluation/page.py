@@ -23,7 +23,7 @@ class Page:
 
     Attributes:
         title: Shown on top, and in the browser's tab.
-        parts: Of its body, so far.
+        parts: Parts of the page's body, so far.
     """
 
     title: str

@@ -40,7 +40,7 @@ class Speed:
     """Processor time of one thread, in milliseconds.
 
     Attributes:
-        frame_ms: Of finding and describing what a 640 x 360 frame shows.
+        frame_ms: Time to find and describe what a 640 x 360 frame shows.
         text_ms: Of encoding a phrase of four words that was not encoded before, as the title of a page: models that
             hear nothing read those too. Next to nothing where a model reads nothing at all.
     """
@@ -102,7 +102,7 @@ def measure(
     """Measures every precision.
 
     Args:
-        folder: Of an artefact; left in the last of the precisions.
+        folder: Folder of an artefact, which is left in the last of the precisions.
         data: Folder or URL.
         cache: Where descriptors are kept.
         options: Which part of the data.

@@ -94,7 +94,7 @@ def ranks(
         gallery: (M, D) L2-normalised.
         gallery_ids: (M,) int64.
         query_block: Queries at once.
-        gallery_block: Of the gallery at once.
+        gallery_block: Rows of the gallery that are compared at once.
     """
     device = queries.device
     query_ids, gallery_ids = query_ids.to(device), gallery_ids.to(device)
@@ -165,7 +165,7 @@ def room_ranks(
         rooms: N, the room of each query; those without one do not count.
         gallery: (M, D) L2-normalised.
         gallery_ids: (M,) int64.
-        products: Of each room.
+        products: Products of each room.
     """
     members: dict[str, list[int]] = {}
     for row, room in enumerate(rooms):

@@ -44,8 +44,8 @@ class EvaluationSet:
     """P products with their pages, videos and live clips. A row of a domain is one item.
 
     Attributes:
-        name: Of the data, for the report.
-        fingerprint: Of the data.
+        name: Name of the data, for the report.
+        fingerprint: Fingerprint of the data.
         product_ids: P.
         categories: P, "" where unknown.
         views: By domain. `Views.product` counts from 0 to P - 1. Descriptors may be float16 and lie on disk.

@@ -52,11 +52,11 @@ def said(
     """Reads titles and transcripts. The vocabulary is that of the pages: in service it is the catalogue's.
 
     Args:
-        describer: Its text tower reads.
-        categories: Of the products.
+        describer: Gives the text tower that reads.
+        categories: Categories of the products.
         items: By domain.
         product: By domain, (B,) int64, the numbers of the items' products.
-        seed: Of what is said in place of the clips' own speech.
+        seed: Seed of what is said in place of the clips' own speech.
         report: Told of progress.
     """
     rng = np.random.default_rng([seed, 1])

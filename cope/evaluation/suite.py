@@ -40,9 +40,9 @@ class Protocol:
 
     Attributes:
         ways: Products of a few-shot episode.
-        episodes: Of few-shot classification, for each direction and number of shots.
+        episodes: Episodes of few-shot classification, for each direction and number of shots.
         room_size: Products of a synthetic room, where the data have no rooms.
-        seed: Of all draws.
+        seed: Seed of all draws.
         pictures: Whether to draw the map and the sheets.
     """
 
@@ -58,9 +58,9 @@ class Sheet:
     """Some queries of a direction beside their first results.
 
     Attributes:
-        direction: As domains.
+        direction: Domains of the queries and of the gallery.
         png: The picture.
-        lines: Of each query, what the picture does not show.
+        lines: What the picture of each query does not show.
     """
 
     direction: tuple[Domain, Domain]
@@ -90,7 +90,7 @@ def measure(
 
     Args:
         model: In evaluation mode, on `device`.
-        calibration: Of its scores.
+        calibration: Calibration of the model's scores.
         data: Saying what the model is to hear.
         untuned: The same items as the towers see them before any training; `data` where the model's are frozen.
         device: Where searches run.

@@ -15,7 +15,7 @@ def category_parts(categories: Sequence[str]) -> list[str]:
     tail are many small ones, each part of about as many products.
 
     Args:
-        categories: Of the products, "" where unknown.
+        categories: Categories of the products, "" where unknown.
     """
     counts = Counter(category for category in categories if category)
     total = sum(counts.values())

@@ -138,9 +138,9 @@ class CopeModel(nn.Module):
 
         Args:
             config: What it is built of.
-            map_channels: Of the maps of the finder's tower; not read if `config.regions` is 0.
-            vision_width: Of the vision tower's descriptors.
-            text_width: Of the text tower's vectors.
+            map_channels: Channels of the maps of the finder's tower; not read if `config.regions` is 0.
+            vision_width: Width of the vision tower's descriptors.
+            text_width: Width of the text tower's vectors.
         """
         super().__init__()
         self.config = config
@@ -168,7 +168,7 @@ class CopeModel(nn.Module):
 
         Args:
             views: B items with R regions each; either of pictures and words may be missing.
-            domain: Theirs. The pictures of a page are averaged, the frames of clips integrated.
+            domain: Domain of the items. The pictures of a page are averaged, the frames of clips integrated.
         """
         b, r = views.frame.shape
         regions = self.visual(views.descriptors.flatten(0, 1), domain).view(b, r, -1)
@@ -241,7 +241,7 @@ class CopeModel(nn.Module):
             pictured: (B,) bool, whether there is a picture.
             words: (B, D).
             told: (B,) in [0, 1], how surely the words name something; 0 where there are none. They count as much.
-            domain: Its own weight of words beside pictures.
+            domain: Domain, which has its own weight of words beside pictures.
             shown: The single pictures of pages, (B, N, D), and which of them are there, (B, N) bool. The fusion
                 encoder looks at each.
 

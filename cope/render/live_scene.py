@@ -23,7 +23,7 @@ class LiveScene:
         cutouts: The pictures of a product, given its id; at least one. Asked when the product is shown first.
         distractors: Things of no catalogue; empty for generated ones.
         size: Width and height of a frame.
-        seed: Of the camera's noise and the overlays.
+        seed: Seed of the camera's noise and the overlays.
         titles: Share of the showings of products whose title stands on the screen.
     """
 
@@ -60,7 +60,7 @@ class LiveScene:
 
         Args:
             t_s: Time of the stream. Times that rise are drawn faster.
-            number: Of the frame; another number gives other noise.
+            number: Number of the frame; another number gives other noise.
 
         Returns:
             (H, W, 3) uint8 RGB.

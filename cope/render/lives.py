@@ -63,7 +63,7 @@ class View:
     """Where the camera looks from a time on.
 
     Attributes:
-        seed: Of the part of the room that is seen, and of the things that stand there.
+        seed: Seed of the part of the room that is seen, and of the things that stand there.
         bystanders: How many things stand there.
         camera: What films it; None for the camera of the stream.
     """

@@ -15,10 +15,10 @@ class Offer:
     """What the host knows of a product.
 
     Attributes:
-        id: Of the product.
+        id: Identifier of the product.
         title: In the language of the stream.
         price: As on the page, "15.00 USD"; empty if there is none.
-        description: As on the offer.
+        description: As on the page.
     """
 
     id: str

@@ -114,7 +114,7 @@ def transcript(rng: np.random.Generator, names: Sequence[str], talk: Talk = "nam
 
     Args:
         rng: Source of the choice.
-        names: Of the product that is named; of `other`, of the products that are named instead; else unused.
+        names: Names of the product; for `other`, of the products that are named instead; else unused.
         talk: `named` says the product's name, or in one of four cases only its last word; `other` names something
             that is not shown; `chat` names nothing. Where there is no name to say, everything is chat.
         split: Whose sentences are said.

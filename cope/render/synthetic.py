@@ -224,7 +224,7 @@ def backgrounds(folder: str | Path | None = None) -> list[Pixels]:
     """Returns background photographs, (H, W, 3) uint8 RGB each, by file name.
 
     Args:
-        folder: Of JPEG, PNG or WebP files; None for the nine photographs of the package.
+        folder: Folder of JPEG, PNG or WebP files; None for the nine photographs of the package.
 
     Raises:
         UserError: The folder does not exist or holds no readable picture.

@@ -1,6 +1,6 @@
 """Where this machine keeps what can be made again: `$XDG_CACHE_HOME/cope-live`, by default `~/.cache/cope-live`.
 
-Whoever keeps something there names it by all that it is made of. The folder may be removed at any time.
+What is kept there is named by all that it is made of. The folder may be removed at any time.
 """
 
 import os

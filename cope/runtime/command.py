@@ -75,7 +75,7 @@ def ended(name: str, command: Callable[[], int], stopped: str) -> int:
     """Runs a command and returns its exit status: 2 for what the user can mend, 130 for Ctrl-C, 143 for SIGTERM.
 
     Args:
-        name: Of the command, before its lines.
+        name: Name of the command, which its lines begin with.
         command: Returns the status of its success.
         stopped: What to say after Ctrl-C, where the command itself does not.
     """

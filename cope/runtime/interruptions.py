@@ -63,7 +63,7 @@ def explained(error: BaseException, device: torch.device, where: str) -> str | N
 
     Args:
         error: What was raised.
-        device: Of the run.
+        device: Device of the run.
         where: The step, and what is kept.
     """
     if out_of_memory(error):

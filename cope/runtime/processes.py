@@ -75,7 +75,7 @@ def pool(count: int, context: BaseContext, start: Callable[[], None]) -> Iterato
     """Processes for a piece of work. An error in it, and Ctrl-C, end them at once and drop what waits.
 
     Args:
-        count: Of processes.
+        count: Number of processes.
         context: How they are started.
         start: Called first in each of them.
 

@@ -59,10 +59,10 @@ class Artefact:
     """What an artefact folder holds.
 
     Attributes:
-        name: Of the model, as in "cope-mini@3fa1c2d4".
+        name: Name of the model, the first part of "cope-mini@3fa1c2d4".
         config: What the model is built of.
         weights: All that is in `model.safetensors`, float32.
-        calibration: Of the scores.
+        calibration: Calibration of the scores.
         digest: SHA-256 of the content, hexadecimal.
         folder: Where it lies.
         precision: In which the towers compute on a CPU.
@@ -133,10 +133,10 @@ def save(
 
     Args:
         folder: Made if it is not there.
-        name: Of the model.
+        name: Name of the model.
         config: What it is built of.
-        weights: Of `CopeModel`, or all of another artefact.
-        calibration: Of its scores; None keeps that of the folder if these weights lie there already.
+        weights: Weights of a `CopeModel`, or all of another artefact.
+        calibration: Calibration of its scores; None keeps that of the folder if these weights lie there already.
         precision: In which the towers are to compute on a CPU.
         towers: Vision and text; what of them was tuned is saved with the weights. Not needed if nothing was, or if
             `weights` hold it and the folder is that of the other artefact.

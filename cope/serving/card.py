@@ -15,8 +15,8 @@ def model_card(name: str, config: TrainConfig, data: str, products: int, figures
     """The card in Markdown.
 
     Args:
-        name: Of the model.
-        config: That it was trained with.
+        name: Name of the model.
+        config: Configuration that it was trained with.
         data: What it was trained on.
         products: Number of those.
         figures: On products that were not trained on; empty if there were none.
@@ -86,7 +86,7 @@ def calibration_section(data: str, split: str, found: Mapping[str, float], held_
     """How well the probabilities hold.
 
     Args:
-        data: That it was calibrated on.
+        data: Name of the data that it was calibrated on.
         split: The side of it.
         found: Figures of `cope.calibrate`.
         held_out: Whether they are of streams that nothing was fitted on.
@@ -106,7 +106,7 @@ def precision_section(record: Mapping[str, Any]) -> str:
     """What export decided, and on what grounds.
 
     Args:
-        record: Of `export.json`.
+        record: Content of `export.json`.
     """
     text = f"{PRECISION}\n\nOn a CPU the towers compute in {record['precision']}"
     measured: Sequence[Mapping[str, Any]] = record.get("measured", ())
@@ -132,7 +132,7 @@ def scores_section(report: Mapping[str, Any]) -> str:
     """The main figures of a report of `cope.evaluate`.
 
     Args:
-        report: Of its `report.json`.
+        report: Content of its `report.json`.
 
     Raises:
         KeyError, TypeError, ValueError: It is none.

@@ -24,7 +24,7 @@ class ModelIdentity:
 
     Attributes:
         version: Name and content hash, as in "cope-mini@3fa1c2d4"; the same as `Encoder.version`.
-        calibration: Of its scores.
+        calibration: Calibration of the model's scores.
     """
 
     version: str
@@ -118,7 +118,7 @@ def sealed_calibration(folder: Path, content: dict[str, Any]) -> Path:
 
     Args:
         folder: The artefact's.
-        content: Of its `config.json`.
+        content: Content of its `config.json`.
 
     Raises:
         UserError: A file is missing, or the hash is of neither.
@@ -135,7 +135,7 @@ def content_hash(folder: Path, content: dict[str, Any], calibration: str = CALIB
 
     Args:
         folder: The artefact's.
-        content: Of its `config.json`.
+        content: Content of its `config.json`.
         calibration: Name of the calibration's file.
 
     Raises:

@@ -25,7 +25,7 @@ def identity(config: TrainConfig, data: str, processes: int) -> dict[str, Any]:
     """What must be equal for a run to go on where another one stopped.
 
     Args:
-        config: Its fields, but for `FREE` ones; those of the model as `model.NAME`.
+        config: Configuration of the run. Its `FREE` fields are left out; those of the model become `model.NAME`.
         data: Hash of the training data.
         processes: Each draws products of its own, so another number sees other batches.
     """

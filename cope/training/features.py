@@ -73,7 +73,7 @@ class Work:
         model: Towers, sizes of frames and crops.
         data: Folder of objects and backgrounds.
         split: Side of the split.
-        seed: Of everything random.
+        seed: Seed of everything random.
         live_views: Showings of each product in live scenes.
         video_views: Showings of each product in short videos.
         page_views: Page pictures of each product.
@@ -129,7 +129,7 @@ def rendered(
         work: What to render.
         cache: Folder; files in it are named by their content's key.
         report: Called with the shards done and all.
-        counts: Of rows and pictures that are left out.
+        counts: Gets the rows and pictures that are left out.
 
     Raises:
         UserError: The disk is full, a process died, or what is kept is damaged.

@@ -45,10 +45,10 @@ def train_rendered(
 
     Args:
         trainer: Runs the stages.
-        config: Of the run.
+        config: Configuration of the training run.
         data: Folder of objects and backgrounds.
         cache: Folder where features are kept. Runs that differ in nothing that is rendered may share it.
-        counts: Of what the data's source has skipped; pictures that are left out are added.
+        counts: What the data's source has skipped so far; pictures that are left out are added.
 
     Returns:
         The model, and R@1 of single crops and page pictures, see `crops_evaluation`.
@@ -225,7 +225,7 @@ class Sampler:
         Args:
             rng: Source of the choice.
             products: (B,).
-            crops: Of this domain.
+            crops: Crops of this domain.
             crops_of: Rows of each product.
             nothing: Rows that show none.
             others: Chance that a clip has another product lying about in all of its frames.

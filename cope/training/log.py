@@ -51,7 +51,7 @@ class TrainingLog:
         """A stage begins or goes on.
 
         Args:
-            name: Of the stage.
+            name: Name of the stage.
             step: Steps that are done. What the metrics say of later ones is of a run that was killed, and is
                 dropped: they come again.
             steps: Steps in all.
@@ -68,10 +68,10 @@ class TrainingLog:
         """A step is done.
 
         Args:
-            step: Its number, from 0.
+            step: Number of the step, from 0.
             losses: Their sum is what is minimised.
             rest: Other figures of the step.
-            seconds: That it took.
+            seconds: Time that the step took.
         """
         if not self._chief:
             return

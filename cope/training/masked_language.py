@@ -33,7 +33,7 @@ def hide(tower: MaskedTower, tokens: Tensor, mask: Tensor, generator: torch.Gene
     """Chooses tokens to guess and hides most of them.
 
     Args:
-        tower: Its `mask_token`, `vocabulary` and `special_tokens`.
+        tower: Gives `mask_token`, `vocabulary` and `special_tokens`.
         tokens: (B, L) int64.
         mask: (B, L) bool, what of them is real.
         generator: On the CPU, so that the choice does not depend on the device.

@@ -94,7 +94,7 @@ class Objective(nn.Module):
         """Updates what is not in the optimiser: the classes that the last step compared with.
 
         Args:
-            share: Of the peak rates, in [0, 1].
+            share: Share of the peak learning rates, in [0, 1].
         """
         if self.products is not None:
             self.products.update(share)

@@ -40,7 +40,7 @@ class PixelObjective(nn.Module):
         """Opens the towers and builds the model on them.
 
         Args:
-            config: Of the run.
+            config: Configuration of the training run.
             classes: Products of the training data.
 
         Raises:
@@ -195,7 +195,7 @@ def pixel_stage(
     Args:
         module: Towers, model and losses.
         source: Training data.
-        config: Of the run.
+        config: Configuration of the training run.
         evaluate: See `Stage`.
     """
     tokenize = module.towers[1].tokenize

@@ -26,7 +26,7 @@ def cosface(vectors: Tensor, classes: Tensor, label: Tensor, margin: float, scal
         classes: (C, D), of any length.
         label: (N,) int64 in [0, C).
         margin: Taken off the cosine with the right class.
-        scale: What cosines are multiplied by.
+        scale: Factor of the cosines.
 
     Returns:
         (N,) losses, in float32 or better even under autocast: at a scale of 64 bfloat16 would be off by 0.2.
@@ -92,7 +92,7 @@ class SampledProductSoftmax(nn.Module):
             margin: CosFace m.
             scale: CosFace s.
             rate: Angle in radians by which a row turns at its first gradient, at the peak of the schedule.
-            seed: Of the start and of the samples.
+            seed: Seed of the first weights and of the samples.
 
         Raises:
             UserError: There is nothing to choose between, or no room for a sample.
@@ -158,7 +158,7 @@ class SampledProductSoftmax(nn.Module):
         After several passes (gradient accumulation) their gradients are added up.
 
         Args:
-            share: Of the peak rate, in [0, 1], as the schedule says.
+            share: Share of the peak learning rate, in [0, 1], as the schedule says.
         """
         if not self._drawn:
             return

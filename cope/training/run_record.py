@@ -29,10 +29,10 @@ class Record:
 
         Args:
             out: The run's folder.
-            name: Of the preset.
-            config: Of the run.
-            device: Of this process.
-            processes: That train together.
+            name: Name of the preset.
+            config: Configuration of the training run.
+            device: Device of this process.
+            processes: Number of processes that train together.
         """
         self._path = out / RECORD
         self._content: dict[str, Any] = {

@@ -41,7 +41,7 @@ class Group:
         name: Groups of one name are clipped together, and their gradient norm is reported under it.
         parameters: Each in one group only. What is in none of a stage's groups is not optimised.
         rate: Peak learning rate.
-        weight_decay: Of AdamW.
+        weight_decay: Weight decay of AdamW.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Stage:
         module: `forward(batch)` -> dict of losses, already weighted: their sum is minimised. It moves the batch to
             its own device, names the same losses in all processes, and its `train()` leaves frozen towers in
             evaluation mode.
-        groups: What is optimised, and how fast.
+        groups: Parameters with their learning rates.
         batches: From the number of a batch on (0 at the start), an endless iterator that gives batch n the same way
             wherever it began: a resumed run sees what the killed one would have seen.
         steps: Optimiser steps.
@@ -102,9 +102,9 @@ class Trainer:
         """Opens the run's folder.
 
         Args:
-            config: Of the run.
-            out: Its folder.
-            device: Of the stages' modules.
+            config: Configuration of the training run.
+            out: Folder of the run.
+            device: Device on which the stages' modules compute.
             data: Hash of the training data. A checkpoint of other data is refused.
 
         Raises:
@@ -114,7 +114,7 @@ class Trainer:
         self.checkpoints = Checkpoints(out / "checkpoints", identity(config, data, world()), rank() == 0)
         with full_disk(out):
             self.log = TrainingLog(out, chief=rank() == 0)
-        # Whoever reads a value from a GPU waits for it, so there the losses are looked at every ten steps.
+        # Reading a value from a GPU waits for all work before it, so there the losses are read every ten steps only.
         self._look_every = 1 if device.type == "cpu" else 10
 
     def run(self, stage: Stage) -> dict[str, float]:
@@ -258,7 +258,7 @@ class Trainer:
         values = pending.values()
         told = torch.cat([values, torch.full_like(values[:1], float(bool(asked)))])
         if world() > 1:
-            distributed.all_reduce(told)  # a figure that is no number in one process is none in all
+            distributed.all_reduce(told)  # a figure that is not finite in one process is not finite in all
             told /= world()
         *numbers, stop = told.tolist()
         seconds, wait = pending.clock()

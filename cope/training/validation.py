@@ -57,7 +57,7 @@ def figures_on(
 
     Args:
         source: Products that are not trained on.
-        config: Of the run.
+        config: Configuration of the training run.
         tell: Gets a line where pictures could not be read.
 
     Returns:

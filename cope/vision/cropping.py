@@ -56,7 +56,7 @@ def square_crops(frames: Tensor, boxes: Tensor, content: Tensor, side: int, marg
         frames: (N, 3, H, W) uint8 or float, in [0, 255].
         boxes: (N, K, 4) relative xyxy.
         content: (N, 4) relative xyxy, the part of a frame that is picture. What lies beyond repeats its edge.
-        side: Of a crop, in pixels.
+        side: Side of a crop, in pixels.
         margin: Share of a box's longer side that is added on each side.
 
     Returns:

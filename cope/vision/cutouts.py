@@ -29,7 +29,7 @@ class Cutout:
     """A product, cut out of its photo.
 
     Attributes:
-        id: Of the product.
+        id: Identifier of the product.
         rgba: (H, W, 4) uint8 RGBA, cropped to what is opaque.
         card: The photo could not be cut out: it is shown as a whole, like a printed card.
     """
@@ -47,7 +47,7 @@ def cutout_of(image: Pixels, id: str = "") -> Cutout:
 
     Args:
         image: (H, W, 3) uint8 RGB or (H, W, 4) RGBA.
-        id: Of the product.
+        id: Identifier of the product.
     """
     image = _shrunk(image)
     if image.shape[2] == 4:

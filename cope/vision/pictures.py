@@ -26,7 +26,7 @@ def square_crop(image: Pixels, box: NDArray[Any], side: int, margin: float) -> P
     Args:
         image: (H, W, 3) uint8.
         box: (4,) relative x0, y0, x1, y1.
-        side: Of the result, in pixels.
+        side: Side of the result, in pixels.
         margin: Share of the box's longer side added on each side.
 
     Returns:
@@ -52,7 +52,7 @@ def page_crop(image: Pixels, side: int, margin: float, background: int = 127) ->
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        side: Of the result, in pixels.
+        side: Side of the result, in pixels.
         margin: As for the regions of a frame, so that both are framed alike.
         background: Grey level put behind the product.
 
