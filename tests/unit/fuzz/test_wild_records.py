@@ -14,10 +14,10 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from memory_flow import SETTINGS, MemoryDelivery, MemoryRefusals, run_role
-from small_parts import SmallModel, jpeg
-from wild_records import keys, values
 
+from tests.unit.fuzz.memory_flow import SETTINGS, MemoryDelivery, MemoryRefusals, run_role
+from tests.unit.fuzz.small_parts import SmallModel, jpeg
+from tests.unit.fuzz.wild_records import keys, values
 from topology import topics
 from topology.app import make_app
 from topology.codec import decode_value, encode_value

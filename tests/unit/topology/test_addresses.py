@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,7 +8,7 @@ from topology.errors import UserError
 from topology.settings import Settings
 
 
-def allowed(**settings: str) -> Allowed:
+def allowed(**settings: Any) -> Allowed:
     return Allowed.of(Settings(_env_file=None, **settings))
 
 

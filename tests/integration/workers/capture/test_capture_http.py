@@ -32,7 +32,8 @@ def server() -> Iterator[MediaServer]:
 
 def play_until_down(url: str, seen: PacketMemory, **changes: object) -> tuple[list[MediaItem], SourceDown]:
     """Plays a source that breaks off; returns what it gave until then."""
-    source, items = open_source(url, SETTINGS.model_copy(update=changes), seen), []
+    items: list[MediaItem] = []
+    source = open_source(url, SETTINGS.model_copy(update=changes), seen)
     try:
         with pytest.raises(SourceDown) as caught:
             items.extend(iter(source))

@@ -1,8 +1,10 @@
 """Pictures and sound of unusual kinds, as an ordinary screen and speaker give them."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -59,7 +61,7 @@ def first_picture(path: Path) -> Picture:
 
 @pytest.mark.parametrize(("curve", "transfer"), [(pq, ColorTrc.SMPTE2084), (hlg, ColorTrc.ARIB_STD_B67)])
 def test_pictures_of_high_dynamic_range_are_shown_in_their_colours(
-    tmp_path: Path, curve: object, transfer: ColorTrc
+    tmp_path: Path, curve: Callable[[Any], Any], transfer: ColorTrc
 ) -> None:
     coded = colours() / 255
     light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)

@@ -1,6 +1,7 @@
 """Web pages of platforms, resolved by streamlink: a plugin of this test's own, against a web server in this process."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ __plugin__ = Shop
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> "streamlink.Streamlink":
+def session(tmp_path: Path) -> Any:
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "shop.py").write_text(PLUGIN)
     made = streamlink.Streamlink()
@@ -36,7 +37,7 @@ def session(tmp_path: Path) -> "streamlink.Streamlink":
     return made
 
 
-def test_the_smallest_sufficient_stream_of_a_page_is_taken(tmp_path: Path, session: "streamlink.Streamlink") -> None:
+def test_the_smallest_sufficient_stream_of_a_page_is_taken(tmp_path: Path, session: Any) -> None:
     with media_server() as server:
         for size in (180, 360, 720):
             server.files[f"{size}.m3u8"] = playlist("a.ts").encode()

@@ -53,7 +53,7 @@ async def test_a_clip_is_watched_to_its_end(
     clip: Path, catalog: Path, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "new" / "events.jsonl"
-    result = await watch(settings(), [str(clip)], catalog, events_path=path, language="en")
+    result = await watch(settings(), [str(clip)], str(catalog), events_path=path, language="en")
     events = [json.loads(line) for line in path.read_text().splitlines()]
     assert (result.status, result.failed) == (0, ())
     assert result.sightings == sum(event["status"] == "started" for event in events)
@@ -83,14 +83,14 @@ async def test_ctrl_c_takes_everything_down_and_is_told_as_such(
 
     interrupting = asyncio.create_task(interrupt())
     with pytest.raises(KeyboardInterrupt):
-        await watch(settings(), [str(clip)], catalog, realtime=True)
+        await watch(settings(), [str(clip)], str(catalog), realtime=True)
     await interrupting
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_role_that_cannot_start_ends_the_watch_with_its_reason(clip: Path, catalog: Path) -> None:
     with pytest.raises(UserError, match=r"COPE_ASR_MODEL"):
-        await watch(settings(asr_model="/nowhere"), [str(clip)], catalog)
+        await watch(settings(asr_model="/nowhere"), [str(clip)], str(catalog))
 
 
 def test_the_result_says_how_fast_it_went() -> None:

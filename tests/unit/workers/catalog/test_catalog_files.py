@@ -1,6 +1,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,7 +33,7 @@ def csv_file(folder: Path, text: str) -> Path:
     return path
 
 
-def error_of(path: Path, **options: bool) -> str:
+def error_of(path: Path, **options: Any) -> str:
     with pytest.raises(UserError) as caught:
         read_catalog(path, **options)
     message = str(caught.value)

@@ -6,6 +6,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         name = self.path.strip("/")
         if name in ("loop", "elsewhere"):
             self.send_response(302)
-            port = self.server.server_address[1]  # type: ignore[attr-defined]
+            _, port = cast(tuple[str, int], self.server.server_address)
             self.send_header("Location", "/loop" if name == "loop" else f"http://127.0.0.1:{port}/a.png")
             self.end_headers()
             return
