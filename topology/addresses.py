@@ -63,6 +63,11 @@ class Allowed:
         folders = tuple(Path(entry).expanduser().resolve() for entry in _folders(settings.allowed_folders))
         return cls(tuple(networks), frozenset(hosts), folders)
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether every address is allowed."""
+        return ipaddress.IPv4Network("0.0.0.0/0") in self.networks
+
     def addresses_of(self, host: str, port: int) -> list[str]:
         """Resolves a host to the addresses that may be connected to.
 

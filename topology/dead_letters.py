@@ -8,6 +8,7 @@ from typing import Any
 from topology import metrics
 from topology.codec import Headers
 from topology.errors import BadInput
+from topology.redact import redacted
 from topology.retry import describe
 from topology.settings import Settings
 from topology.topic_log import Producer, end_offsets, read_raw
@@ -81,7 +82,7 @@ async def send_letter(
         "partition": partition,
         "offset": raw.offset,
         "error": type(error).__name__,
-        "message": str(error)[:_LONGEST_ERROR_MESSAGE],
+        "message": redacted(str(error))[:_LONGEST_ERROR_MESSAGE],
         "attempts": attempts,
     }
     headers: Headers = [(name, str(value).encode(errors="replace")) for name, value in cause.items()]

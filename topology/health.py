@@ -1,5 +1,6 @@
 """Is this worker well? Named checks, served as /healthz, and the metrics as /metrics."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -7,6 +8,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from topology.errors import UserError
+from topology.http_guard import KEEP_ALIVE_S, MOST_BODY_BYTES, Gate, guard, is_loopback
+from topology.redact import redacted
 from topology.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -26,7 +29,7 @@ class Health:
 
     def report(self) -> dict[str, str]:
         """Returns what each check says: "ok", or what is wrong."""
-        return {name: check() or "ok" for name, check in self._checks.items()}
+        return {name: redacted(check() or "ok") for name, check in self._checks.items()}
 
     @property
     def ok(self) -> bool:
@@ -45,7 +48,7 @@ def make_http(role: str, health: Health) -> web.Application:
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app = web.Application()
+    app = web.Application(client_max_size=MOST_BODY_BYTES)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/metrics", metrics)
     return app
@@ -63,30 +66,43 @@ class HttpServer:
         self._application = application
         self._settings = settings
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        application.middlewares.append(guard(settings))
 
     async def start(self) -> None:
         """Listens.
 
         Raises:
-            UserError: The port is in use, or the address is not ours.
+            UserError: The port is in use, the address is not ours, or it lies open to others.
         """
         host, port = self._settings.http_host, self._settings.http_port
-        runner = web.AppRunner(self._application, access_log=None, shutdown_timeout=1.0)
+        is_open = not self._settings.http_token.get_secret_value() and not self._settings.http_unprotected
+        if is_open and not is_loopback(host):
+            raise UserError(
+                f"COPE_HTTP_HOST={host}: others reach it too: set COPE_HTTP_TOKEN, or COPE_HTTP_UNPROTECTED=true where "
+                "the network itself keeps them away"
+            )
+        runner = web.AppRunner(self._application, access_log=None, shutdown_timeout=1.0, keepalive_timeout=KEEP_ALIVE_S)
         await runner.setup()
+        make = runner.server
+        assert make is not None  # noqa: S101 - set up above
         try:
-            await web.TCPSite(runner, host, port, reuse_address=True).start()
+            server = await asyncio.get_running_loop().create_server(Gate(make), host, port, reuse_address=True)
         except OSError as error:
             await runner.cleanup()
             raise UserError(
                 f"cannot serve http at {host}:{port} (setting COPE_HTTP_PORT): {error.strerror}: "
                 "choose another port, or 0 for any free one"
             ) from error
-        self._runner = runner
-        self.port = next(address[1] for address in runner.addresses if isinstance(address, tuple))
+        self._runner, self._server = runner, server
+        self.port = server.sockets[0].getsockname()[1]
         _log.info("serving /metrics and /healthz", extra={"host": host, "port": self.port})
 
     async def stop(self) -> None:
         """Stops listening."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from topology.redact import redacted
 from topology.settings import Settings
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "data", "color_message"}
@@ -58,7 +59,7 @@ class TextFormatter(logging.Formatter):
         fields = "".join(f" {name}={_quoted(value)}" for name, value in _fields(record).items())
         line = f"{time}.{int(record.msecs):03d} {record.levelname.lower():7} {record.name}: {record.getMessage()}"
         trace = "\n" + self.formatException(record.exc_info) if record.exc_info else ""
-        return line + fields + trace
+        return _bare(line + fields + trace)
 
 
 class JsonFormatter(logging.Formatter):
@@ -74,8 +75,18 @@ class JsonFormatter(logging.Formatter):
             **_fields(record),
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+            line["traceback"] = _bare(self.formatException(record.exc_info))
+        line = {name: value if name == "traceback" else _hidden(value) for name, value in line.items()}
+        return json.dumps(line, default=lambda value: redacted(str(value)), ensure_ascii=False)
+
+
+def _hidden(value: object) -> object:
+    """Redacts what is inside, too."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {str(name): _hidden(one) for name, one in value.items()}
+    return list(map(_hidden, value)) if isinstance(value, list | tuple) else value
 
 
 def setup_logging(settings: Settings, stream: TextIO | None = None) -> None:
@@ -89,6 +100,11 @@ def setup_logging(settings: Settings, stream: TextIO | None = None) -> None:
     root.setLevel(level)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.WARNING))
+
+
+def _bare(text: str) -> str:
+    """Redacts line by line: a traceback is long, its lines are not."""
+    return "\n".join(map(redacted, text.split("\n")))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

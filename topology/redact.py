@@ -15,7 +15,7 @@ _DATA = re.compile(r"\bdata:[\w/+.-]*[;,][^\s\"'<>]*", re.IGNORECASE)
 def redacted(text: str) -> str:
     """Returns the text without user, password, query and fragment of the URLs in it, and without `data:` values.
 
-    What was left out shows as `…`. Long URLs and texts are cut.
+    Long URLs and texts are cut.
     """
     text = _WORD.sub(lambda word: word[0][:LONGEST_URL] + "…", _URL.sub(_bare, _DATA.sub("data:…", text)))
     return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
@@ -30,5 +30,5 @@ def _bare(match: re.Match[str]) -> str:
         shown = rest.rpartition("@")[2]  # a password with an unescaped slash, question mark or hash in it
     else:
         shown = rest
-    shown, *cut = re.split(r"[?#]", shown, maxsplit=1)
-    return f"{match['scheme']}://{shown[:LONGEST_URL]}{'…' if cut or len(shown) > LONGEST_URL else ''}"
+    shown = re.split(r"[?#]", shown, maxsplit=1)[0]
+    return f"{match['scheme']}://{shown[:LONGEST_URL]}{'…' if len(shown) > LONGEST_URL else ''}"

@@ -121,6 +121,11 @@ class Settings(BaseSettings):
 
     # Serving
     http_host: str = "127.0.0.1"
+    http_token: SecretStr = Field(SecretStr(""), description="Token for all but /healthz and /metrics; empty: none")
+    http_hosts: str = Field(
+        "", description="Names by which HTTP clients call this server, separated by commas; `*`: any; addresses always"
+    )
+    http_unprotected: bool = Field(False, description="Listen beyond this machine also without http_token")
     http_port: int = Field(0, ge=0, le=65_535, description="/metrics, /healthz and monitor's API; 0: any free port")
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -30,6 +30,7 @@ def _run() -> int:
 
     import cope.errors
     import topology.errors
+    from topology.redact import redacted
     from workers.cli.main import cli
 
     try:
@@ -38,7 +39,7 @@ def _run() -> int:
         error.show()
         return error.exit_code
     except (topology.errors.UserError, cope.errors.UserError) as error:
-        print(f"cope-live: {error}", file=sys.stderr)
+        print(f"cope-live: {redacted(str(error))}", file=sys.stderr)
         return 2
     except click.Abort:
         return 130

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -135,14 +135,25 @@ def rendered(
         UserError: The disk is full, a process died, or what is kept is damaged.
     """
     products = products_of(work.data, work.split, work.seed, counts)
-    file = cache / f"{work.split}-{work.key(products)}.pt"
+    file = cache / f"{work.split}-{work.key(products)}.tensors.pt"
     if not file.is_file():
         joined = _joined(_rendered(work, report))
         with full_disk(file):
             cache.mkdir(parents=True, exist_ok=True)
-            write_whole(file, lambda out: torch.save({f.name: getattr(joined, f.name) for f in fields(joined)}, out))
+            kept = {one.name: _tensors(getattr(joined, one.name)) for one in fields(joined)}
+            write_whole(file, lambda out: torch.save(kept, out))
     with whole(file):
-        return products, Features(**torch.load(file, weights_only=False))
+        kept = torch.load(file, weights_only=True)
+        return products, Features(**{name: _arrays(value) for name, value in kept.items()})
+
+
+def _tensors(value: Any) -> Any:
+    """Arrays as tensors: a file of tensors is read without running what is in it."""
+    return [_tensors(one) for one in value] if isinstance(value, list) else torch.from_numpy(value)
+
+
+def _arrays(value: Any) -> Any:
+    return [_arrays(one) for one in value] if isinstance(value, list) else value.numpy()
 
 
 def _rendered(work: Work, report: Callable[[int, int], None]) -> list[Features]:

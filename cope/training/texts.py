@@ -112,4 +112,4 @@ def kept(products: Sequence[Product], tower: TextTower, config: TrainConfig, cac
             cache.mkdir(parents=True, exist_ok=True)
             write_whole(file, lambda out: torch.save(texts, out))
     with whole(file):
-        return Texts(**torch.load(file))
+        return Texts(**torch.load(file, weights_only=True))

@@ -32,6 +32,8 @@ def environment(settings: Settings | None = None) -> dict[str, str]:
         "COPE_BROKER_SESSION_TIMEOUT_S": str(settings.broker_session_timeout_s),
         "COPE_IDEMPOTENT_PRODUCER": str(settings.idempotent_producer),
         "COPE_TOPIC_PREFIX": settings.topic_prefix,
+        "COPE_ALLOWED_NETWORKS": settings.allowed_networks,
+        "COPE_ALLOWED_FOLDERS": settings.allowed_folders,
         "COPE_STREAM_PARTITIONS": str(settings.stream_partitions),
         "COPE_PRODUCT_PARTITIONS": str(settings.product_partitions),
     }

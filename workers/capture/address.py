@@ -6,7 +6,11 @@ import stat
 from pathlib import Path
 
 from topology import checks
-from workers.capture.media import BadSource
+from topology.addresses import Allowed
+from topology.errors import BadInput, Unavailable
+from topology.redact import redacted
+from topology.settings import Settings
+from workers.capture.media import BadSource, SourceDown
 
 NETWORK_SCHEMES = checks.NETWORK_SCHEMES
 
@@ -22,6 +26,20 @@ def scheme_of(url: str) -> str:
 def local_path(url: str) -> Path:
     """Returns the path that a URL without a network scheme names."""
     return Path(re.sub(r"^file://", "", url, flags=re.IGNORECASE))
+
+
+def check_allowed(url: str, settings: Settings) -> None:
+    """Raises `BadSource` if the settings do not allow to open it, `SourceDown` if its host cannot be found now."""
+    allowed = Allowed.of(settings)
+    try:
+        if not scheme_of(url):
+            allowed.check_file(local_path(url))
+        elif scheme_of(url) in NETWORK_SCHEMES:
+            allowed.check_url(url)
+    except BadInput as error:
+        raise BadSource(redacted(f"{url}: {error}")) from error
+    except Unavailable as error:
+        raise SourceDown(redacted(f"{url}: {error}")) from error
 
 
 def check_file(url: str) -> None:

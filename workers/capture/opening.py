@@ -1,5 +1,6 @@
 """Opens sources: files, cameras, network streams, and what platforms' web pages show."""
 
+import os
 import re
 import urllib.request
 from collections.abc import Mapping
@@ -9,9 +10,11 @@ from urllib.parse import urljoin
 import av
 import av.error
 
+from topology.addresses import Allowed
 from topology.settings import Settings
 from workers.capture.address import NETWORK_SCHEMES, check_camera, check_file, is_camera, local_path, scheme_of
 from workers.capture.explain import explain
+from workers.capture.guard import proxy_of
 from workers.capture.media import BadSource
 from workers.capture.platforms import stream_of_page
 from workers.capture.relay import Relay
@@ -49,7 +52,7 @@ def open_container(url: str, settings: Settings) -> tuple[Any, Relay | None]:
             # RTP over UDP loses packets behind most firewalls; over TCP it is the same stream.
             options = {"rtsp_transport": "tcp"}
         elif scheme in ("http", "https"):
-            options = _ANY_SEGMENT
+            options = {**_ANY_SEGMENT, **_guarded(settings)}
     relay: Relay | None = None
     try:
         try:
@@ -64,7 +67,9 @@ def open_container(url: str, settings: Settings) -> tuple[Any, Relay | None]:
             target = page_stream
             container = _open(target, timeout, options)
         if container.format.name == "hls" and scheme and container.duration is None:
-            patience_s = _SEGMENTS_PATIENCE * target_duration_s(target, settings.open_timeout_s)
+            patience_s = _SEGMENTS_PATIENCE * target_duration_s(
+                target, settings.open_timeout_s, options.get("http_proxy")
+            )
             if patience_s > settings.stall_timeout_s:  # else each segment's wait would look like a stall
                 container.close()
                 container = _open(target, (settings.open_timeout_s, patience_s), options)
@@ -81,6 +86,14 @@ def open_container(url: str, settings: Settings) -> tuple[Any, Relay | None]:
     except BaseException:
         _close(relay)
         raise
+
+
+def _guarded(settings: Settings) -> dict[str, str]:
+    """The proxy that checks addresses, unless all are allowed, or a proxy of the operator's own decides."""
+    allowed = Allowed.of(settings)
+    if allowed.everywhere or any(os.environ.get(name) for name in ("http_proxy", "HTTP_PROXY", "https_proxy")):
+        return {}
+    return {"http_proxy": proxy_of(allowed)}
 
 
 def _open(target: str, timeout: tuple[float, float], options: Mapping[str, str]) -> Any:
@@ -101,22 +114,23 @@ def _close(relay: Relay | None) -> None:
         relay.close()
 
 
-def target_duration_s(url: str, timeout_s: float) -> float:
+def target_duration_s(url: str, timeout_s: float, proxy: str | None = None) -> float:
     """Returns the longest segment of an HLS playlist, or of the first that it names; 0 if it cannot be read."""
     try:
-        text = _get(url, timeout_s)
+        text = _get(url, timeout_s, proxy)
         if "#EXT-X-STREAM-INF" in text:
             variant = next(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
-            text = _get(urljoin(url, variant.strip()), timeout_s)
+            text = _get(urljoin(url, variant.strip()), timeout_s, proxy)
     except (OSError, ValueError, StopIteration):
         return 0.0
     found = re.search(r"^#EXT-X-TARGETDURATION:\s*(\d+)", text, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 
-def _get(url: str, timeout_s: float) -> str:
+def _get(url: str, timeout_s: float, proxy: str | None) -> str:
     if scheme_of(url) not in ("http", "https"):
         raise ValueError(f"{url}: a playlist on a web server names no other place")
     request = urllib.request.Request(url, headers={"User-Agent": "Lavf"})  # noqa: S310 - FFmpeg has opened it
-    with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
+    handlers = [urllib.request.ProxyHandler({"http": proxy, "https": proxy})] if proxy else []
+    with urllib.request.build_opener(*handlers).open(request, timeout=timeout_s) as answer:
         return bytes(answer.read(_PLAYLIST_BYTES)).decode("utf-8", "replace")

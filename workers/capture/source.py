@@ -11,7 +11,7 @@ import av
 import av.error
 
 from topology.settings import Settings, load_settings
-from workers.capture.address import is_camera, scheme_of
+from workers.capture.address import check_allowed, is_camera, scheme_of
 from workers.capture.clock import AUDIO_OFFSET_US, FORWARD_GAP_US, FORWARD_JUMP_US, DecodingTimes, MediaClock, Unwrap
 from workers.capture.colour import Renderer
 from workers.capture.explain import explain
@@ -58,6 +58,7 @@ def open_source(url: str, settings: Settings, seen: PacketMemory | None = None) 
         BadSource: It is no video, or not there, and trying again will not change that.
         SourceDown: It cannot be reached now.
     """
+    check_allowed(url, settings)
     container, relay = open_container(url, settings)
     try:
         return AvSource(url, container, settings, seen, relay)

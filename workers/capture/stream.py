@@ -12,6 +12,7 @@ import msgspec
 from topology import metrics
 from topology.errors import BadInput
 from topology.records import Frame, Record, StreamAnnounced, StreamStatus
+from topology.redact import redacted
 from topology.settings import Settings
 from topology.topics import LIVE_FRAMES, LIVE_SPEECH, STREAM_STATUS
 from workers.capture.media import BadSource, MediaSource, OpenSource, SourceDown
@@ -261,7 +262,7 @@ class StreamCapture:
         self.status = msgspec.structs.replace(
             self.status,
             state=state,
-            detail=detail,
+            detail=redacted(detail),
             at_ms=_now_ms(),
             frame_at_ms=self._frame_at_ms,
             sent_until_ms=max(self.status.sent_until_ms, min(self._frames_until, self._speech_until)),

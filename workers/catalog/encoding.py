@@ -15,6 +15,7 @@ from cope.keywords.markup import plain
 from cope.serving.encoder import PageInput, PageOutput
 from topology.errors import BadInput, Unavailable
 from topology.records import PageImage, PageVectors, ProductPage
+from topology.redact import redacted
 
 _log = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def failed(product_id: str, partition: int, offset: int, error: Exception, model
         source_partition=partition,
         source_offset=offset,
         model_version=model_version,
-        error=str(error) or type(error).__name__,
+        error=redacted(str(error)) or type(error).__name__,
     )
 
 

@@ -7,6 +7,7 @@ import msgspec
 from topology.admin import require_topics
 from topology.errors import UserError
 from topology.records import StreamAnnounced, StreamStatus
+from topology.redact import redacted
 from topology.settings import Settings
 from topology.topic_log import Producer, end_offsets, read_partition
 from topology.topics import LIVE_STREAMS, STREAM_STATUS
@@ -48,20 +49,18 @@ async def list_streams(settings: Settings, *, as_json: bool) -> list[str]:
         status = statuses.get(stream_id)
         row: dict[str, str | int] = {
             "stream_id": stream_id,
-            "url": announcement.url,
+            "url": redacted(announcement.url),
             "announced": announcement.state,
             "capture": status.state if status else "waiting",
             "epoch": status.epoch if status else 0,
             "reconnects": status.reconnects if status else 0,
             "age_s": round(time.time() - status.at_ms / 1000) if status and status.at_ms else -1,
-            "detail": status.detail if status else "",
+            "detail": redacted(status.detail) if status else "",
         }
         if as_json:
             lines.append(msgspec.json.encode(row).decode())
         else:
-            columns = (
-                f"{stream_id:<20} {row['capture']:<10} epoch {row['epoch']:<3} {announcement.url}  {row['detail']}"
-            )
+            columns = f"{stream_id:<20} {row['capture']:<10} epoch {row['epoch']:<3} {row['url']}  {row['detail']}"
             lines.append(columns.rstrip())
     return lines
 

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from topology.records import ProductDetected, RecognitionState, StreamAnnounced, StreamStatus
+from topology.redact import redacted
 
 StreamState = Literal["announced", "connecting", "live", "stalled", "ended", "failed", "unknown", "forgotten"]
 STATES: tuple[StreamState, ...] = ("announced", "connecting", "live", "stalled", "ended", "failed", "unknown")
@@ -259,7 +260,7 @@ class MonitorState:
                 recognised_ms = recognised.start_ms + self._window_ms
         return StreamView(
             stream_id=stream.stream_id,
-            url=_without_secrets(stream.url),
+            url=redacted(stream.url),
             state=stream.state,
             detail=status.detail if status else "",
             live=status.live if status else False,
@@ -309,13 +310,3 @@ def _on(stream: _Stream) -> OnNow | None:
 
 def _last_event(event: ProductDetected) -> LastEvent:
     return LastEvent(**{name: getattr(event, name) for name in LastEvent.__struct_fields__})
-
-
-def _without_secrets(url: str) -> str:
-    """Returns the URL without user, password, query and fragment; a path as it is."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
-    rest = rest.partition("#")[0].partition("?")[0]
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

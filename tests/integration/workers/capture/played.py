@@ -10,7 +10,9 @@ from workers.capture.media import MediaItem, Picture, Sound
 from workers.capture.repeats import PacketMemory
 from workers.capture.source import AvSource, open_source
 
-SETTINGS = Settings(_env_file=None).model_copy(update={"open_timeout_s": 1.0, "stall_timeout_s": 1.0})
+# What tests serve and read lies on this machine.
+HERE = {"allowed_networks": "0.0.0.0/0", "allowed_folders": "/"}
+SETTINGS = Settings(_env_file=None).model_copy(update={"open_timeout_s": 1.0, "stall_timeout_s": 1.0, **HERE})
 
 
 def play(path: Path | str, seen: PacketMemory | None = None, **changes: object) -> tuple[AvSource, list[MediaItem]]:

@@ -14,7 +14,7 @@ from workers.capture.relay import Relay
 from workers.capture.source import open_source
 
 URL = "srt://127.0.0.1:9"
-SETTINGS = Settings(_env_file=None, open_timeout_s=5.0, stall_timeout_s=0.5)
+SETTINGS = Settings(_env_file=None, open_timeout_s=5.0, stall_timeout_s=0.5, allowed_networks="0.0.0.0/0")
 
 
 @pytest.fixture
