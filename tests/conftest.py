@@ -103,6 +103,12 @@ def any_broker(request: pytest.FixtureRequest) -> Settings:
     return settings
 
 
+@pytest.fixture(scope="session")
+def free_port_pair() -> Callable[[], int]:
+    """Finds a free port whose successor is free too."""
+    return _free_port_pair
+
+
 def _free_port_pair() -> int:
     """Returns a free port whose successor is free too (Kafka's controller takes that)."""
     for _ in range(100):

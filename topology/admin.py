@@ -4,9 +4,10 @@ import asyncio
 import logging
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, LeaderNotAvailableError, TopicAlreadyExistsError, for_code
 
-from topology.connection import client_options, full_name
+from topology.connection import client_options, full_name, refusal
 from topology.errors import Unavailable, UserError
 from topology.retry import describe, retrying
 from topology.settings import Settings
@@ -35,6 +36,8 @@ async def create_topics(settings: Settings, give_up_s: float | None = None) -> l
         try:
             return await _create(settings)
         except (KafkaError, OSError) as error:
+            if (refused := await refusal(settings)) is not None:
+                raise UserError(refused) from error
             raise Unavailable(f"the broker at {settings.broker} does not answer: {describe(error)}") from error
 
     try:
@@ -53,6 +56,40 @@ async def require_topics(settings: Settings) -> None:
         UserError: As `create_topics`.
     """
     await create_topics(settings, PATIENCE_S)
+
+
+async def other_settings(settings: Settings) -> list[str]:
+    """Returns a line for each topic that exists with a setting that the flow cannot live with, and how to mend it.
+
+    Raises:
+        Unavailable: The broker does not answer.
+    """
+    client = AIOKafkaAdminClient(**client_options(settings))
+    try:
+        await client.start()
+        ours = {full_name(settings, name): spec for name, spec in TOPICS.items()}
+        present = [name for name in ours if name in set(await client.list_topics())]
+        answers = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in present])
+        lines = []
+        for code, _, _, name, entries in (resource for answer in answers for resource in answer.resources):
+            held = {entry[0]: entry[1] for entry in entries or ()} if not code else {}
+            lines += [
+                f"topic {name} has {key}={held[key]}, the flow needs {wanted}: kafka-configs.sh --bootstrap-server "
+                f"{settings.broker} --alter --topic {name} --add-config {key}={wanted}"
+                for key, wanted in ours[name].config().items()
+                if held.get(key) and not _serves(key, held[key], wanted)
+            ]
+        return lines
+    except (KafkaError, OSError) as error:
+        raise Unavailable(f"the broker does not tell the settings of topics: {describe(error)}") from error
+    finally:
+        await client.close()
+
+
+def _serves(key: str, held: str, wanted: str) -> bool:
+    if key in ("max.message.bytes", "retention.ms"):  # -1: for ever
+        return held == "-1" or (held.isdecimal() and int(held) >= int(wanted))
+    return key == "segment.ms" or held == wanted
 
 
 async def _create(settings: Settings) -> list[str]:

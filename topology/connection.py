@@ -3,10 +3,21 @@
 import ssl
 from typing import Any
 
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    IllegalSaslStateError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
+
 from topology.errors import UserError
 from topology.settings import Settings
 
 EMBEDDED = "embedded"
+
+_PROBE_MS = 5_000
 
 
 def bootstrap_servers(settings: Settings) -> list[str]:
@@ -63,6 +74,43 @@ def client_options(settings: Settings) -> dict[str, Any]:
     else:
         options["security_protocol"] = "SSL" if context else "PLAINTEXT"
     return options
+
+
+async def refusal(settings: Settings) -> str | None:
+    """Returns why the broker turns us away, in one line; None if it does not, or does not answer at all.
+
+    aiokafka says of a password that is wrong no more than that it could not connect.
+    """
+    options = client_options(settings)
+    servers = options.pop("bootstrap_servers")
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        try:
+            connection = await create_conn(host, int(port), request_timeout_ms=_PROBE_MS, **options)
+        except (AuthenticationFailedError, SaslAuthenticationFailed, IllegalSaslStateError) as error:
+            return (
+                f"the broker at {server} refuses user {settings.broker_username!r} ({type(error).__name__}): check "
+                "COPE_BROKER_USERNAME, COPE_BROKER_PASSWORD and COPE_BROKER_SASL_MECHANISM"
+            )
+        except UnsupportedSaslMechanismError:
+            mechanism = settings.broker_sasl_mechanism
+            return f"the broker at {server} does not take {mechanism}: set COPE_BROKER_SASL_MECHANISM to what it takes"
+        except (KafkaError, OSError) as error:
+            certificate = _certificate_error(error)
+            if certificate is not None:
+                return (
+                    f"the certificate of the broker at {server} is not trusted ({certificate.verify_message}): set "
+                    "COPE_BROKER_CA_FILE to the CA that signed it"
+                )
+        else:
+            connection.close()
+    return None
+
+
+def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def full_name(settings: Settings, topic: str) -> str:

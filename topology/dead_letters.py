@@ -5,9 +5,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.errors import KafkaError
+
 from topology import metrics
 from topology.codec import Headers
-from topology.errors import BadInput
+from topology.connection import client_options, full_name
+from topology.errors import BadInput, UserError
 from topology.redact import redacted
 from topology.retry import describe
 from topology.settings import Settings
@@ -18,6 +24,9 @@ _log = logging.getLogger(__name__)
 
 # A header is for reading, and must fit beside the largest record.
 _LONGEST_ERROR_MESSAGE = 1_000
+
+# Header of a note in the queue: the letter at that offset was sent to its topic again.
+_REDRIVEN = "redriven"
 
 
 @dataclass(frozen=True)
@@ -57,11 +66,18 @@ class DeadLetter:
 
 
 async def read_letters(settings: Settings, topic: str) -> AsyncIterator[DeadLetter]:
-    """Yields what the queue of a topic holds now, partition by partition."""
+    """Yields what the queue of a topic holds now and was not sent again, partition by partition."""
     queue = dead_letter(topic)
     for partition, end in sorted((await end_offsets(settings, queue)).items()):
+        letters: dict[int, DeadLetter] = {}
         async for raw in read_raw(settings, queue, partition, 0, end):
-            yield _letter(topic, raw)
+            told = dict(raw.headers)
+            if _REDRIVEN in told:
+                letters.pop(int(told[_REDRIVEN]), None)
+            else:
+                letters[raw.offset] = _letter(topic, raw)
+        for letter in letters.values():
+            yield letter
 
 
 async def send_letter(
@@ -106,6 +122,39 @@ async def send_letter(
             "error": describe(error)[:_LONGEST_ERROR_MESSAGE],
         },
     )
+
+
+async def redrive(producer: Producer, letter: DeadLetter) -> None:
+    """Sends the original bytes to the topic that they came from, and notes that in the queue.
+
+    A crash in between leaves the letter in the queue: sent twice, it is used once, as all records are.
+    """
+    await producer.send_raw(letter.topic, letter.key, letter.value, [])
+    note = [(_REDRIVEN, str(letter.queue_offset).encode())]
+    await producer.send_raw(dead_letter(letter.topic), None, None, note, partition=letter.partition)
+
+
+async def delete_letters(settings: Settings, topic: str) -> int:
+    """Deletes all that the queue of a topic holds now; returns how many letters that were.
+
+    Raises:
+        UserError: The broker cannot delete records.
+    """
+    queue = dead_letter(topic)
+    count = len([one async for one in read_letters(settings, topic)])
+    ends = {partition: end for partition, end in (await end_offsets(settings, queue)).items() if end}
+    name = full_name(settings, queue)
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    try:
+        await admin.start()
+        await admin.delete_records({TopicPartition(name, one): RecordsToDelete(end) for one, end in ends.items()})
+    except (KafkaError, OSError) as error:
+        raise UserError(
+            f"the broker does not delete records of {name} ({describe(error)}): its retention does, or delete the topic"
+        ) from error
+    finally:
+        await admin.close()
+    return count
 
 
 class LogRefusals:

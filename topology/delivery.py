@@ -40,6 +40,7 @@ R = TypeVar("R")
 
 COMMIT_EVERY_S = 1.0  # a crash repeats at most so much done work; below, commits load the broker
 LAG_EVERY_S = 5.0
+QUIET_TRIES = 4  # 3 s: joining a group takes up to that on a machine that starts all roles at once
 
 
 Handler = Callable[[AsyncIterator[Message[R]]], Awaitable[None]]
@@ -221,7 +222,9 @@ class Delivery:
         # Between two records of a compacted topic there may be anything; only where reading begins after a
         # (re)assignment has Faust been seen to lose records there.
         if expected is not None and raw.offset > expected and (partition.first or not _compacted(topic)):
+            lost = raw.offset - expected
             async for missed in read_raw(self._settings, topic, partition.number, expected, raw.offset):
+                lost -= 1
                 if partition.revoked:
                     return
                 metrics.RECORDS_RECOVERED.labels(topic).inc()
@@ -230,6 +233,7 @@ class Delivery:
                     extra={"topic": topic, "partition": partition.number, "offset": missed.offset},
                 )
                 yield self._hand_out(partition, missed)
+            self._tell_lost(partition, lost)
         if not partition.revoked:
             yield self._hand_out(partition, raw)
 
@@ -292,9 +296,11 @@ class Delivery:
         try:
             for fn in self._on_assigned:
                 await fn(partition.topic, partition.number)
-            partition.expected = await retrying(
-                lambda: self._group.start_offset(tp), f"find where {tp.topic}/{tp.partition} begins"
+            # The group is being joined: that the broker does not answer yet is nothing to warn of.
+            partition.expected, lost = await retrying(
+                lambda: self._group.start_offset(tp), f"find where {tp.topic}/{tp.partition} begins", quiet=QUIET_TRIES
             )
+            self._tell_lost(partition, lost)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - a partition whose state is not there must not be worked on
@@ -333,6 +339,15 @@ class Delivery:
             else:
                 self._lost = ""
 
+    def _tell_lost(self, partition: Partition, lost: int) -> None:
+        """Says that retention was faster than this role. Compaction deletes only what has a newer record."""
+        if lost and not _compacted(partition.topic):
+            metrics.RECORDS_LOST.labels(self._role, partition.topic).inc(lost)
+            _log.error(
+                "retention deleted records before they were read: add workers, or lengthen the topic's retention.ms",
+                extra={"topic": partition.topic, "partition": partition.number, "records": lost},
+            )
+
     def _tell_lag(self, partitions: dict[TP, Partition], ends: dict[TP, int]) -> None:
         lag: dict[str, int] = {}
         for tp, partition in partitions.items():
@@ -368,6 +383,7 @@ class Delivery:
                 continue
             beginning = (await self._group.beginning_offsets([tp]))[tp]
             if beginning > partition.expected:  # retention has removed what was there
+                self._tell_lost(partition, beginning - partition.expected)
                 partition.expected = beginning
             else:
                 _log.warning("reading a partition again", extra={"topic": tp.topic, "partition": tp.partition})

@@ -24,16 +24,17 @@ class Group:
     def __init__(self, app: faust.App) -> None:
         self._app = app
 
-    async def start_offset(self, tp: TP) -> int:
-        """Returns where the group's reading of a partition begins.
+    async def start_offset(self, tp: TP) -> tuple[int, int]:
+        """Returns where the group's reading of a partition begins, and how many offsets before it were deleted unread.
 
         Raises:
             Unavailable: The broker does not answer.
         """
         committed = await self._ask("committed", TopicPartition(*tp))
-        if committed is not None:
-            return int(committed)
-        return (await self.beginning_offsets([tp]))[tp]
+        beginning = (await self.beginning_offsets([tp]))[tp]
+        if committed is None:
+            return beginning, 0
+        return max(int(committed), beginning), max(0, beginning - int(committed))
 
     async def beginning_offsets(self, partitions: Iterable[TP]) -> dict[TP, int]:
         """Returns the oldest offset that each partition still has.

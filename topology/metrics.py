@@ -59,5 +59,8 @@ RECORDS_SKIPPED = Counter("cope_records_skipped_total", "Unreadable records skip
 RECORDS_RECOVERED = Counter(
     "cope_records_recovered_total", "Records that the consumer had skipped, read again from the log", ["topic"]
 )
+RECORDS_LOST = Counter(
+    "cope_records_lost_total", "Records that retention deleted before the role had read them", ["role", "topic"]
+)
 CONSUMER_LAG = Gauge("cope_consumer_lag_records", "Records at the broker that are not acked yet", ["role", "topic"])
 EVENT_LOOP_LAG = Gauge("cope_event_loop_lag_seconds", "How late the event loop ran a timer", ["role"])

@@ -390,7 +390,7 @@ _version = msgspec.msgpack.Decoder(Record)
 _json_version = msgspec.json.Decoder(Record)
 _decoders: dict[type[Record], msgspec.msgpack.Decoder[Record]] = {}
 
-_JSON_KINDS = (StreamAnnounced, ProductPage)
+JSON_KINDS = (StreamAnnounced, ProductPage)
 """What others write: any Kafka client can, in JSON."""
 
 
@@ -407,7 +407,7 @@ def decode(value: bytes, kind: type[R]) -> R:
         BadInput: The bytes are not such a record.
     """
     # A record in MessagePack begins with a byte above 0x7f, whatever it holds.
-    in_json = kind in _JSON_KINDS and value.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+    in_json = kind in JSON_KINDS and value.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
     with refusing(f"a {kind.__name__}"):
         version = (_json_version.decode(_plain(value)) if in_json else _version.decode(value)).v
         if version > SCHEMA_VERSION:

@@ -21,6 +21,7 @@ async def retrying(
     on: tuple[type[Exception], ...] = (Unavailable,),
     first_pause_s: float = FIRST_PAUSE_S,
     longest_pause_s: float = LONGEST_PAUSE_S,
+    quiet: int = 0,
 ) -> T:
     """Awaits `fn()` until it does not raise one of `on`, and returns its result.
 
@@ -30,6 +31,7 @@ async def retrying(
         on: Errors that later attempts may not meet. Any other error is raised at once.
         first_pause_s: Pause after the first failure; it doubles with each further one.
         longest_pause_s: Where doubling stops.
+        quiet: So many failures are no reason to warn.
     """
     pause_s = first_pause_s
     attempt = 1
@@ -37,7 +39,8 @@ async def retrying(
         try:
             result = await fn()
         except on as error:
-            _log.warning(
+            _log.log(
+                logging.DEBUG if attempt <= quiet else logging.WARNING,
                 "%s failed, trying again",
                 what,
                 extra={"attempt": attempt, "pause_s": pause_s, "error": describe(error)},
@@ -46,7 +49,7 @@ async def retrying(
             pause_s = min(pause_s * 2, longest_pause_s)
             attempt += 1
         else:
-            if attempt > 1:
+            if attempt > quiet + 1:
                 _log.info("%s works again", what, extra={"attempts": attempt})
             return result
 

@@ -2,9 +2,11 @@
 
 import os
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -36,7 +38,9 @@ class Settings(BaseSettings):
     broker: str = Field("embedded", description="Kafka bootstrap servers, host:port[,host:port]; `embedded` starts one")
     broker_username: str = Field("", description="SASL user; empty: no SASL")
     broker_password: SecretStr = Field(SecretStr(""), description="SASL password")
-    broker_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    broker_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="How the broker checks user and password"
+    )
     broker_tls: bool = Field(False, description="Talk TLS to the broker")
     broker_ca_file: Path | None = Field(None, description="CA certificate; default: the system's")
     broker_session_timeout_s: float = Field(
@@ -61,7 +65,7 @@ class Settings(BaseSettings):
 
     # Index
     qdrant_url: str = Field("", description="Qdrant server; empty: the embedded engine (Qdrant Edge)")
-    qdrant_api_key: SecretStr = Field(SecretStr(""))
+    qdrant_api_key: SecretStr = Field(SecretStr(""), description="Key of the Qdrant server; empty: it needs none")
     index_dir: Path | None = Field(None, description="Folder of the embedded index; default: a temporary one")
     index_alias: str = Field("product_pages", description="Alias that searches go through")
 
@@ -88,12 +92,14 @@ class Settings(BaseSettings):
     read_regions: int = Field(1, ge=0, le=8, description="Salient regions of such a frame that are read enlarged")
 
     # Capture
-    frames_per_second: float = Field(1.0, gt=0, le=30)
-    sampling: Literal["fixed", "keyframes", "change"] = "fixed"
+    frames_per_second: float = Field(1.0, gt=0, le=30, description="Frames a second that are looked at")
+    sampling: Literal["fixed", "keyframes", "change"] = Field(
+        "fixed", description="Which frames: at a fixed rate, the stream's keyframes, or those that change"
+    )
     frame_height: int = Field(360, ge=64, le=2160, description="Frames are resized to this height, never enlarged")
-    jpeg_quality: int = Field(90, ge=1, le=100)
+    jpeg_quality: int = Field(90, ge=1, le=100, description="Of the frames on live_frames")
     speech_chunk_s: float = Field(6.0, gt=0.5, le=30, description="Longest stretch of speech sent as one record")
-    open_timeout_s: float = Field(10.0, gt=0)
+    open_timeout_s: float = Field(10.0, gt=0, description="How long a source may take to open")
     stall_timeout_s: float = Field(10.0, gt=0, description="No picture for so long: reconnect")
     reconnect_max_s: float = Field(30.0, gt=0, description="Longest pause between reconnects")
     reconnect_give_up_s: float = Field(300.0, gt=0, description="A live stream that stays away for so long has ended")
@@ -101,12 +107,12 @@ class Settings(BaseSettings):
 
     # Transcribe
     asr_model: str = Field("packaged", description="`packaged` (Whisper base), a hub name, or a folder")
-    asr_beam_size: int = Field(1, ge=1, le=10)
+    asr_beam_size: int = Field(1, ge=1, le=10, description="Hypotheses of the speech model; more cost time")
     default_language: str = Field("", description="Of streams that name none; empty: detect")
 
     # Embed
-    window_ms: int = Field(8_000, gt=0)
-    hop_ms: int = Field(2_000, gt=0)
+    window_ms: int = Field(8_000, gt=0, description="Media time that a window covers")
+    hop_ms: int = Field(2_000, gt=0, description="Media time between the starts of two windows")
     grace_ms: int = Field(4_000, ge=0, description="Live: how long a window waits for its keywords")
     look_back_ms: int = Field(20_000, ge=0, description="Keywords this long before a window may join it")
     batch_size: int = Field(16, gt=0, description="Most frames that embed encodes in one call, one by one")
@@ -120,15 +126,15 @@ class Settings(BaseSettings):
     update_every_ms: int = Field(10_000, gt=0, description="Media time between `updated` events of a sighting")
 
     # Serving
-    http_host: str = "127.0.0.1"
+    http_host: str = Field("127.0.0.1", description="Address that /metrics, /healthz and monitor's API listen on")
     http_token: SecretStr = Field(SecretStr(""), description="Token for all but /healthz and /metrics; empty: none")
     http_hosts: str = Field(
         "", description="Names by which HTTP clients call this server, separated by commas; `*`: any; addresses always"
     )
     http_unprotected: bool = Field(False, description="Listen beyond this machine also without http_token")
     http_port: int = Field(0, ge=0, le=65_535, description="/metrics, /healthz and monitor's API; 0: any free port")
-    log_format: Literal["text", "json"] = "text"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = Field("text", description="key=value lines, or one JSON object a line")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -143,3 +149,15 @@ def load_settings(**overrides: object) -> Settings:
         first = error.errors()[0]
         name = "COPE_" + "_".join(map(str, first["loc"])).upper()
         raise UserError(f"setting {name}={first['input']!r}: {first['msg'].lower()}") from None
+
+
+def unknown_settings() -> list[str]:
+    """Returns a line for each name in the environment or the `.env` file that looks like a setting and is none."""
+    known = {f"COPE_{name}".upper() for name in Settings.model_fields}
+    named = {*os.environ, *dotenv_values(".env")}
+    unknown = sorted(name for name in named if name.upper().startswith("COPE_") and name.upper() not in known)
+    lines = []
+    for name in unknown:
+        near = get_close_matches(name.upper(), known, n=1)
+        lines.append(f"there is no setting {name}" + (f": did you mean {near[0]}?" if near else "; it is ignored"))
+    return lines

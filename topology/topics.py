@@ -74,7 +74,7 @@ _SOURCES = (
 )
 
 # Topics that a worker consumes: each has a dead-letter queue.
-_CONSUMED = (LIVE_STREAMS, LIVE_FRAMES, LIVE_SPEECH, LIVE_KEYWORDS, LIVE_WINDOWS, PRODUCT_PAGES, PAGE_VECTORS)
+CONSUMED = (LIVE_STREAMS, LIVE_FRAMES, LIVE_SPEECH, LIVE_KEYWORDS, LIVE_WINDOWS, PRODUCT_PAGES, PAGE_VECTORS)
 
 
 def dead_letter(topic: str) -> str:
@@ -92,5 +92,5 @@ def _dead_letter_spec(source: TopicSpec) -> TopicSpec:
 
 TOPICS: dict[str, TopicSpec] = {
     spec.name: spec
-    for spec in (*_SOURCES, *(_dead_letter_spec(source) for source in _SOURCES if source.name in _CONSUMED))
+    for spec in (*_SOURCES, *(_dead_letter_spec(source) for source in _SOURCES if source.name in CONSUMED))
 }

@@ -7,15 +7,17 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 import faust
 from aiohttp import web
 
 from topology import metrics
-from topology.admin import create_topics
+from topology.admin import create_topics, other_settings
 from topology.app import make_app
 from topology.delivery import Delivery
+from topology.errors import Unavailable
 from topology.health import Health, HttpServer, make_http
 from topology.retry import describe
 from topology.settings import Role, Settings
@@ -96,6 +98,9 @@ class Worker:
             await self._server.start()
         self._spawn(self._watch_loop, "event loop lag")
         await create_topics(self.settings)
+        with suppress(Unavailable):  # a broker that keeps its settings to itself
+            for line in await other_settings(self.settings):
+                _log.warning("%s", line, extra={"role": self.role})
         for fn in self._starts:
             await fn()
         if self.delivery.has_agents:

@@ -10,7 +10,7 @@ import msgspec
 
 from topology import records, topics
 from topology.codec import CLOUD_EVENT_TYPE
-from topology.records import SCHEMA_VERSION, ProductDetected, Record
+from topology.records import JSON_KINDS, SCHEMA_VERSION, ProductDetected, Record
 from topology.settings import Settings
 from topology.topics import TOPICS, TopicSpec
 
@@ -80,8 +80,9 @@ def asyncapi() -> dict[str, Any]:
             "version": f"{SCHEMA_VERSION}.0.0",
             "description": (
                 "Topics of the live-commerce product recognizer. `product_detected` is for everyone, `live_streams` "
-                "and `product_pages` are written by the platform; the others are internal. Topic names are preceded "
-                "by the setting COPE_TOPIC_PREFIX. Bytes fields are shown as base64; in MessagePack they are binary."
+                "and `product_pages` are written by the platform, in MessagePack or JSON; the others are internal. "
+                "Topic names are preceded by the setting COPE_TOPIC_PREFIX. Bytes fields are shown as base64; in "
+                "MessagePack they are binary."
             ),
             "license": {"name": "Apache-2.0"},
         },
@@ -107,6 +108,11 @@ def _message(kind: type[Record] | type[ProductDetected]) -> dict[str, Any]:
         "summary": _sections(kind)[0],
         "payload": {"$ref": f"#/components/schemas/{kind.__name__}"},
     }
+    if kind in JSON_KINDS:
+        message["description"] = (
+            "MessagePack, or JSON: told by content. In JSON, bytes are base64 and the field `v` may be left out. The "
+            "key is the record's own id."
+        )
     if kind is ProductDetected:
         message |= {"contentType": "application/json", "headers": _headers(_CLOUD_EVENT_HEADERS)}
     return message

@@ -6,12 +6,13 @@ Commands import what they need when they run, so that `--help` does not wait for
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from topology.errors import UserError
-from topology.settings import ROLES, Role, load_settings
+from topology.errors import Unavailable, UserError
+from topology.settings import ROLES, Role, load_settings, unknown_settings
 
 if TYPE_CHECKING:
     from topology.settings import Settings
@@ -21,6 +22,12 @@ _ELSEWHERE: Mapping[str, tuple[str, str, str]] = {
     "calibrate": ("cope.calibrate", "calibrate_command", "Fit a model's calibration; as python -m cope.calibrate."),
     "evaluate": ("cope.evaluate", "evaluate_command", "Measure a model; as python -m cope.evaluate."),
     "export": ("cope.export", "export_command", "Make the folder that workers load; as python -m cope.export."),
+    "dlq": ("workers.cli.dlq", "dlq_command", "Look at dead-letter queues, send their records again, or empty them."),
+    "events": (
+        "workers.cli.events",
+        "events_command",
+        "Print the events of `product_detected` as JSON lines.",
+    ),
     "score": ("workers.cli.score", "score_command", "Score detected events against the truth of the streams."),
     "simulate": ("workers.cli.simulate.command", "simulate_command", "Render a live-commerce stream from a catalogue."),
     "train": ("cope.train", "train_command", "Train a model; as python -m cope.train."),
@@ -62,6 +69,8 @@ def cli() -> None:
 
     Settings come from the environment (COPE_…) or a .env file; `cope-live config` prints them.
     """
+    for line in unknown_settings():
+        click.echo(f"cope-live: {line}", err=True)
 
 
 def _servers() -> "Settings":
@@ -74,7 +83,7 @@ def _servers() -> "Settings":
     return settings
 
 
-def _tool() -> "Settings":
+def tool_settings() -> "Settings":
     """Returns the settings, for a command that ends by itself: what goes wrong on the way is told once, at the end."""
     settings = _servers()
     from topology.log_format import setup_logging
@@ -131,7 +140,9 @@ def index(catalog: str, maps: tuple[str, ...], inline: bool, prune: bool, wait: 
     from workers.cli.products import publish_catalog
 
     columns = dict(_pair(one) for one in maps)
-    return asyncio.run(publish_catalog(_tool(), catalog, inline=inline, wait=wait, columns=columns, prune=prune))
+    return asyncio.run(
+        publish_catalog(tool_settings(), catalog, inline=inline, wait=wait, columns=columns, prune=prune)
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -147,7 +158,7 @@ def withdraw(product_ids: tuple[str, ...]) -> None:
     """Withdraw products: they are found in no stream any more."""
     from workers.cli.products import withdraw as withdraw_products
 
-    asyncio.run(withdraw_products(_tool(), product_ids))
+    asyncio.run(withdraw_products(tool_settings(), product_ids))
     click.echo(f"{len(product_ids)} products withdrawn")
 
 
@@ -167,7 +178,7 @@ def streams_add(stream_id: str, url: str, language: str | None, products: str | 
     from workers.cli.publish import announce
 
     bag = tuple(part.strip() for part in products.split(",") if part.strip()) if products else None
-    asyncio.run(announce(_tool(), stream_id, url, language=language, product_ids=bag, realtime=realtime))
+    asyncio.run(announce(tool_settings(), stream_id, url, language=language, product_ids=bag, realtime=realtime))
     click.echo(f"{stream_id}: announced")
 
 
@@ -177,7 +188,7 @@ def streams_end(stream_id: str) -> None:
     """Announce that STREAM_ID is over: its capture stops, its sightings end."""
     from workers.cli.publish import announce_end
 
-    asyncio.run(announce_end(_tool(), stream_id))
+    asyncio.run(announce_end(tool_settings(), stream_id))
     click.echo(f"{stream_id}: ended")
 
 
@@ -187,7 +198,7 @@ def streams_list(as_json: bool) -> None:
     """List announced streams with the state of their capture."""
     from workers.cli.publish import list_streams
 
-    for line in asyncio.run(list_streams(_tool(), as_json=as_json)):
+    for line in asyncio.run(list_streams(tool_settings(), as_json=as_json)):
         click.echo(line)
 
 
@@ -197,13 +208,23 @@ def topics() -> None:
 
 
 @topics.command("create", short_help="Create the topics that are missing.")
-def topics_create() -> None:
-    """Create the topics that are missing, with the partitions and retention of the design."""
-    from topology.admin import require_topics
+def topics_create() -> int:
+    """Create the topics that are missing, with the partitions and retention of the design.
+
+    Topics that are there with other settings are named, with the mend: status 1.
+    """
+    from topology.admin import other_settings, require_topics
     from topology.topics import TOPICS
 
-    asyncio.run(require_topics(_tool()))
-    click.echo(f"{len(TOPICS)} topics are there")
+    async def create(settings: "Settings") -> list[str]:
+        await require_topics(settings)
+        with suppress(Unavailable):
+            return await other_settings(settings)
+        return []
+
+    lines = asyncio.run(create(tool_settings()))
+    click.echo("\n".join([f"{len(TOPICS)} topics are there", *lines]))
+    return 1 if lines else 0
 
 
 @cli.command()

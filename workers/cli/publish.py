@@ -5,8 +5,9 @@ import time
 import msgspec
 
 from topology.admin import require_topics
-from topology.errors import UserError
-from topology.records import StreamAnnounced, StreamStatus
+from topology.checks import check
+from topology.errors import BadInput, UserError
+from topology.records import StreamAnnounced, StreamStatus, decode, encode
 from topology.redact import redacted
 from topology.settings import Settings
 from topology.topic_log import Producer, end_offsets, read_partition
@@ -22,7 +23,11 @@ async def announce(
     product_ids: tuple[str, ...] | None = None,
     realtime: bool = False,
 ) -> None:
-    """Announces a live stream on `live_streams`."""
+    """Announces a live stream on `live_streams`.
+
+    Raises:
+        UserError: It is none that capture would take.
+    """
     announcement = StreamAnnounced(
         stream_id=stream_id, url=url, language=language, product_ids=product_ids, realtime=realtime
     )
@@ -66,6 +71,10 @@ async def list_streams(settings: Settings, *, as_json: bool) -> list[str]:
 
 
 async def _send_announcement(settings: Settings, announcement: StreamAnnounced) -> None:
+    try:
+        check(decode(encode(announcement), StreamAnnounced))
+    except BadInput as error:
+        raise UserError(str(error)) from error
     await require_topics(settings)
     producer = Producer(settings)
     try:

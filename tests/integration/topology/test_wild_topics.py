@@ -3,15 +3,16 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from topology import topics
-from topology.admin import create_topics
+from topology import metrics, topics
+from topology.admin import create_topics, other_settings
 from topology.connection import client_options, full_name
 from topology.dead_letters import read_letters
 from topology.delivery import Message
-from topology.records import ProductPage, StreamAnnounced
+from topology.records import Frame, ProductPage, StreamAnnounced
 from topology.settings import Settings
 from topology.topic_log import Producer, end_offsets, read_partition
 from topology.worker import Worker
@@ -19,16 +20,17 @@ from topology.worker import Worker
 JSON = b' {"stream_id": "room-json", "url": "rtmp://host/room", "language": "zh-CN"}'
 
 
-def collecting(settings: Settings) -> tuple[Worker, list[StreamAnnounced]]:
+def collecting(settings: Settings, topic: str = topics.LIVE_STREAMS, kind: type = StreamAnnounced) -> tuple:
+    """A worker that takes records of a topic, and the list of those that it took."""
     worker = Worker("capture", settings)
-    seen: list[StreamAnnounced] = []
+    seen: list = []
 
-    async def handle(messages: AsyncIterator[Message[StreamAnnounced]]) -> None:
+    async def handle(messages: AsyncIterator[Message]) -> None:
         async for message in messages:
             seen.append(message.value)
             message.done()
 
-    worker.delivery.agent(topics.LIVE_STREAMS, StreamAnnounced, handle)
+    worker.delivery.agent(topic, kind, handle)
     return worker, seen
 
 
@@ -133,3 +135,41 @@ async def test_a_queue_that_was_deleted_is_made_again(kafka, running, until) -> 
         await until(lambda: bool(seen))
         assert not worker.delivery.trouble
     assert [one.value for one in await letters_of(kafka, topics.LIVE_STREAMS)] == [b"\xc1"]
+
+
+@pytest.mark.kafka
+async def test_topics_with_other_settings_are_named_with_the_mend(kafka) -> None:
+    name = full_name(kafka, topics.PRODUCT_PAGES)
+    wrong = {"message.timestamp.type": "CreateTime", "cleanup.policy": "delete", "max.message.bytes": "1000"}
+    await _remake(kafka, name, wrong)
+    await create_topics(kafka)
+    lines = await other_settings(kafka)
+    assert len(lines) == 3
+    assert all(f"--alter --topic {name} --add-config " in line for line in lines)
+    assert any("has cleanup.policy=delete, the flow needs compact" in line for line in lines)
+
+
+@pytest.mark.kafka
+async def test_records_that_retention_deletes_unread_are_counted(kafka, running, until, caplog) -> None:
+    worker, seen = collecting(kafka, topics.LIVE_FRAMES, Frame)
+    one = Frame(stream_id="s", epoch=0, pts_ms=0, captured_at_ms=0)
+    async with running(worker):
+        await worker.delivery.send(topics.LIVE_FRAMES, "s", one)
+        await until(lambda: bool(seen))
+    async with Producer(kafka) as producer:
+        for _ in range(5):
+            await producer.send(topics.LIVE_FRAMES, "s", one)
+    ends = await end_offsets(kafka, topics.LIVE_FRAMES)
+    admin = AIOKafkaAdminClient(**client_options(kafka))
+    await admin.start()
+    name = full_name(kafka, topics.LIVE_FRAMES)
+    await admin.delete_records({TopicPartition(name, n): RecordsToDelete(end) for n, end in ends.items() if end})
+    await admin.close()
+    again, seen_again = collecting(kafka, topics.LIVE_FRAMES, Frame)
+    lost = metrics.RECORDS_LOST.labels("capture", topics.LIVE_FRAMES)._value
+    before = lost.get()
+    async with running(again):
+        await again.delivery.send(topics.LIVE_FRAMES, "s", one)
+        await until(lambda: bool(seen_again))
+    assert lost.get() - before == 5
+    assert "retention deleted records before they were read" in caplog.text

@@ -15,9 +15,8 @@ from workers.__main__ import main
 from workers.cli import main as command_line
 
 COMMANDS = [
-    *("calibrate", "config", "evaluate", "export", "index", "score", "simulate", "streams", "topics", "train", "watch"),
-    "withdraw",
-    "worker",
+    *("calibrate", "config", "dlq", "evaluate", "events", "export", "index", "score", "simulate", "streams", "topics"),
+    *("train", "watch", "withdraw", "worker"),
 ]
 
 
@@ -45,6 +44,17 @@ def test_config_prints_every_setting_where_it_comes_from_and_no_secret(monkeypat
     assert any(line.startswith("COPE_HOP_MS=1500 ") and "# set" in line for line in lines)
     assert any(line.startswith("COPE_WINDOW_MS=8000 ") and "# default" in line for line in lines)
     assert not any("hunter2" in line for line in lines)
+
+
+def test_config_says_what_each_setting_means() -> None:
+    assert not [name for name, field in Settings.model_fields.items() if not field.description]
+
+
+def test_a_name_that_is_no_setting_is_a_line_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COPE_THRESHHOLD", "0.9")
+    result = CliRunner().invoke(command_line.cli, ["config"])
+    assert result.exit_code == 0
+    assert result.stderr == "cope-live: there is no setting COPE_THRESHHOLD: did you mean COPE_THRESHOLD?\n"
 
 
 def test_help_does_not_wait_for_torch() -> None:
