@@ -7,7 +7,8 @@ LONGEST_URL = 200
 # As above, for a whole text.
 LONGEST_TEXT = 2_000
 
-_URL = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*)://(?P<rest>[^\s\"<>]+)")
+# The length of a scheme is bounded: without, a text of a million letters would take a quarter of an hour.
+_URL = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]{0,30})://(?P<rest>[^\s\"<>]+)")
 _WORD = re.compile(rf"[!-~]{{{LONGEST_URL + 50},}}")
 _DATA = re.compile(r"\bdata:[\w/+.-]*[;,][^\s\"'<>]*", re.IGNORECASE)
 

@@ -33,7 +33,8 @@ def dlq_command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_command(topic: str | None, as_json: bool) -> None:
     """List the records of TOPIC, or of all topics, that could not be used, and why."""
-    asyncio.run(_list(tool_settings(), _topics(topic), as_json=as_json))
+    names = _topics(topic)
+    asyncio.run(_list(tool_settings(), names, as_json=as_json))
 
 
 @dlq_command.command("show", short_help="Show one letter, or write its bytes to a file.")

@@ -40,3 +40,9 @@ def test_no_password_and_no_query_is_shown(password: str, query: str, scheme: st
 def test_long_texts_are_cut() -> None:
     assert len(redacted("http://h/" + "a" * 10_000)) < 300
     assert len(redacted("word " * 10_000)) <= LONGEST_TEXT + 1
+
+
+def test_a_text_of_a_million_letters_takes_no_time_and_hides_what_follows() -> None:
+    shown = redacted("u" * 1_500_000 + "http://user:secret@host/a")
+    assert "secret" not in shown
+    assert len(shown) < 3_000
