@@ -43,7 +43,8 @@ def list_command(topic: str | None, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Write the record's original bytes to this file.")
 def show_command(topic: str, letter: str, out: Path | None) -> None:
     """Show the cause and the content of one letter."""
-    asyncio.run(_show(tool_settings(), *_topics(topic), letter, out))
+    (name,) = _topics(topic)
+    asyncio.run(_show(tool_settings(), name, letter, out))
 
 
 @dlq_command.command("redrive", short_help="Send records to their topic again, once their cause is mended.")
@@ -54,7 +55,8 @@ def redrive_command(topic: str, letters: tuple[str, ...], everything: bool) -> N
     """Send the original bytes of letters to TOPIC again. They are not listed any more."""
     if bool(letters) == everything:
         raise UserError("dlq redrive: name letters as `cope-live dlq list` does, or say --all")
-    asyncio.run(_redrive(tool_settings(), *_topics(topic), letters))
+    (name,) = _topics(topic)
+    asyncio.run(_redrive(tool_settings(), name, letters))
 
 
 @dlq_command.command("purge", short_help="Delete all letters of a topic.")
