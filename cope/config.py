@@ -77,6 +77,12 @@ class ModelConfig:
     pictures alone, words only where there is no picture."""
     fusion_layers: Count = 1
     """Layers of the fusion encoder."""
+    multi_view: bool = True
+    """Whether each page picture is seen in several views, of which the best counts: cut out where its ground is plain, its
+    central 80 % and 60 %, and the region finder's first box. Else in the first of these alone."""
+    projection: Literal["whitened", "learned"] = "learned"
+    """From descriptors to the shared space. `whitened`: one linear map in closed form, after which the pictures of a
+    product differ alike in all directions; `learned`: axes, a correction, and a step for each domain."""
     domain_projections: bool = True
     """A projection of its own for each of page, video and live; else one for all."""
     tuning: Literal["frozen", "lora", "full"] = "frozen"
@@ -102,6 +108,11 @@ class TrainConfig:
     """Optimiser steps of the region finder, on rendered scenes. 0: take it from `finder_from`."""
     finder_from: str = ""
     """Artefact, by name or folder, whose region finder is taken over."""
+    init_from: str = ""
+    """Artefact, by name or folder, from which training goes on: its region finder and its weights."""
+    shrinkage: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the identity in the scatter by which a whitened projection divides. The less, the more directions are
+    trusted of which the data show little."""
     batch_products: Count = 256
     """Products in a batch and process. More are harder negatives."""
     accumulate: Count = 1
@@ -171,8 +182,8 @@ class TrainConfig:
     """Rendered live showings of each product."""
     video_views: Count = 2
     """Rendered video showings of each product."""
-    page_views: Count = 2
-    """Rendered page pictures of each product."""
+    page_views: Count = 4
+    """Rendered page pictures of each product, every other one on a scene."""
 
 
 # The paper's released successor: rates per part, temperature and smoothing of InfoNCE, 128 products, 8 frames.
@@ -225,7 +236,9 @@ _BASE = TrainConfig(
     evaluate_every=2_000,
 )
 
-PRESETS: dict[str, TrainConfig] = {"cope-mini": TrainConfig(), "cope-base": _BASE, "cope-paper": _PAPER}
+_MINI = TrainConfig(model=ModelConfig(dim=768, projection="whitened"))
+
+PRESETS: dict[str, TrainConfig] = {"cope-mini": _MINI, "cope-base": _BASE, "cope-paper": _PAPER}
 
 
 def preset(name: str) -> TrainConfig:

@@ -242,9 +242,11 @@ def _describe_all(
                 unread.append((domain, row, problems))
             images = [p.pixels for p in usable if p.pixels is not None]
             if images and domain == "page":
-                arrays["descriptors"][row, : len(images)] = describer.pages(images)
-                arrays["salience"][row, : len(images)] = 1.0
-                arrays["frame"][row, : len(images)] = np.arange(len(images))
+                views = describer.pages(images)  # (N, V, F)
+                count = views.shape[0] * views.shape[1]
+                arrays["descriptors"][row, :count] = views.reshape(count, -1)
+                arrays["salience"][row, :count] = 1.0
+                arrays["frame"][row, :count] = np.repeat(np.arange(len(images)), views.shape[1])
             elif images:
                 clip = describer.clip(images)
                 count = len(clip.frame)
@@ -292,7 +294,7 @@ def _new_arrays(describer: Describer, folder: Path, domain: Domain, items: Seque
     """Arrays on disk with all the room that they need, so that a full disk is known before the work, not after it."""
     most = max((len(item.images) for item in items), default=0)
     rows, width = len(items), describer.descriptor_width
-    regions = max(1, most * (1 if domain == "page" else max(1, describer.config.regions)))
+    regions = max(1, most * (describer.views if domain == "page" else max(1, describer.config.regions)))
     shapes: dict[str, tuple[Any, tuple[int, ...], float]] = {
         "descriptors": (np.float16, (rows, regions, width), 0),
         "salience": (np.float32, (rows, regions), 0),

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cope.keywords import readings
-from cope.serving.encoder import WHOLE, Encoder
+from cope.serving.encoder import Encoder
 from cope.towers.interface import TextTower, mean_text
 from cope.towers.packaged import VisionTower, fingerprint
-from cope.vision.pictures import fit_area, page_crop, square_crop
-from cope.vision.regions import best_regions
+from cope.vision.pictures import square_crop
 
 Pixels = NDArray[np.uint8]
 
@@ -57,7 +56,7 @@ class Describer:
         self.config = encoder.config
         self.model = encoder.model
         self.device = encoder.device
-        self._finder = encoder.finder
+        self._encoder = encoder
         self._computing = encoder.computing
         if tuned or encoder.config.tuning == "frozen":
             self._vision, self._text_tower = encoder.vision, encoder.text
@@ -71,11 +70,17 @@ class Describer:
         self.text_width = self._text_tower.width  # W
 
     @property
+    def views(self) -> int:
+        """Of each page picture."""
+        return len(self._encoder.page_crops(np.zeros((32, 32, 3), np.uint8)))
+
+    @property
     def key(self) -> str:
         """A hash of all that the outcome depends on: trainings on the same frozen towers and finder share it."""
         config = self.config
         looks = [config.vision, config.text, config.finder, config.frame_pixels, config.crop_pixels]
-        looks += [config.crop_margin, config.regions, config.region_overlap, config.text_tokens, config.keywords]
+        looks += [config.crop_margin, config.multi_view, config.regions, config.region_overlap]
+        looks += [config.text_tokens, config.keywords]
         looks += [self._version]
         looks += [fingerprint(config.vision), fingerprint(config.text)]
         digest = hashlib.sha256(json.dumps(looks).encode())
@@ -91,35 +96,20 @@ class Describer:
         salience: list[NDArray[np.float32]] = []
         crops: list[Pixels] = []
         for frame in frames:
-            kept, sure, margin = WHOLE, np.ones(1, np.float32), 0.0
-            if self._finder is not None:
-                (kept, sure), margin = self._regions(frame, self._finder), config.crop_margin
+            kept, sure = self._encoder.find(frame)
+            margin = config.crop_margin if config.regions else 0.0
             crops += [square_crop(frame, box, config.crop_pixels, margin) for box in kept]
             boxes.append(kept)
             salience.append(sure)
         number = np.repeat(np.arange(len(frames)), [len(one) for one in boxes])
-        together = len(frames) if self._finder is None else 1  # whole frames of a clip may see one another
+        together = 1 if config.regions else len(frames)  # whole frames of a clip may see one another
         return Clip(self._describe(crops, together), np.concatenate(salience), number, np.concatenate(boxes))
-
-    def _regions(self, frame: Pixels, tower: VisionTower) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        config = self.config
-        small = fit_area(frame, config.frame_pixels, tower.stride)
-        with self._computing():
-            maps = tower.maps(self._tensor([small]))
-        logits, boxes = self.model.finder([level.float() for level in maps])
-        kept, salience = best_regions(
-            boxes[0].reshape(-1, 4).float().cpu().numpy(),
-            logits[0].sigmoid().reshape(-1).float().cpu().numpy(),
-            config.regions,
-            config.region_overlap,
-        )
-        return kept.astype(np.float32), salience
 
     @torch.inference_mode()
     def pages(self, images: Sequence[Pixels]) -> NDArray[np.float16]:
-        """Describes page pictures, (H, W, 3) uint8 RGB each: (N, F) float16."""
-        config = self.config
-        return self._describe([page_crop(one, config.crop_pixels, config.crop_margin) for one in images], 1)
+        """Describes page pictures, (H, W, 3) uint8 RGB each: (N, V, F) float16, V views of each."""
+        crops = [crop for one in images for crop in self._encoder.page_crops(one)]
+        return self._describe(crops, 1).reshape(len(images), -1, self.descriptor_width)
 
     @torch.inference_mode()
     def words(self, keywords: Sequence[tuple[str, float]]) -> Tensor | None:

@@ -74,13 +74,19 @@ class VisualProjection(nn.Module):
 
     It starts as orthogonal axes, which keep the angles between the tower's features as far as fewer numbers can, and
     with correction and steps at zero. So with little data it stays close to what a million photographs have taught.
+    A whitened one is its axes alone, which `cope.training.whitening` computes in closed form.
     """
 
-    def __init__(self, width: int, dim: int, per_domain: bool = True, hidden: int = 512) -> None:
+    def __init__(self, width: int, dim: int, per_domain: bool = True, whitened: bool = False) -> None:
         super().__init__()
         self.axes = nn.Linear(width, dim)
         nn.init.orthogonal_(self.axes.weight)
         nn.init.zeros_(self.axes.bias)
+        self.whitened = whitened
+        if whitened:
+            self.axes.requires_grad_(False)
+            return
+        hidden = 512
         last = nn.Linear(hidden, dim)
         self.correction = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(0.2), last)
         self.per_domain = per_domain
@@ -92,6 +98,8 @@ class VisualProjection(nn.Module):
 
     def forward(self, descriptors: Tensor, domain: Domain) -> Tensor:
         """(N, width) -> (N, D), L2-normalised."""
+        if self.whitened:
+            return functional.normalize(self.axes(descriptors), dim=-1)
         z = self.axes(descriptors) + self.correction(descriptors)
         return functional.normalize(z + self.domains[domain if self.per_domain else "all"](z), dim=-1)
 
@@ -150,7 +158,8 @@ class CopeModel(nn.Module):
             if config.regions
             else nn.Identity()
         )
-        self.visual = VisualProjection(vision_width, dim, config.domain_projections)
+        whitened = config.projection == "whitened"
+        self.visual = VisualProjection(vision_width, dim, config.domain_projections, whitened)
         self.text = TextProjection(text_width, dim)
         if config.vision == config.text and vision_width == text_width:
             # The two halves of one model already share a space (SigLIP): they start out on the same axes.

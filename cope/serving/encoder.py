@@ -28,7 +28,7 @@ from cope.serving.identity import version_in
 from cope.towers.compiled import frozen_text, frozen_vision
 from cope.towers.interface import Tower, mean_text
 from cope.towers.packaged import TextTower, VisionTower, finder_tower, text_tower, vision_tower
-from cope.vision.pictures import fit_area, page_crop, square_crop
+from cope.vision.pictures import fit_area, page_crops, square_crop
 from cope.vision.regions import best_regions
 
 Pixels = NDArray[np.uint8]
@@ -94,7 +94,8 @@ class PageOutput:
     """A product page in the shared space.
 
     Attributes:
-        vectors: (N, D) float16, one per usable picture, L2-normalised; what regions are compared with.
+        vectors: (N, D) float16, L2-normalised; what regions are compared with. Each usable picture has equally many in
+            a row: its views.
         fused: (D,) float16, pictures and text together, L2-normalised; what windows are compared with. Zero
             if the page has neither.
     """
@@ -221,22 +222,40 @@ class Encoder:
 
     def _frame(self, image: Pixels) -> FrameFeatures:
         config = self.config
+        boxes, salience = self.find(image)
+        margin = config.crop_margin if config.regions else 0.0
+        crops = [square_crop(image, box, config.crop_pixels, margin) for box in boxes]
+        picture = crops[0] if self._together else None
+        return FrameFeatures(self._project(crops, "live"), salience, boxes, picture)
+
+    @torch.inference_mode()
+    def find(self, image: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Where something is shown in a picture, (H, W, 3) uint8 RGB.
+
+        Returns:
+            Boxes (K, 4) relative x0, y0, x1, y1, and saliences (K,), most salient first; all of it for a model without
+            a finder.
+        """
+        config = self.config
         if self.finder is None:
-            crop = square_crop(image, WHOLE[0], config.crop_pixels, 0.0)
-            picture = crop if self._together else None
-            return FrameFeatures(self._project([crop], "live"), np.ones(1, np.float32), WHOLE, picture)
+            return WHOLE, np.ones(1, np.float32)
         small = fit_area(image, config.frame_pixels, self.finder.stride)
         with self.computing():
             maps = self.finder.maps(self._tensor([small]))
         logits, boxes = self.model.finder([level.float() for level in maps])
         kept, salience = best_regions(
-            boxes[0].reshape(-1, 4).cpu().numpy(),
-            logits[0].sigmoid().reshape(-1).cpu().numpy(),
+            boxes[0].reshape(-1, 4).float().cpu().numpy(),
+            logits[0].sigmoid().reshape(-1).float().cpu().numpy(),
             config.regions,
             config.region_overlap,
         )
-        crops = [square_crop(image, box, config.crop_pixels, config.crop_margin) for box in kept]
-        return FrameFeatures(self._project(crops, "live"), salience, kept.astype(np.float32))
+        return kept.astype(np.float32), salience
+
+    def page_crops(self, image: Pixels) -> list[Pixels]:
+        """The views of a page picture, (H, W, 3) uint8 RGB, as the tower sees them."""
+        config = self.config
+        box = self.find(image)[0][0] if config.multi_view and self.finder is not None else None
+        return page_crops(image, config.crop_pixels, config.crop_margin, config.multi_view, box)
 
     @torch.inference_mode()
     def encode_pages(self, pages: Sequence[PageInput]) -> list[PageOutput]:
@@ -244,10 +263,9 @@ class Encoder:
         return [self._page(page) for page in pages]
 
     def _page(self, page: PageInput) -> PageOutput:
-        config = self.config
         usable = [image for image in page.images if min(image.shape[:2]) > 0 and self.modalities != "text"]
         vectors = np.concatenate(
-            [self._project([page_crop(i, config.crop_pixels, config.crop_margin)], "page") for i in usable]
+            [self._project(self.page_crops(image), "page") for image in usable]
             or [np.zeros((0, self.dim), np.float16)]
         )
         texts = [(page.title, 1.0), (page.text, 0.3)] if self.modalities != "vision" else []

@@ -30,12 +30,14 @@ from cope.runtime.processes import pool, processors
 from cope.towers.compiled import frozen_vision
 from cope.towers.packaged import VisionTower
 from cope.vision.cutouts import Pixels
-from cope.vision.pictures import fit_area, page_crop, square_crop
+from cope.vision.pictures import CENTRES, fit_area, page_crop, square_crop
 
 # Products are dealt out to so many shards whatever the number of processes, so that this never changes a pixel.
 # More make a finer progress bar, and scenes with things of fewer products.
 SHARDS = 24
 WHOLE = np.array([0.0, 0.0, 1.0, 1.0], np.float32)
+# Share of page crops that are not framed by the product. Service compares with such views too, and takes the best.
+LOOSE_PAGES = 0.25
 
 
 @dataclass
@@ -254,11 +256,20 @@ class _Renderer:
         result.video_product = np.array(whose, np.int64)
 
     def _pages(self, rng: np.random.Generator, number: int) -> list[Pixels]:
+        """Crops of page pictures, every other one of a picture on a scene, framed as one of the views of service."""
         model, cutout = self.work.model, self.products[number].cutout
-        return [
-            page_crop(render_page(rng, cutout), model.crop_pixels, model.crop_margin)
-            for _ in range(self.work.page_views)
-        ]
+        side, margin = model.crop_pixels, model.crop_margin
+        crops = []
+        for at in range(self.work.page_views):
+            loosely = rng.random() < LOOSE_PAGES
+            picture, box = (render_page(rng, cutout), None) if at % 2 == 0 else video_frame(rng, cutout, self.photos)
+            if loosely or (at % 2 and box is None):
+                crops.append(square_crop(picture, CENTRES[int(rng.integers(len(CENTRES)))], side, 0.0))
+            elif box is None:
+                crops.append(page_crop(picture, side, margin))
+            else:
+                crops.append(square_crop(picture, jittered(rng, relative(box, picture)), side, margin))
+        return crops
 
     def _crop(self, rng: np.random.Generator, frame: Pixels, box: NDArray[np.float32]) -> Pixels:
         model = self.work.model

@@ -11,6 +11,9 @@ from cope.vision.cutouts import cutout_of
 
 Pixels = NDArray[np.uint8]
 
+# Views of a page picture that need no finder: all of it, and its central 80 % and 60 % (of each side).
+CENTRES = tuple(np.array([rim, rim, 1 - rim, 1 - rim], np.float32) for rim in (0.0, 0.1, 0.2))
+
 
 def fit_area(image: Pixels, pixels: int, stride: int) -> Pixels:
     """Resizes to about `pixels` in area, each side a multiple of `stride`, the aspect kept but for the rounding."""
@@ -70,6 +73,28 @@ def page_crop(image: Pixels, side: int, margin: float, background: int = 127) ->
     canvas = np.full((length, length, 3), background, np.uint8)
     canvas[top : top + height, left : left + width] = solid
     return _resize(canvas, (side, side))
+
+
+def page_crops(
+    image: Pixels, side: int, margin: float, views: bool = True, box: NDArray[Any] | None = None
+) -> list[Pixels]:
+    """The views of a page picture, of which the best counts: catalogue pictures often stand on a scene.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        side: Of each view, in pixels.
+        margin: As for the regions of a frame.
+        views: Else only the first view.
+        box: Relative x0, y0, x1, y1 of what the region finder takes for the product; None without a finder.
+
+    Returns:
+        (side, side, 3) uint8 each: cut out where its ground is plain (else all of it), its centres, and the box.
+    """
+    crops = [page_crop(image, side, margin)]
+    if views:
+        crops += [square_crop(image, centre, side, 0.0) for centre in CENTRES[1:]]
+        crops += [] if box is None else [square_crop(image, box, side, margin)]
+    return crops
 
 
 def _resize(image: Pixels, size: tuple[int, int]) -> Pixels:

@@ -142,7 +142,7 @@ def page_vectors(
         category=page.category,
         vectors=output.vectors.astype("<f2").tobytes(),
         fused=output.fused.astype("<f2").tobytes(),
-        images=tuple(pictures.uris),
+        images=tuple(uri for uri in pictures.uris for _ in range(len(output.vectors) // len(pictures.uris))),
         terms=page_terms(page.title, page.brand, page.category, page.attributes, page.description),
         names=() if read is None else page_names(page.title, page.brand, page.attributes),
         read=tuple(read or ()),

@@ -15,9 +15,9 @@ from topology.records import Frame, FrameRegions, Keyword, Keywords, ReadLine, W
 from topology.settings import Settings
 from workers.embed.parts import KeywordsIn, Window
 
-# Eight regions of 256 numbers are 4 kB: so many frames stay below half of what the topic takes, also at 512 numbers.
-# At one frame a second a window has 8; only high rates are thinned.
-MAX_FRAMES = 64
+# Eight regions of 768 numbers are 12 kB: so many frames stay below half of what the topic takes. At one frame a second
+# a window has 8; only high rates are thinned.
+MAX_FRAMES = 40
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,105 @@
+"""A visual projection in closed form: within-class covariance normalisation (Hatch, Kajarekar and Stolcke, 2006).
+
+Pictures of one product differ by light, pose, background and camera. Directions in which they differ much say little
+about which product it is; the projection divides by that scatter, so that a cosine afterwards weighs each direction by
+what it tells. Nothing is fitted to single products, so it holds on products that were never seen: of photos of
+groceries whose classes it had not seen, it found the page among 40 for 59 % where the former learned projection found
+it for 48 %, and the same projection trained further by InfoNCE for 53 %.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cope.model.modeling import VisualProjection
+from cope.model.views import NOBODY
+from cope.training.features import Features
+
+Matrix = NDArray[np.float64]
+
+# Rows of one data set that are looked at: enough for a scatter of 1,456 dimensions, and a minute's work on a CPU.
+MOST_ROWS = 40_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """Descriptors of one data set.
+
+    Attributes:
+        rows: (N, F) float32 of pages, videos and live clips.
+        product: (N,) the product of each.
+        weight: How much the data set counts.
+    """
+
+    rows: NDArray[np.float32]
+    product: NDArray[np.int64]
+    weight: float
+
+
+def part_of(features: Features, weight: float) -> Part:
+    """The rows of a data set that show a product, thinned evenly to at most `MOST_ROWS`."""
+    rows = [(features.page, features.page_product), (features.live, features.live_product)]
+    if features.video is not features.live:
+        rows.append((features.video, features.video_product))
+    product = np.concatenate([whose for _, whose in rows])
+    chosen = np.flatnonzero(product != NOBODY)
+    chosen = chosen[:: -(-len(chosen) // MOST_ROWS)]
+    return Part(np.concatenate([x for x, _ in rows])[chosen].astype(np.float32), product[chosen], weight)
+
+
+def whiten(projection: VisualProjection, parts: Sequence[Part], shrinkage: float, go_on: bool = False) -> None:
+    """Computes the axes of a projection.
+
+    Args:
+        projection: Its axes are replaced.
+        parts: At least one, in which some product has two rows.
+        shrinkage: Share of the identity in the scatter, in (0, 1].
+        go_on: The projection was whitened on other data: its space is kept, and changed by what these data show.
+            `shrinkage` is then the share of what it has learned.
+    """
+    axes = projection.axes
+    if go_on:
+        before, offset = axes.weight.double().numpy().T, axes.bias.double().numpy()
+    else:
+        everything = np.concatenate([part.rows for part in parts])
+        spread = everything.std(axis=0, dtype=np.float64) + 1e-3
+        before = np.diag(1 / spread)
+        offset = -everything.mean(axis=0, dtype=np.float64) / spread
+    seen = [Part(part.rows @ before + offset, part.product, part.weight) for part in parts]
+    width = before.shape[1]
+    total = sum(part.weight for part in parts)
+    within = np.zeros((width, width))
+    for part in seen:
+        one = _within(part)
+        within += part.weight / total * one * (width / max(float(np.trace(one)), 1e-12))
+    within = (1 - shrinkage) * within + shrinkage * np.eye(width)
+    values, vectors = np.linalg.eigh(within)
+    whitening = vectors / np.sqrt(values)
+    dim = axes.out_features
+    if dim < width:  # the directions in which pictures lie, each data set by its weight
+        scatter = np.zeros((width, width))
+        for part in seen:
+            unit = part.rows @ whitening
+            unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
+            scatter += part.weight / total * (unit.T @ unit) / len(unit)
+        whitening = whitening @ np.linalg.eigh(scatter)[1][:, ::-1][:, :dim]
+    weight, bias = before @ whitening, offset @ whitening
+    with torch.no_grad():
+        axes.weight.zero_()
+        axes.bias.zero_()
+        axes.weight[: weight.shape[1]].copy_(torch.from_numpy(weight.T))
+        axes.bias[: len(bias)].copy_(torch.from_numpy(bias))
+
+
+def _within(part: Part) -> Matrix:
+    """The mean scatter of rows about their product's mean; each product counts alike."""
+    _, index, count = np.unique(part.product, return_inverse=True, return_counts=True)
+    means = np.zeros((len(count), part.rows.shape[1]))
+    np.add.at(means, index, part.rows)
+    means /= count[:, None]
+    off = (part.rows - means[index])[count[index] > 1]
+    off = off / np.sqrt(count[index][count[index] > 1] - 1)[:, None]
+    return np.asarray(off.T @ off / max(1, int((count > 1).sum())), np.float64)
