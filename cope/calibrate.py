@@ -36,10 +36,10 @@ from cope.serving.encoder import Encoder, PageInput, PageOutput, WindowInput
 from cope.towers.reading import PACKAGED, Line, open_reader
 
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
-LEAST_PRODUCTS = 24  # a catalogue of 10, and others that are shown and not in it
+LEAST_PRODUCTS = 12  # a catalogue of 10, and others that are shown and not in it
 LEAST_SHOWINGS = AT_A_STREAM
 CANDIDATES = 12  # per window, as many as recognition looks at closely
-CATALOGUES = 36  # that each stream is read against: what is said differs in each, and is the noisiest of the features
+CATALOGUES = 16  # that each stream is read against: what is said differs in each, and is the noisiest of the features
 
 
 @dataclass(frozen=True)
@@ -185,12 +185,19 @@ def heard(pieces: Sequence[Piece], end_s: int) -> list[tuple[str, float]]:
     return of_window(near, 1000 * start_s, LOOK_BACK_MS)
 
 
-def fit(found: Sequence[Sample], steps: int = 400) -> Calibration:
+def fit(found: Sequence[Sample], counts: Sequence[float] | None = None, steps: int = 400) -> Calibration:
     """Multinomial logistic regression over "this candidate" and "none of them": what the filter over time weighs.
 
     The candidates of a window compete, so that of two that look alike the one that was named wins. No weight may
     be negative: better evidence never lowers a probability.
+
+    Args:
+        found: Windows.
+        counts: How much each counts; None: all the same.
+        steps: Of the optimiser, at most.
     """
+    each = torch.ones(len(found), dtype=torch.float64) if counts is None else torch.tensor(counts, dtype=torch.float64)
+    each = each / each.sum()
     most = max(len(s.candidates) for s in found)
     x = torch.zeros(len(found), most, len(FEATURES), dtype=torch.float64)  # (N, C, F)
     real = torch.zeros(len(found), most, dtype=torch.bool)
@@ -209,7 +216,8 @@ def fit(found: Sequence[Sample], steps: int = 400) -> Calibration:
         optimiser.zero_grad()
         weights = functional.softplus(free)
         scores = ((x / spread) @ weights + bias).masked_fill(~real, float("-inf"))
-        value = functional.cross_entropy(torch.cat([none, scores], dim=1), target) + 1e-4 * (weights**2).sum()
+        losses = functional.cross_entropy(torch.cat([none, scores], dim=1), target, reduction="none")
+        value = (each * losses).sum() + 1e-4 * (weights**2).sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
@@ -217,7 +225,7 @@ def fit(found: Sequence[Sample], steps: int = 400) -> Calibration:
     weights = (functional.softplus(free) / spread).detach()
     # Nothing is known of a feature that never varies: words of a model that does not read.
     weights[x[real].std(dim=0) == 0] = 0.0
-    shown = float((target > 0).sum()) / float(real.sum())
+    shown = float((each * (target > 0)).sum()) / float((each * real.sum(dim=1)).sum())
     return Calibration(
         {name: round(float(w), 5) for name, w in zip(FEATURES, weights, strict=True)},
         round(float(bias.detach()), 5),
@@ -225,47 +233,84 @@ def fit(found: Sequence[Sample], steps: int = 400) -> Calibration:
     )
 
 
-def figures(calibration: Calibration, found: Sequence[Sample]) -> dict[str, float]:
-    """How well the probabilities of candidates hold on these windows."""
+def figures(calibration: Calibration, found: Sequence[Sample]) -> dict[str, float | None]:
+    """How well the probabilities of candidates hold on these windows; None for what no window tells."""
     stated: list[float] = []
     right: list[bool] = []
+    false: list[bool] = []  # of the windows that show nothing of the catalogue
     for sample in found:
-        stated += probabilities(calibration, sample.candidates)
+        probability = probabilities(calibration, sample.candidates)
+        stated += probability
         right += [position == sample.shown for position in range(len(sample.candidates))]
+        if sample.shown < 0:
+            false.append(max(probability, default=0.0) >= 0.5)
     p: NDArray[np.float64] = np.array(stated)
     y = np.array(right)
-    sure = p >= 0.9
+
+    def share(of: NDArray[np.bool_], among: NDArray[np.bool_]) -> float | None:
+        return float((of & among).sum() / among.sum()) if among.any() else None
+
     return {
         "ece": expected_calibration_error(p.tolist(), y.tolist()),
-        "precision_at_0.9": float(y[sure].mean()) if sure.any() else 0.0,
-        "recall_at_0.9": float((sure & y).sum() / max(1, y.sum())),
-        "recall_at_0.5": float(((p >= 0.5) & y).sum() / max(1, y.sum())),
-        "precision_at_0.5": float(y[p >= 0.5].mean()) if (p >= 0.5).any() else 0.0,
+        "precision_at_0.9": share(y, p >= 0.9),
+        "recall_at_0.9": share(p >= 0.9, y),
+        "precision_at_0.5": share(y, p >= 0.5),
+        "recall_at_0.5": share(p >= 0.5, y),
+        "false_on_unlisted_at_0.5": sum(false) / len(false) if false else None,
         "windows": float(len(found)),
     }
 
 
-def calibrate(
-    encoder: Encoder, data: str, split: Split, showings: int, seed: int
-) -> tuple[Calibration, dict[str, float], bool]:
+@dataclass(frozen=True)
+class Outcome:
+    """A calibration, and how well it holds.
+
+    Attributes:
+        calibration: Fitted on all data.
+        figures: By the name of the data, of the windows that were held out, or else of those fitted on.
+        held_out: Whether they were held out.
+    """
+
+    calibration: Calibration
+    figures: dict[str, dict[str, float | None]]
+    held_out: bool
+
+
+def calibrate(encoder: Encoder, data: Sequence[str], split: Split, showings: int, seed: int) -> Outcome:
     """Reads streams of one side of the split and fits; the figures come from every fifth stream, held out.
 
-    With fewer than five streams nothing is held out: the figures are then of what was fitted on, and flatter.
+    Every data set counts alike, however many streams it has. With fewer than five streams of one nothing of it is held
+    out: its figures are then of what was fitted on, and flatter.
 
     Args:
         encoder: Of the model.
-        data: Folder or URL.
+        data: Folders or URLs.
         split: Side of the split.
-        showings: Products that are shown.
+        showings: Products that are shown, of each.
         seed: Of all draws.
-
-    Returns:
-        The calibration, figures, and whether these are of streams that were held out.
 
     Raises:
         UserError: There are too few products, or no window from which anything can be learned.
     """
     rng = np.random.default_rng(seed)
+    fitted: dict[str, list[Sample]] = {}
+    held_out: dict[str, list[Sample]] = {}
+    for one in data:
+        name = Path(one).resolve().name
+        fitted[name], held_out[name] = _read(rng, encoder, one, split, showings)
+    everything = [sample for found in fitted.values() for sample in found]
+    if not any(sample.shown >= 0 for sample in everything):
+        raise UserError(f"{' and '.join(data)}: no product with a page is seen in any live clip that can be read")
+    counts = [1.0 / len(found) for found in fitted.values() for _ in found]
+    calibration = fit(everything, counts)
+    measured = {name: figures(calibration, held_out[name] or fitted[name]) for name in fitted}
+    return Outcome(calibration, measured, all(held_out.values()))
+
+
+def _read(
+    rng: np.random.Generator, encoder: Encoder, data: str, split: Split, showings: int
+) -> tuple[list[Sample], list[Sample]]:
+    """The windows of one data set: to fit on, and held out."""
     shop = open_showings(data, split, rng, showings)
     products = shop.products
     if len(products) < LEAST_PRODUCTS:
@@ -273,25 +318,29 @@ def calibrate(
             f"{data}: {len(products)} products with a page on the {split} side of the split, and calibration needs "
             f"{LEAST_PRODUCTS}; add some"
         )
-    pages = encoder.encode_pages([PageInput(one.name, shop.page(number)) for number, one in enumerate(products)])
+    shown = [shop.page(number) for number in range(len(products))]
+    pages = encoder.encode_pages([PageInput(one.name, images) for one, images in zip(products, shown, strict=True)])
     reader = open_reader(encoder.reading) if encoder.reading else None
-    page_lines = [reader.read_page(shop.page(number)) if reader else [] for number in range(len(products))]
+    page_lines = [reader.read_page(images) if reader else [] for images in shown]
     fitted: list[Sample] = []
     held_out: list[Sample] = []
     for number, stream in enumerate(shop.streams()):
         found = samples(rng, encoder, stream, products, pages, CATALOGUES, page_lines)
         (held_out if number % 5 == 4 else fitted).extend(found)
         print(f"calibrate  stream {number + 1} of {shop.count}", file=sys.stderr, flush=True)
-    print(f"calibrate  data: {shop.counts}", file=sys.stderr, flush=True)
-    if not any(one.shown >= 0 for one in fitted):
-        raise UserError(f"{data}: no product with a page is seen in any live clip that can be read; add some")
-    calibration = fit(fitted)
-    return calibration, figures(calibration, held_out or fitted), bool(held_out)
+    print(f"calibrate  {data}: {shop.counts}", file=sys.stderr, flush=True)
+    return fitted, held_out
 
 
 @click.command("calibrate", cls=Command, help=__doc__, stopped="stopped; the model is as it was")
 @click.argument("model")
-@click.option("--data", required=True, metavar="FOLDER|URL", help="Objects, ROPE, LPR4M or a manifest.")
+@click.option(
+    "--data",
+    required=True,
+    multiple=True,
+    metavar="FOLDER|URL",
+    help="Objects, ROPE, LPR4M or a manifest. May be repeated: each counts alike.",
+)
 @click.option(
     "--split", type=click.Choice(("val", "test")), default="val", show_default=True, help="Side of the split."
 )
@@ -302,21 +351,25 @@ def calibrate(
 @click.option(
     "--read/--no-read", default=None, help="From now on the model reads words in pictures, or not. [as it does]"
 )
-def calibrate_command(model: str, data: str, split: Split, showings: int, seed: int, read: bool | None) -> None:
+def calibrate_command(
+    model: str, data: Sequence[str], split: Split, showings: int, seed: int, read: bool | None
+) -> None:
     """Fits a model's calibration."""
     encoder = Encoder(model)
     if read is not None:
         encoder.config = replace(encoder.config, reading=PACKAGED if read else "")
-    calibration, found, held_out = calibrate(encoder, data, split, showings, seed)
-    artefact.update(model, calibration=calibration, reading=encoder.reading)
+    outcome = calibrate(encoder, data, split, showings, seed)
+    artefact.update(model, calibration=outcome.calibration, reading=encoder.reading)
     card = artefact.locate(model) / "README.md"
     if card.is_file():
-        section = calibration_section(Path(data).resolve().name, split, found, held_out, encoder.reading)
+        section = calibration_section(split, outcome.figures, outcome.held_out, encoder.reading)
         with full_disk(card):
             write_text_whole(card, with_section(card.read_text(encoding="utf-8"), section))
-    of = "of streams held out" if held_out else "of the streams fitted on, none held out; give more --showings or data"
-    print(f"{'  '.join(f'{k} {v:.3f}' for k, v in found.items())}  ({of})")
-    print("weights", calibration.weights, "bias", calibration.bias)
+    of = "streams held out" if outcome.held_out else "streams fitted on, not all held out; give more --showings or data"
+    for name, found in outcome.figures.items():
+        values = "  ".join(f"{key} {'n/a' if value is None else f'{value:.3f}'}" for key, value in found.items())
+        print(f"{name}: {values}  (of {of})")
+    print("weights", outcome.calibration.weights, "bias", outcome.calibration.bias)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

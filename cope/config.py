@@ -78,8 +78,8 @@ class ModelConfig:
     fusion_layers: Count = 1
     """Layers of the fusion encoder."""
     multi_view: bool = True
-    """Whether each page picture is seen in several views, of which the best counts: cut out where its ground is plain, its
-    central 80 % and 60 %, and the region finder's first box. Else in the first of these alone."""
+    """Whether each page picture is seen in several views, of which the best counts: cut out where its ground is plain,
+    its central 80 % and 60 %, and the region finder's first box. Else in the first of these alone."""
     projection: Literal["whitened", "learned"] = "learned"
     """From descriptors to the shared space. `whitened`: one linear map in closed form, after which the pictures of a
     product differ alike in all directions; `learned`: axes, a correction, and a step for each domain."""

@@ -13,9 +13,12 @@ goes on where it was stopped or killed, with the same losses. What lies in OUT:
     checkpoints/          last and best of each stage
 """
 
+import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ from cope.serving import artefact
 from cope.serving.card import model_card
 from cope.serving.identity import WEIGHTS
 from cope.towers.packaged import TextTower, VisionTower
-from cope.training import frozen as fit
+from cope.training import frozen
 from cope.training.pixels import PixelObjective, pixel_stage
 from cope.training.run_record import Record, unfinished
 from cope.training.trainer import Trainer
@@ -45,14 +48,19 @@ from cope.training.validation import figures_on
 
 
 def train(
-    config: TrainConfig, name: str, data: str, out: Path, device: torch.device, cache: Path | None = None
+    config: TrainConfig,
+    name: str,
+    data: str | Sequence[str],
+    out: Path,
+    device: torch.device,
+    cache: Path | None = None,
 ) -> dict[str, float]:
     """Trains a model, writes its artefact and returns its figures.
 
     Args:
         config: Configuration of the training run.
         name: Name of the model.
-        data: Folder or URL.
+        data: Folders or URLs, each with `@WEIGHT` behind it where it does not count 1.
         out: Folder of the artefact, and of the run's checkpoints and metrics.
         device: Device of this process.
         cache: Where features of frozen towers are kept, for runs that share them; None: in `out`.
@@ -67,14 +75,20 @@ def train(
             "raw, or modalities=both"
         )
     torch.manual_seed(config.seed)
-    source = open_source(data)
-    opened = Counts(source.counts.as_dict())
+    if config.init_from:
+        config = replace(config, model=artefact.load(config.init_from).config, finder_steps=0)
+    mix = [_weighted(one) for one in ([data] if isinstance(data, str) else data)]
+    sources = [open_source(path) for path, _ in mix]
+    opened = [Counts(source.counts.as_dict()) for source in sources]
+    content = _fingerprint(sources, [weight for _, weight in mix])
+    names = " and ".join(source.name for source in sources)
     record = Record(out, name, config, device, world())
-    done = record.figures_of(config, source.fingerprint)
+    done = record.figures_of(config, content)
     if done is None:
         _may_write(out)
-    trainer = Trainer(config, out, device, source.fingerprint)  # refuses the checkpoints of another run
-    about = {"path": data, "name": source.name, "products": len(source), "sha256": source.fingerprint}
+    trainer = Trainer(config, out, device, content)  # refuses the checkpoints of another run
+    products = sum(len(source) for source in sources)
+    about = {"path": " ".join(path for path, _ in mix), "name": names, "products": products, "sha256": content}
     if done is not None and (out / "config.json").is_file() and (out / WEIGHTS).is_file():
         # The artefact may have been calibrated since; that is not to be lost.
         trainer.log.say(f"{out} is trained already; remove {trainer.checkpoints.folder.parent} to train it anew")
@@ -83,16 +97,23 @@ def train(
         record.add(data=about)
 
     towers: tuple[VisionTower, TextTower] | None = None
-    if isinstance(source, RenderedSource) and config.model.tuning == "frozen":
+    if config.model.tuning == "frozen" and config.model.keywords == "mean":
         if world() > 1:
-            raise UserError("frozen towers on a folder of objects train in one process, in minutes; leave torchrun out")
-        _check_rendered(config)
-        # Frozen towers see each rendered product once; what they see is kept in OUT/cache.
-        model, figures = fit.train_rendered(trainer, config, source.folder, cache or out / "cache", source.counts)
+            raise UserError("frozen towers train in one process, in minutes; leave torchrun out")
+        _check_frozen(config)
+        weighted = [
+            frozen.Weighted(source, None if isinstance(source, RenderedSource) else _unseen(path, trainer), weight)
+            for source, (path, weight) in zip(sources, mix, strict=True)
+        ]
+        # Frozen towers see each picture once; what they see is kept in OUT/cache.
+        model, figures = frozen.train_frozen(trainer, config, weighted, cache or out / "cache")
     else:
+        if len(sources) > 1:
+            raise UserError("data are mixed for frozen towers only; give one --data")
+        source = sources[0]
         check(config)
         module = PixelObjective(config, len(source))
-        unseen = _unseen(data, trainer)
+        unseen = _unseen(mix[0][0], trainer)
         evaluate = None if unseen is None else figures_on(unseen, config, trainer.log.say)
         try:
             figures = trainer.run(pixel_stage(module, source, config, evaluate))
@@ -102,7 +123,7 @@ def train(
         model, towers = module.model, module.towers
     trainer.log.close()
 
-    skipped = _skipped(source, opened)
+    skipped = _skipped(sources, opened)
     if rank() == 0:
         # The model may be there and calibrated, and only its record lost.
         digest = artefact.save(
@@ -115,7 +136,7 @@ def train(
             live_text=config.live_text,
             modalities=config.modalities,
         )
-        card = model_card(name, config, source.name, len(source), figures)
+        card = model_card(name, config, names, products, figures)
         with full_disk(out):
             write_text_whole(out / "README.md", card)
         record.add(figures=figures, sha256=digest, skipped=skipped.as_dict())
@@ -152,24 +173,42 @@ def check(config: TrainConfig) -> None:
         )
 
 
-def _check_rendered(config: TrainConfig) -> None:
-    """Refuses what frozen towers on rendered products would leave unread."""
+def _check_frozen(config: TrainConfig) -> None:
+    """Refuses what frozen towers would leave unread."""
     default = TrainConfig()
     for name in ("masked_language", "balance", "reweight", "gradient_checkpointing"):
         value, unset = getattr(config, name), getattr(default, name)
         if value != unset:
             raise UserError(
-                f"{name}={json.dumps(value)} does nothing for frozen towers on a folder of objects; set "
-                f"{name}={json.dumps(unset)}, or take towers of the hub and model.tuning=lora"
+                f"{name}={json.dumps(value)} does nothing for frozen towers; set {name}={json.dumps(unset)}, or take "
+                f"towers of the hub and model.tuning=lora"
             )
 
 
-def _skipped(source: Source, opened: Counts) -> Counts:
+def _weighted(data: str) -> tuple[str, float]:
+    """`FOLDER@WEIGHT` as its two halves; the weight is 1 where none is given."""
+    path, at, weight = data.rpartition("@")
+    if not at or not re.fullmatch(r"\d+(\.\d+)?", weight):
+        return data, 1.0
+    if float(weight) <= 0:
+        raise UserError(f"--data {data}: the weight behind @ must be more than 0")
+    return path, float(weight)
+
+
+def _fingerprint(sources: Sequence[Source], weights: Sequence[float]) -> str:
+    if len(sources) == 1:
+        return sources[0].fingerprint
+    each = "".join(f"{source.fingerprint} {weight:g}\n" for source, weight in zip(sources, weights, strict=True))
+    return hashlib.sha256(each.encode()).hexdigest()
+
+
+def _skipped(sources: Sequence[Source], opened: Sequence[Counts]) -> Counts:
     """What was skipped in all processes: each has opened the same rows, and read pictures of its own."""
-    own = {kind: times - opened[kind] for kind, times in source.counts.as_dict().items()}
-    whole = Counts(opened.as_dict())
-    for one in each_rank(own):
-        whole.merge(one)
+    whole = Counts()
+    for source, before in zip(sources, opened, strict=True):
+        whole.merge(before.as_dict())
+        for one in each_rank({kind: times - before[kind] for kind, times in source.counts.as_dict().items()}):
+            whole.merge(one)
     return whole
 
 
@@ -234,14 +273,23 @@ FIELDS = {"Fields of --set and --config [range; default of cope-mini]": list(des
 
 @click.command("train", cls=Command, help=__doc__, stopped="stopped; start the same command to go on", lists=FIELDS)
 @configured
-@click.option("--data", required=True, metavar="FOLDER|URL", help="Training data.")
+@click.option(
+    "--data",
+    required=True,
+    multiple=True,
+    metavar="FOLDER|URL",
+    help="Training data. May be repeated, with @WEIGHT behind each, to mix several.",
+)
+@click.option("--name", default="", metavar="NAME", help="Of the model; that of the preset if not given.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The artefact's folder, and the run's.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-def train_command(preset: str, file: Path | None, settings: Sequence[str], data: str, out: Path, device: str) -> None:
+def train_command(
+    preset: str, file: Path | None, settings: Sequence[str], data: Sequence[str], name: str, out: Path, device: str
+) -> None:
     """Trains a model."""
     config = configuration(preset, file, settings)
     with processes(device) as own:
-        figures = train(config, preset, data, out, own)
+        figures = train(config, name or preset, data, out, own)
         chief = rank() == 0
     for key, value in figures.items() if chief else ():
         print(f"{key:40s} {value:.3f}")

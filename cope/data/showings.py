@@ -153,8 +153,11 @@ class RecordedShowings:
         self._source, self._rng = source, rng
         order = (int(number) for number in rng.permutation(len(source)))
         self._numbers = list(islice((n for n in order if len(source.items(n, "page"))), MOST_PRODUCTS))
-        live = (i for i, number in enumerate(self._numbers) if len(source.items(number, "live")))
-        self._shown = list(islice(live, count))
+        live = [(i, len(source.items(number, "live"))) for i, number in enumerate(self._numbers)]
+        # Products in turn, until there are enough showings or no clips are left.
+        most = max((clips for _, clips in live), default=0)
+        turns = ((i, turn) for turn in range(most) for i, clips in live if turn < clips)
+        self._shown = list(islice(turns, count))
         self.count = -(-len(self._shown) // AT_A_STREAM)
         self.products: Sequence[Known] = [
             Known(source.product_id(n), source.category(n) or source.product_id(n), source.items(n, "page")[0].text)
@@ -172,9 +175,8 @@ class RecordedShowings:
             clips: list[tuple[int, list[Pixels]]] = []
             lines: list[Line] = []
             second = 0
-            for number in self._shown[at : at + AT_A_STREAM]:
-                items = self._source.items(self._numbers[number], "live")
-                item = items[int(self._rng.integers(len(items)))]
+            for number, turn in self._shown[at : at + AT_A_STREAM]:
+                item = self._source.items(self._numbers[number], "live")[turn]
                 kept = spread(None, len(item.images), SHOWING_S)
                 pictures = self._read(item.with_pictures(kept))
                 while 0 < len(pictures) < HELD_S:

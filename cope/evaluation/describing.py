@@ -13,9 +13,9 @@ from torch import Tensor
 
 from cope.keywords import readings
 from cope.serving.encoder import Encoder
+from cope.serving.looking import as_tensor
 from cope.towers.interface import TextTower, mean_text
 from cope.towers.packaged import VisionTower, fingerprint
-from cope.vision.pictures import square_crop
 
 Pixels = NDArray[np.uint8]
 
@@ -56,7 +56,7 @@ class Describer:
         self.config = encoder.config
         self.model = encoder.model
         self.device = encoder.device
-        self._encoder = encoder
+        self._looker = encoder.looker
         self._computing = encoder.computing
         if tuned or encoder.config.tuning == "frozen":
             self._vision, self._text_tower = encoder.vision, encoder.text
@@ -72,7 +72,7 @@ class Describer:
     @property
     def views(self) -> int:
         """Of each page picture."""
-        return len(self._encoder.page_crops(np.zeros((32, 32, 3), np.uint8)))
+        return len(self._looker.page_crops(np.zeros((32, 32, 3), np.uint8)))
 
     @property
     def key(self) -> str:
@@ -96,9 +96,8 @@ class Describer:
         salience: list[NDArray[np.float32]] = []
         crops: list[Pixels] = []
         for frame in frames:
-            kept, sure = self._encoder.find(frame)
-            margin = config.crop_margin if config.regions else 0.0
-            crops += [square_crop(frame, box, config.crop_pixels, margin) for box in kept]
+            kept, sure = self._looker.find(frame)
+            crops += self._looker.crops(frame, kept)
             boxes.append(kept)
             salience.append(sure)
         number = np.repeat(np.arange(len(frames)), [len(one) for one in boxes])
@@ -108,7 +107,7 @@ class Describer:
     @torch.inference_mode()
     def pages(self, images: Sequence[Pixels]) -> NDArray[np.float16]:
         """Describes page pictures, (H, W, 3) uint8 RGB each: (N, V, F) float16, V views of each."""
-        crops = [crop for one in images for crop in self._encoder.page_crops(one)]
+        crops = [crop for one in images for crop in self._looker.page_crops(one)]
         return self._describe(crops, 1).reshape(len(images), -1, self.descriptor_width)
 
     @torch.inference_mode()
@@ -130,10 +129,6 @@ class Describer:
         at_once = max(1, CROPS_AT_ONCE // frames) * frames
         for at in range(0, len(crops), at_once):
             with self._computing():
-                described = tower.describe(self._tensor(crops[at : at + at_once]), frames)
+                described = tower.describe(as_tensor(crops[at : at + at_once], self.device), frames)
             found.append(described.half().cpu().numpy())
         return np.concatenate(found)
-
-    def _tensor(self, images: Sequence[Pixels]) -> Tensor:
-        """Pictures of one size -> (B, 3, H, W) float32 in [0, 255]."""
-        return torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2).float()

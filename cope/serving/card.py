@@ -82,24 +82,38 @@ def with_section(card: str, section: str) -> str:
     return f"{rest}\n\n{section.strip()}\n".lstrip()
 
 
-def calibration_section(data: str, split: str, found: Mapping[str, float], held_out: bool, reading: str = "") -> str:
+def calibration_section(
+    split: str, found: Mapping[str, Mapping[str, float | None]], held_out: bool, reading: str = ""
+) -> str:
     """How well the probabilities hold.
 
     Args:
-        data: Name of the data that it was calibrated on.
-        split: The side of it.
-        found: Figures of `cope.calibrate`.
+        split: The side of the data that it was calibrated on.
+        found: Figures of `cope.calibrate`, by the name of the data.
         held_out: Whether they are of streams that nothing was fitted on.
         reading: The model's reader of words in pictures; empty: it has none.
     """
+    streams = "every fifth stream, held out" if held_out else "streams that it was fitted on: not of all data held out"
     words = f"Words in frames and page pictures are read (`{reading}`)" if reading else "Words in pictures are not read"
-    streams = "every fifth stream, held out" if held_out else "the streams that it was fitted on: none was held out"
+    names = list(next(iter(found.values())))
+    rows = "\n".join(
+        f"| {data} | {' | '.join(_value(name, values[name]) for name in names)} |" for data, values in found.items()
+    )
+    head = " | ".join(name.replace("_", " ") for name in names)
     return f"""{CALIBRATION}
 
-By `python -m cope.calibrate` on showings of {data} ({split}). {words}.
-Over {found["windows"]:,.0f} windows of {streams}.
-Expected calibration error {found["ece"]:.3f}; of the candidates at 0.9 or more {100 * found["precision_at_0.9"]:.1f} %
-are right, and they are {100 * found["recall_at_0.9"]:.1f} % of those shown."""
+By `python -m cope.calibrate` on showings of the {split} side of each data set, windows of {streams}.
+{words}.
+
+| data | {head} |
+|---|{"---|" * len(names)}
+{rows}"""
+
+
+def _value(name: str, value: float | None) -> str:
+    if value is None:
+        return "n/a"
+    return f"{value:,.0f}" if name == "windows" else f"{value:.3f}"
 
 
 def precision_section(record: Mapping[str, Any]) -> str:

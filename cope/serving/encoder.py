@@ -25,19 +25,16 @@ from cope.model.scoring import Calibration
 from cope.runtime.device import choose, native_bfloat16
 from cope.serving import artefact as artefacts
 from cope.serving.identity import version_in
+from cope.serving.looking import Looker, as_tensor
 from cope.towers.compiled import frozen_text, frozen_vision
 from cope.towers.interface import Tower, mean_text
 from cope.towers.packaged import TextTower, VisionTower, finder_tower, text_tower, vision_tower
-from cope.vision.pictures import fit_area, page_crops, square_crop
-from cope.vision.regions import best_regions
 
 Pixels = NDArray[np.uint8]
 Half = NDArray[np.float16]
 
 # Keyword phrases repeat from window to window; 4,096 vectors of 384 float32 are 6 MB.
 TEXT_CACHE = 4096
-
-WHOLE = np.array([[0.0, 0.0, 1.0, 1.0]], np.float32)
 
 
 @dataclass(frozen=True)
@@ -119,6 +116,7 @@ class Encoder:
         model: What was learned on top of the towers.
         vision: The tower that describes.
         finder: The tower whose maps the region finder reads; None where frames are taken as a whole.
+        looker: Finds and cuts out what is shown.
     """
 
     def __init__(
@@ -159,6 +157,7 @@ class Encoder:
         if self.vision.descriptor_width != self.model.visual.axes.in_features:
             raise UserError(f"the model {loaded.folder} is of another vision tower than {self.config.vision}")
         self.finder = cast("VisionTower | None", finder_tower(self.config, vision, partial(self._frozen, "vision")))
+        self.looker = Looker(self.config, self.model.finder, self.finder, self.device, self.computing)
         # Frames of a window see one another in the tower, so they go through it once more for each window.
         self._together = self.vision.cross_frame and not self.config.regions
         self._lock = threading.Lock()
@@ -221,41 +220,10 @@ class Encoder:
         return [self._frame(image) for image in images]
 
     def _frame(self, image: Pixels) -> FrameFeatures:
-        config = self.config
-        boxes, salience = self.find(image)
-        margin = config.crop_margin if config.regions else 0.0
-        crops = [square_crop(image, box, config.crop_pixels, margin) for box in boxes]
+        boxes, salience = self.looker.find(image)
+        crops = self.looker.crops(image, boxes)
         picture = crops[0] if self._together else None
         return FrameFeatures(self._project(crops, "live"), salience, boxes, picture)
-
-    @torch.inference_mode()
-    def find(self, image: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Where something is shown in a picture, (H, W, 3) uint8 RGB.
-
-        Returns:
-            Boxes (K, 4) relative x0, y0, x1, y1, and saliences (K,), most salient first; all of it for a model without
-            a finder.
-        """
-        config = self.config
-        if self.finder is None:
-            return WHOLE, np.ones(1, np.float32)
-        small = fit_area(image, config.frame_pixels, self.finder.stride)
-        with self.computing():
-            maps = self.finder.maps(self._tensor([small]))
-        logits, boxes = self.model.finder([level.float() for level in maps])
-        kept, salience = best_regions(
-            boxes[0].reshape(-1, 4).float().cpu().numpy(),
-            logits[0].sigmoid().reshape(-1).float().cpu().numpy(),
-            config.regions,
-            config.region_overlap,
-        )
-        return kept.astype(np.float32), salience
-
-    def page_crops(self, image: Pixels) -> list[Pixels]:
-        """The views of a page picture, (H, W, 3) uint8 RGB, as the tower sees them."""
-        config = self.config
-        box = self.find(image)[0][0] if config.multi_view and self.finder is not None else None
-        return page_crops(image, config.crop_pixels, config.crop_margin, config.multi_view, box)
 
     @torch.inference_mode()
     def encode_pages(self, pages: Sequence[PageInput]) -> list[PageOutput]:
@@ -265,7 +233,7 @@ class Encoder:
     def _page(self, page: PageInput) -> PageOutput:
         usable = [image for image in page.images if min(image.shape[:2]) > 0 and self.modalities != "text"]
         vectors = np.concatenate(
-            [self._project(self.page_crops(image), "page") for image in usable]
+            [self._project(self.looker.page_crops(image), "page") for image in usable]
             or [np.zeros((0, self.dim), np.float16)]
         )
         texts = [(page.title, 1.0), (page.text, 0.3)] if self.modalities != "vision" else []
@@ -333,7 +301,7 @@ class Encoder:
         if not crops:
             return np.zeros((0, self.dim), np.float16)
         with self.computing():
-            descriptors = self.vision.describe(self._tensor(crops), frames)
+            descriptors = self.vision.describe(as_tensor(crops, self.device), frames)
         return _half(self.model.visual(descriptors.float(), domain))
 
     def _words(self, texts: Sequence[tuple[str, float]], told: float) -> _Words | None:
@@ -354,11 +322,6 @@ class Encoder:
             if len(self._texts) > TEXT_CACHE:
                 self._texts.popitem(last=False)
             return vector
-
-    def _tensor(self, images: Sequence[Pixels]) -> Tensor:
-        """Pictures of one size -> (B, 3, H, W) float32 in [0, 255]."""
-        stacked = torch.from_numpy(np.stack(images)).to(self.device)
-        return stacked.permute(0, 3, 1, 2).float()
 
 
 def _quantise(tower: nn.Module) -> None:

@@ -56,7 +56,7 @@ class PixelObjective(nn.Module):
         channels = () if self.finder_tower is None else cast(VisionTower, self.finder_tower).map_channels
         model = CopeModel(m, channels, see.descriptor_width, read.width)
         if m.regions:
-            take_finder(model, config)
+            take_finder(model, config.finder_from, config.model)
         self.objective = Objective(model, config, classes)
         if config.masked_language and read.mask_token is None:
             raise UserError(f"the text tower {m.text!r} has no mask token; set masked_language=0")

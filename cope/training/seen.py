@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from cope.config import ModelConfig
 from cope.data.items import Item, Picture, Source
 from cope.data.sampling import spread
 from cope.domains import Domain
 from cope.runtime.files import full_disk, whole, write_whole
+from cope.serving.looking import WHOLE, Looker, as_tensor
+from cope.towers.interface import VisionTower
 from cope.towers.packaged import fingerprint
-from cope.training.features import WHOLE, Features
+from cope.training.features import Features
 from cope.vision.cutouts import Pixels
 from cope.vision.pictures import CENTRES, square_crop
 
@@ -36,22 +38,24 @@ class Seeing:
     """How pictures become descriptors: as in service.
 
     Attributes:
-        model: For sizes.
-        find: Boxes (K, 4) of what is shown in a picture, most salient first.
-        page_crops: The views of a page picture.
-        describe: Crops of one size -> (N, F).
+        looker: Finds and cuts out what is shown.
+        tower: Describes it.
         finder: Hash of the region finder's weights.
     """
 
-    model: ModelConfig
-    find: Callable[[Pixels], NDArray[np.float32]]
-    page_crops: Callable[[Pixels], list[Pixels]]
-    describe: Callable[[Sequence[Pixels]], NDArray[np.float16]]
+    looker: Looker
+    tower: VisionTower
     finder: str
+
+    @torch.inference_mode()
+    def describe(self, crops: Sequence[Pixels]) -> NDArray[np.float16]:
+        """Crops of one size -> (N, F)."""
+        described: Tensor = self.tower.describe(as_tensor(crops, torch.device("cpu")))
+        return described.half().numpy()
 
     def key(self, source: Source) -> str:
         """A hash of all that features depend on."""
-        m = self.model
+        m = self.looker.config
         looks = [m.vision, fingerprint(m.vision), m.crop_pixels, m.crop_margin, m.multi_view, m.regions > 0]
         text = json.dumps([looks, self.finder, source.fingerprint, MOST_PICTURES])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -104,7 +108,7 @@ def _seen(source: Source, seeing: Seeing, report: Callable[[int, int], None]) ->
             if number + 1 < len(source):
                 coming = ahead.submit(read, number + 1)
             for domain, picture in pictures:
-                crops = _crops(seeing, domain, picture)
+                crops = _crops(seeing.looker, domain, picture)
                 waiting += crops
                 places += [(domain, number)] * len(crops)
             if len(waiting) >= _AT_ONCE:
@@ -140,16 +144,14 @@ def _pictures(source: Source, number: int) -> Iterator[tuple[Domain, Picture]]:
                     yield domain, picture
 
 
-def _crops(seeing: Seeing, domain: Domain, picture: Picture) -> list[Pixels]:
-    image, side, margin = picture.pixels, seeing.model.crop_pixels, seeing.model.crop_margin
+def _crops(looker: Looker, domain: Domain, picture: Picture) -> list[Pixels]:
+    image, config = picture.pixels, looker.config
     assert image is not None  # noqa: S101 - the caller has looked
     if domain == "page":
-        return seeing.page_crops(image)
-    if not seeing.model.regions:
-        return [square_crop(image, WHOLE, side, 0.0)]
+        return looker.page_crops(image)
+    if not config.regions:
+        return looker.crops(image, WHOLE)
     if picture.box is not None:
-        return [square_crop(image, np.array(picture.box), side, margin)]
-    found = seeing.find(image)[:1]
-    return [square_crop(image, box, side, 0.0) for box in CENTRES[:2]] + [
-        square_crop(image, box, side, margin) for box in found
-    ]
+        return looker.crops(image, np.array([picture.box], np.float32))
+    wide = [square_crop(image, box, config.crop_pixels, 0.0) for box in CENTRES[:2]]
+    return wide + looker.crops(image, looker.find(image)[0][:1])

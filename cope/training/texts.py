@@ -1,4 +1,4 @@
-"""What is written of rendered products and said about them, through the frozen text tower, once before training."""
+"""What is written of products and said about them, through the frozen text tower, once before training."""
 
 import hashlib
 import json
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from cope.config import TrainConfig
-from cope.data.objects import Product
 from cope.keywords import Vocabulary, readings, told
 from cope.render.speech import CHAT, NAMING, transcript
 from cope.runtime.files import full_disk, whole, write_whole
@@ -22,6 +21,15 @@ TITLES = ("{name}, new arrival", "original {name}", "{name} for the home", "clas
 TRANSCRIPTS = 3  # of each product; more bring little, the tower reads each once
 CHATS = 300
 TEXTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Named:
+    """A product by its name, "" for none, and what was said about it, if that was recorded."""
+
+    id: str
+    name: str
+    said: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Texts:
 
 
 @torch.inference_mode()
-def written(products: Sequence[Product], tower: TextTower, config: TrainConfig) -> Texts:
+def written(products: Sequence[Named], tower: TextTower, config: TrainConfig) -> Texts:
     """Writes, says, and reads all of it."""
     rng = np.random.default_rng(config.seed)
     titles = [TITLES[int(rng.integers(len(TITLES)))].format(name=p.name) if p.name else "" for p in products]
@@ -60,9 +68,11 @@ def written(products: Sequence[Product], tower: TextTower, config: TrainConfig) 
         return readings(vocabulary.extract(talk, "en"), config.model.keywords)
 
     spoken = [
-        said(transcript(rng, [product.name])) if product.name else []
+        said(product.said[at % len(product.said)] if product.said else transcript(rng, [product.name]))
+        if product.name
+        else []
         for product in products
-        for _ in range(TRANSCRIPTS)
+        for at in range(TRANSCRIPTS)
     ]
     chat = [said(transcript(rng, [], "chat")) for _ in range(CHATS)]
     everything = [*((title, 1.0) for title in titles), *(one for talk in (*spoken, *chat) for one in talk)]
@@ -94,7 +104,7 @@ def _encoded(tower: TextTower, texts: Sequence[str], max_tokens: int) -> dict[st
     return out
 
 
-def kept(products: Sequence[Product], tower: TextTower, config: TrainConfig, cache: Path) -> Texts:
+def kept(products: Sequence[Named], tower: TextTower, config: TrainConfig, cache: Path) -> Texts:
     """The same as `written`, from the cache where it is there.
 
     Raises:
@@ -103,7 +113,7 @@ def kept(products: Sequence[Product], tower: TextTower, config: TrainConfig, cac
     m = config.model
     lines = [CHAT["train"], NAMING["train"]]
     how = [m.text, m.text_tokens, m.keywords, config.live_text == "raw"]
-    what = [how, config.seed, lines, [[p.id, p.name] for p in products]]
+    what = [how, config.seed, lines, [[p.id, p.name, *p.said] for p in products]]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
     file = cache / f"texts-{key}.pt"
     if not file.is_file():

@@ -25,7 +25,7 @@ MOST_ROWS = 40_000
 
 
 @dataclass(frozen=True)
-class Part:
+class Rows:
     """Descriptors of one data set.
 
     Attributes:
@@ -39,18 +39,18 @@ class Part:
     weight: float
 
 
-def part_of(features: Features, weight: float) -> Part:
+def rows_of(features: Features, weight: float) -> Rows:
     """The rows of a data set that show a product, thinned evenly to at most `MOST_ROWS`."""
-    rows = [(features.page, features.page_product), (features.live, features.live_product)]
+    several = [(features.page, features.page_product), (features.live, features.live_product)]
     if features.video is not features.live:
-        rows.append((features.video, features.video_product))
-    product = np.concatenate([whose for _, whose in rows])
+        several.append((features.video, features.video_product))
+    product = np.concatenate([whose for _, whose in several])
     chosen = np.flatnonzero(product != NOBODY)
     chosen = chosen[:: -(-len(chosen) // MOST_ROWS)]
-    return Part(np.concatenate([x for x, _ in rows])[chosen].astype(np.float32), product[chosen], weight)
+    return Rows(np.concatenate([x for x, _ in several])[chosen].astype(np.float32), product[chosen], weight)
 
 
-def whiten(projection: VisualProjection, parts: Sequence[Part], shrinkage: float, go_on: bool = False) -> None:
+def whiten(projection: VisualProjection, parts: Sequence[Rows], shrinkage: float, go_on: bool = False) -> None:
     """Computes the axes of a projection.
 
     Args:
@@ -68,7 +68,7 @@ def whiten(projection: VisualProjection, parts: Sequence[Part], shrinkage: float
         spread = everything.std(axis=0, dtype=np.float64) + 1e-3
         before = np.diag(1 / spread)
         offset = -everything.mean(axis=0, dtype=np.float64) / spread
-    seen = [Part(part.rows @ before + offset, part.product, part.weight) for part in parts]
+    seen = [Rows(part.rows @ before + offset, part.product, part.weight) for part in parts]
     width = before.shape[1]
     total = sum(part.weight for part in parts)
     within = np.zeros((width, width))
@@ -94,7 +94,7 @@ def whiten(projection: VisualProjection, parts: Sequence[Part], shrinkage: float
         axes.bias[: len(bias)].copy_(torch.from_numpy(bias))
 
 
-def _within(part: Part) -> Matrix:
+def _within(part: Rows) -> Matrix:
     """The mean scatter of rows about their product's mean; each product counts alike."""
     _, index, count = np.unique(part.product, return_inverse=True, return_counts=True)
     means = np.zeros((len(count), part.rows.shape[1]))
