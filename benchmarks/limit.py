@@ -27,6 +27,7 @@ import torch
 
 from cope.evaluation.precision import one_thread
 from cope.serving.encoder import Encoder
+from cope.serving.looking import as_tensor
 from cope.vision.pictures import fit_area
 from topology.settings import load_settings
 from workers.transcribe.recognizer import SAMPLE_RATE
@@ -53,7 +54,7 @@ def measure() -> dict[str, float]:
 
         for number, path in enumerate(STREAMS):
             frames, sound = clocked("decode", decoded, path, settings.frames_per_second)
-            pixels = [encoder._tensor([fit_area(frame, config.frame_pixels, 32)]) for frame in frames]
+            pixels = [as_tensor([fit_area(frame, config.frame_pixels, 32)], encoder.device) for frame in frames]
             side = config.crop_pixels
             crops = torch.rand(max(1, config.regions), 3, side, side) * 255
             if number == 0:  # kernels are chosen and packed in the first calls

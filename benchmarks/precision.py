@@ -32,6 +32,7 @@ from cope.runtime.openvino import version
 from cope.serving import artefact
 from cope.serving.encoder import Encoder
 from cope.serving.identity import locate
+from cope.serving.looking import as_tensor
 from cope.towers.packaged import TextTower, VisionTower, text_tower, vision_tower
 from cope.vision.pictures import fit_area
 
@@ -64,7 +65,7 @@ def parts(encoder: Encoder) -> dict[str, Any]:
     config = encoder.config
     finder = encoder.finder
     assert finder is not None
-    small = encoder._tensor([fit_area(example_frame(), config.frame_pixels, finder.stride)])
+    small = as_tensor([fit_area(example_frame(), config.frame_pixels, finder.stride)], encoder.device)
     crops = torch.rand(config.regions, 3, config.crop_pixels, config.crop_pixels) * 255
 
     @torch.inference_mode()

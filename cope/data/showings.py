@@ -24,6 +24,7 @@ from cope.render.live_scene import LiveScene
 from cope.render.lives import Plan, Shown, View
 from cope.render.motion import held_anyhow
 from cope.render.phrases import Offer
+from cope.render.scenes import video_frame
 from cope.render.speech import Talk, transcript
 from cope.render.synthetic import random_camera, render_page
 from cope.vision.cutouts import Pixels, thing
@@ -129,8 +130,11 @@ class RenderedShowings:
         self.count = -(-min(count, len(self._objects)) // AT_A_STREAM)
 
     def page(self, number: int) -> list[Pixels]:
-        """Pictures of a product's page."""
-        return [render_page(self._rng, self._objects[number].cutout) for _ in range(PAGE_PICTURES)]
+        """Pictures of a product's page, of every other product on a scene."""
+        cutout = self._objects[number].cutout
+        if self._rng.random() < 0.5:
+            return [video_frame(self._rng, cutout, self._photos)[0] for _ in range(PAGE_PICTURES)]
+        return [render_page(self._rng, cutout) for _ in range(PAGE_PICTURES)]
 
     def streams(self) -> Iterator[Stream]:
         """Streams of six showings each."""
