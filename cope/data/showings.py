@@ -157,10 +157,10 @@ class RecordedShowings:
         self._source, self._rng = source, rng
         order = (int(number) for number in rng.permutation(len(source)))
         self._numbers = list(islice((n for n in order if len(source.items(n, "page"))), MOST_PRODUCTS))
-        live = [(i, len(source.items(number, "live"))) for i, number in enumerate(self._numbers)]
+        live = [(i, rng.permutation(len(source.items(number, "live")))) for i, number in enumerate(self._numbers)]
         # Products in turn, until there are enough showings or no clips are left.
-        most = max((clips for _, clips in live), default=0)
-        turns = ((i, turn) for turn in range(most) for i, clips in live if turn < clips)
+        most = max((len(clips) for _, clips in live), default=0)
+        turns = ((i, int(clips[turn])) for turn in range(most) for i, clips in live if turn < len(clips))
         self._shown = list(islice(turns, count))
         self.count = -(-len(self._shown) // AT_A_STREAM)
         self.products: Sequence[Known] = [
@@ -179,8 +179,8 @@ class RecordedShowings:
             clips: list[tuple[int, list[Pixels]]] = []
             lines: list[Line] = []
             second = 0
-            for number, turn in self._shown[at : at + AT_A_STREAM]:
-                item = self._source.items(self._numbers[number], "live")[turn]
+            for number, clip in self._shown[at : at + AT_A_STREAM]:
+                item = self._source.items(self._numbers[number], "live")[clip]
                 kept = spread(None, len(item.images), SHOWING_S)
                 pictures = self._read(item.with_pictures(kept))
                 while 0 < len(pictures) < HELD_S:

@@ -211,11 +211,11 @@ def test_a_model_is_calibrated_on_recorded_clips(recorded, tiny, tmp_path, monke
     assert artefact.load(folder).calibration != UNCALIBRATED
     said = capsys.readouterr()
     assert "missing pictures" in said.err
-    of = "of streams held out" if held_out else "of the streams fitted on, none held out; give more --showings or data"
+    of = "of streams held out" if held_out else "of streams fitted on, not all held out; give more --showings or data"
     assert said.out.splitlines()[0].endswith(f"({of})")
     card = (folder / "README.md").read_text()
     assert "Calibrate it before it serves" not in card and card.count("## Calibration") == 1
-    assert ("every fifth stream, held out" in card) == held_out != ("fitted on: none was held out" in card)
+    assert ("every fifth stream, held out" in card) == held_out != ("fitted on: not of all data held out" in card)
 
 
 def test_a_model_that_reads_from_now_on_says_so(recorded, tiny, tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ def test_what_frozen_towers_on_objects_would_not_read_is_refused(
     arguments = ["--data", str(objects), "--out", str(tmp_path / "out"), "--device", "cpu", "--set", setting]
     assert command.main(arguments) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "does nothing for frozen towers on a folder of objects; set " in line
+    assert "does nothing for frozen towers; set " in line
 
 
 def test_masked_language_that_teaches_no_tower_is_refused(shop: Path, config: TrainConfig, tmp_path: Path) -> None:
@@ -177,9 +177,9 @@ def test_what_every_process_skipped_is_recorded_and_rows_are_counted_once(
     def gathered(own: dict[str, int]) -> list[dict[str, int]]:
         return [own, {"broken rows": 0, "missing pictures": 4, "broken pictures": 1}]
 
-    assert command._skipped(source, opened).as_dict() == {"missing pictures": 3, "broken rows": 2}
+    assert command._skipped([source], [opened]).as_dict() == {"missing pictures": 3, "broken rows": 2}
     monkeypatch.setattr(command, "each_rank", gathered)
-    skipped = command._skipped(source, opened).as_dict()
+    skipped = command._skipped([source], [opened]).as_dict()
     assert skipped == {"missing pictures": 7, "broken rows": 2, "broken pictures": 1}
 
 

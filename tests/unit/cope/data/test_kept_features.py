@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from cope.config import ModelConfig, TrainConfig
-from cope.data.objects import Product
 from cope.errors import UserError
 from cope.training import features, texts
 from cope.training.features import Features, Work, rendered
+from cope.training.texts import Named
 
 pytestmark = pytest.mark.slow
 
@@ -63,10 +63,10 @@ def test_a_full_disk_leaves_no_features_and_is_one_line(objects, tmp_path, full_
 
 
 def test_a_full_disk_leaves_no_texts_and_is_one_line(objects, tmp_path, full_disk):
-    products = [Product(f"p{i}", "g", f"red bag {i}", None) for i in range(2)]
+    products = [Named(f"p{i}", f"red bag {i}") for i in range(2)]
     kept = tmp_path / "kept"
     with pytest.raises(UserError, match=r"cannot write .*texts-.*\.pt: no space left on device"):
-        texts.kept(products, Reader(), TrainConfig(), kept)
+        texts.kept([Named(p.id, p.name) for p in products], Reader(), TrainConfig(), kept)
     assert not list(kept.iterdir())
     full_disk.undo()
     first, again = (texts.kept(products, Reader(), TrainConfig(), kept) for _ in range(2))
@@ -78,13 +78,13 @@ def test_damaged_features_and_texts_are_named_with_the_mend(objects, tmp_path, m
     work, kept = Work(ModelConfig(), objects, "train", 0, 1, 1, 1, 1), tmp_path / "kept"
     monkeypatch.setattr(features, "_rendered", lambda work, report: [seen()])
     products, _ = rendered(work, kept, lambda done, of: None)
-    texts.kept(products, Reader(), TrainConfig(), kept)
+    texts.kept([Named(p.id, p.name) for p in products], Reader(), TrainConfig(), kept)
     for file in kept.iterdir():
         file.write_bytes(spoilt)
     with pytest.raises(UserError, match=r"train-.*\.pt is damaged .* remove it and start the same command again"):
         rendered(work, kept, lambda done, of: None)
     with pytest.raises(UserError, match=r"texts-.*\.pt is damaged"):
-        texts.kept(products, Reader(), TrainConfig(), kept)
+        texts.kept([Named(p.id, p.name) for p in products], Reader(), TrainConfig(), kept)
 
 
 def test_a_renderer_that_is_killed_is_one_line():

@@ -40,9 +40,9 @@ def test_a_frame_does_not_depend_on_its_batch(encoder, pictures):
         assert np.array_equal(alone.salience, frame.salience)
 
 
-def test_a_page_has_a_vector_for_each_picture(encoder, pictures):
+def test_a_page_has_four_vectors_for_each_picture(encoder, pictures):
     page = encoder.encode_pages([PageInput("Red shoe", pictures, "Acme")])[0]
-    assert page.vectors.shape == (3, 12)
+    assert page.vectors.shape == (12, 12)
     assert length(page.fused) == pytest.approx(1.0, abs=2e-3)
 
 
