@@ -110,7 +110,7 @@ class TrainConfig:
     """Artefact, by name or folder, whose region finder is taken over."""
     init_from: str = ""
     """Artefact, by name or folder, from which training goes on: its region finder and its weights."""
-    shrinkage: Annotated[float, Field(gt=0, le=1)] = 0.5
+    shrinkage: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of the identity in the scatter by which a whitened projection divides. The less, the more directions are
     trusted of which the data show little."""
     batch_products: Count = 256
