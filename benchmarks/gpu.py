@@ -13,6 +13,7 @@ import torch
 
 from cope.evaluation.precision import example_frame
 from cope.serving.encoder import Encoder
+from cope.serving.looking import as_tensor
 from cope.vision.pictures import fit_area
 
 RESULT = Path(__file__).parents[1] / "build/benchmark-gpu.json"
@@ -39,7 +40,7 @@ def main() -> None:
                 encoder.finder.maps(there)
             encoder.vision.describe(crops)
 
-    there = torch.empty(0) if small is None else encoder._tensor([small])
+    there = torch.empty(0) if small is None else as_tensor([small], encoder.device)
     figures = {
         "encoder": rate(lambda: encoder.encode_frames([frame]), args.frames),
         "tower": rate(kernels, args.frames),
