@@ -52,7 +52,10 @@ def _package_data(name: str) -> Path:
 
 
 def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cope-live"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cope-live"
+    except RuntimeError as error:
+        raise UserError("this user has no home for the speech model: name a folder with XDG_CACHE_HOME") from error
 
 
 def _is_complete(folder: Path) -> bool:
