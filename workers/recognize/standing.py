@@ -6,8 +6,10 @@ They name products at best by chance: a line counts as read only while it is som
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 from rapidfuzz import fuzz
 
+from cope.vision.regions import overlap
 from topology.records import ReadLine, refusing
 
 # A line that has stood at its place for so long is part of the screen. Hosts do not hold a product still for as long;
@@ -89,14 +91,7 @@ class StandingLines:
 
     def _place(self, line: ReadLine) -> Place | None:
         for place in self._state.places:
-            if _iou(place.box, line.box) >= _SAME_PLACE and fuzz.ratio(place.text, line.text) >= _SAME_TEXT:
+            same = overlap(np.array([place.box]), np.array([line.box]))[0, 0] >= _SAME_PLACE
+            if same and fuzz.ratio(place.text, line.text) >= _SAME_TEXT:
                 return place
         return None
-
-
-def _iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    inner = width * height
-    return inner / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inner)
