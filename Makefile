@@ -28,7 +28,7 @@ demo: $(VENV)/offline.stamp ## Recognise the products of two sample streams, wit
 # Two test processes, one thread of PyTorch each: more threads than cores wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
-unit: $(VENV)/dev.stamp ## Run the tests of pure code, in under a minute
+unit: $(VENV)/dev.stamp ## Run the tests of pure code: no trainings, towers, brokers
 	$(PYTEST) -m "not slow" tests/unit
 
 test: $(VENV)/dev.stamp ## Run all tests, with their coverage
