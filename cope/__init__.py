@@ -7,7 +7,7 @@ when they are first used, so `import cope` loads no torch:
     >>> from cope import Encoder, PageInput
     >>> page = Encoder("cope-mini").encode_pages([PageInput("Red handbag", [np.zeros((64, 64, 3), np.uint8)])])[0]
     >>> page.fused.shape
-    (256,)
+    (768,)
 
 Rooms, from the top down (`pyproject.toml` holds the arrows): the commands `train`, `evaluate`, `calibrate`, `export`
 and `ablations`; `training`; `evaluation`; `serving`; `data`; `render`; `model`; `towers`; `runtime`; `vision` and
