@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,19 @@ from topology.settings import Settings
 
 KAFKA_READY_TIMEOUT_S = 60.0
 _prefixes = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Gives the root logger back as it was: commands that run within a test configure it for themselves."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    others = {name: logging.getLogger(name).level for name in ("aiokafka", "faust", "mode", "aiohttp")}
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in others.items():
+        logging.getLogger(name).setLevel(before)
 
 
 def _fresh(settings: Settings) -> Settings:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import cope.errors
 from cope.serving.encoder import FrameFeatures, WindowInput
 from topology.admin import create_topics
 from topology.errors import UserError
@@ -235,7 +236,7 @@ async def test_a_model_that_cannot_be_loaded_is_the_users_to_mend(broker: Settin
     worker = Worker("embed", broker.model_copy(update={"model": "/no/such/model"}))
     build(worker)
     try:
-        with pytest.raises(UserError, match="/no/such/model"):
+        with pytest.raises(cope.errors.UserError, match="/no/such/model"):
             await worker.start()
     finally:
         await worker.stop()

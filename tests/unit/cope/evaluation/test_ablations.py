@@ -32,7 +32,8 @@ OPTIONS = Options(
 def base(tiny, monkeypatch):
     for module in (evaluating, ablations):
         monkeypatch.setattr(module, "open_source", lambda data, split="train": Shop())
-    return TrainConfig(model=tiny.config)
+    # One view of a page: with several, words add nothing to what the tiny towers see.
+    return TrainConfig(model=replace(tiny.config, multi_view=False))
 
 
 class Learner:
