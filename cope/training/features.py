@@ -139,10 +139,10 @@ def rendered(
     products = products_of(work.data, work.split, work.seed, counts)
     file = cache / f"{work.split}-{work.key(products)}.tensors.pt"
     if not file.is_file():
-        joined = _joined(_rendered(work, report))
+        everything = joined(_rendered(work, report))
         with full_disk(file):
             cache.mkdir(parents=True, exist_ok=True)
-            kept = {one.name: _tensors(getattr(joined, one.name)) for one in fields(joined)}
+            kept = {one.name: _tensors(getattr(everything, one.name)) for one in fields(everything)}
             write_whole(file, lambda out: torch.save(kept, out))
     with whole(file):
         kept = torch.load(file, weights_only=True)
@@ -169,7 +169,8 @@ def _rendered(work: Work, report: Callable[[int, int], None]) -> list[Features]:
     return [parts[number] for number in range(SHARDS)]
 
 
-def _joined(parts: Sequence[Features]) -> Features:
+def joined(parts: Sequence[Features]) -> Features:
+    """One after the other."""
     arrays = [f.name for f in fields(Features) if f.name not in ("maps", "boxes")]
     return Features(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays},

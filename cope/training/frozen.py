@@ -7,7 +7,7 @@ projection is a closed form (`cope.training.whitening`) or starts as one; attent
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,7 @@ from cope.runtime.distributed import rank
 from cope.serving.looking import Looker
 from cope.towers.compiled import frozen_vision
 from cope.towers.packaged import TextTower, VisionTower, finder_tower, text_tower
-from cope.training.features import Features, Work, rendered
+from cope.training.features import Features, Work, joined, rendered
 from cope.training.finder import go_on, take_finder
 from cope.training.losses import finder_loss
 from cope.training.objective import Objective
@@ -121,11 +121,11 @@ def train_frozen(
     if not config.init_from:
         start_text(model, texts)
     stage = representation_stage(model, parts, texts, config)
-    joined = joined_features(unseen, [_products(one) for one in unseen]) if unseen else None
-    evaluable = 0 if joined is None else len(np.intersect1d(joined.page_product, joined.live_product))
-    if joined is not None and evaluable >= LEAST_UNSEEN:
+    others = joined_features(unseen, [_products(one) for one in unseen]) if unseen else None
+    evaluable = 0 if others is None else len(np.intersect1d(others.page_product, others.live_product))
+    if others is not None and evaluable >= LEAST_UNSEEN:
         trainer.log.say(f"the best checkpoint is chosen on {evaluable} products that are not trained on")
-        return model, trainer.run(replace(stage, evaluate=crops_evaluation(model, joined)))
+        return model, trainer.run(replace(stage, evaluate=crops_evaluation(model, others)))
     trainer.log.say(
         f"{evaluable} products of another side of the split: fewer than {LEAST_UNSEEN}, so the last checkpoint is taken"
     )
@@ -191,9 +191,7 @@ def joined_features(several: Sequence[Features], counts: Sequence[int]) -> Featu
         }
         numbered.append(replace(one, **moved))
         offset += products
-    arrays = [f.name for f in fields(Features) if f.name not in ("maps", "boxes")]
-    stacked = {name: np.concatenate([getattr(one, name) for one in numbered]) for name in arrays}
-    return Features(**stacked, maps=[], boxes=[])
+    return joined(numbered)
 
 
 def crops_evaluation(model: CopeModel, unseen: Features) -> Callable[[nn.Module], dict[str, float]]:
