@@ -138,15 +138,24 @@ def rendered(
     """
     products = products_of(work.data, work.split, work.seed, counts)
     file = cache / f"{work.split}-{work.key(products)}.tensors.pt"
+    return products, kept_features(file, lambda: joined(_rendered(work, report)))
+
+
+def kept_features(file: Path, make: Callable[[], Features]) -> Features:
+    """Features from a file, which is made if it is not there.
+
+    Raises:
+        UserError: The disk is full, or the file is damaged.
+    """
     if not file.is_file():
-        everything = joined(_rendered(work, report))
+        made = make()
         with full_disk(file):
-            cache.mkdir(parents=True, exist_ok=True)
-            kept = {one.name: _tensors(getattr(everything, one.name)) for one in fields(everything)}
-            write_whole(file, lambda out: torch.save(kept, out))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            tensors = {one.name: _tensors(getattr(made, one.name)) for one in fields(made)}
+            write_whole(file, lambda out: torch.save(tensors, out))
     with whole(file):
-        kept = torch.load(file, weights_only=True)
-        return products, Features(**{name: _arrays(value) for name, value in kept.items()})
+        tensors = torch.load(file, weights_only=True)
+        return Features(**{name: _arrays(value) for name, value in tensors.items()})
 
 
 def _tensors(value: Any) -> Any:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,10 @@ from torch import Tensor
 from cope.data.items import Item, Picture, Source
 from cope.data.sampling import spread
 from cope.domains import Domain
-from cope.runtime.files import full_disk, whole, write_whole
 from cope.serving.looking import WHOLE, Looker, as_tensor
 from cope.towers.interface import VisionTower
 from cope.towers.packaged import fingerprint
-from cope.training.features import Features
+from cope.training.features import Features, kept_features
 from cope.vision.cutouts import Pixels
 from cope.vision.pictures import CENTRES, square_crop
 
@@ -76,14 +75,7 @@ def seen(source: Source, seeing: Seeing, cache: Path, report: Callable[[int, int
     Raises:
         UserError: The disk is full, or what is kept is damaged.
     """
-    file = cache / f"seen-{seeing.key(source)}.pt"
-    if not file.is_file():
-        found = _seen(source, seeing, report)
-        with full_disk(file):
-            cache.mkdir(parents=True, exist_ok=True)
-            write_whole(file, lambda out: torch.save({f.name: getattr(found, f.name) for f in fields(found)}, out))
-    with whole(file):
-        return Features(**torch.load(file, weights_only=False))
+    return kept_features(cache / f"seen-{seeing.key(source)}.pt", lambda: _seen(source, seeing, report))
 
 
 def _seen(source: Source, seeing: Seeing, report: Callable[[int, int], None]) -> Features:
