@@ -115,11 +115,29 @@ def worker(role: Role) -> int:
     return create_worker(role, settings).run()
 
 
+def _columns(_ctx: click.Context, _option: click.Parameter, maps: tuple[str, ...]) -> dict[str, str]:
+    columns = {}
+    for text in maps:
+        ours, equals, theirs = (part.strip() for part in text.partition("="))
+        if not (ours and equals and theirs):
+            raise UserError(f"--map {text[:80]}: write it as OURS=THEIRS, for example title=Name")
+        columns[ours] = theirs
+    return columns
+
+
+columns_option = click.option(
+    "--map",
+    "columns",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    callback=_columns,
+    help="The catalogue's name of a column; repeatable.",
+)
+
+
 @cli.command()
 @click.argument("catalog")
-@click.option(
-    "--map", "maps", multiple=True, metavar="OURS=THEIRS", help="The catalogue's name of a column; repeatable."
-)
+@columns_option
 @click.option(
     "--inline/--by-path",
     default=True,
@@ -130,7 +148,7 @@ def worker(role: Role) -> int:
 @click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Wait until the catalog worker has encoded all."
 )
-def index(catalog: str, maps: tuple[str, ...], inline: bool, prune: bool, wait: bool) -> int:
+def index(catalog: str, columns: dict[str, str], inline: bool, prune: bool, wait: bool) -> int:
     """Publish a catalogue, a file or an http(s) URL, to `product_pages`.
 
     It is a Google Merchant feed (XML, TSV), an export of Shopify or WooCommerce (CSV), or a table (CSV, TSV, JSON,
@@ -139,17 +157,9 @@ def index(catalog: str, maps: tuple[str, ...], inline: bool, prune: bool, wait: 
     """
     from workers.cli.products import publish_catalog
 
-    columns = dict(_pair(one) for one in maps)
     return asyncio.run(
         publish_catalog(tool_settings(), catalog, inline=inline, wait=wait, columns=columns, prune=prune)
     )
-
-
-def _pair(text: str) -> tuple[str, str]:
-    ours, equals, theirs = text.partition("=")
-    if not equals or not ours.strip() or not theirs.strip():
-        raise UserError(f"--map {text[:80]}: write it as OURS=THEIRS, for example title=Name")
-    return ours.strip(), theirs.strip()
 
 
 @cli.command()

@@ -6,11 +6,13 @@ from pathlib import Path
 import click
 
 from topology.settings import load_settings
+from workers.cli.main import columns_option
 
 
 @click.command("watch")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--catalog", required=True, help="The products: a file or an http(s) URL, as `index` takes it.")
+@columns_option
 @click.option(
     "--events", type=click.Path(path_type=Path), help="Write each product_detected event to this file, one JSON a line."
 )
@@ -20,6 +22,7 @@ from topology.settings import load_settings
 def watch_command(
     sources: tuple[str, ...],
     catalog: str,
+    columns: dict[str, str],
     events: Path | None,
     realtime: bool,
     language: str | None,
@@ -37,5 +40,15 @@ def watch_command(
     from workers.cli.watch.session import watch
 
     settings = load_settings(**({"model": model} if model else {}))
-    result = asyncio.run(watch(settings, sources, catalog, events_path=events, realtime=realtime, language=language))
+    result = asyncio.run(
+        watch(
+            settings,
+            sources,
+            catalog,
+            columns=columns,
+            events_path=events,
+            realtime=realtime,
+            language=language,
+        )
+    )
     return result.status

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -100,11 +100,12 @@ async def watch(
     sources: Sequence[str],
     catalog: str,
     *,
+    columns: Mapping[str, str] | None = None,
     events_path: Path | None = None,
     realtime: bool = False,
     language: str | None = None,
 ) -> WatchResult:
-    """Recognises the catalogue's products in the sources.
+    """Recognises the catalogue's products in the sources. See `read_catalog` for `catalog` and `columns`.
 
     Raises:
         UserError: A source, the catalogue or a setting cannot be used.
@@ -115,7 +116,7 @@ async def watch(
         _keep_inputs(events_path, [Path(catalog), *map(Path, named.values())])
     if "reconnect_give_up_s" not in settings.model_fields_set:
         settings = settings.model_copy(update={"reconnect_give_up_s": _GIVE_UP_S})
-    pages = read_catalog(catalog, check_images=True)
+    pages = read_catalog(catalog, check_images=True, columns=columns)
     places = [*named.values(), *(image.uri for page in pages for image in page.images)]
     local = [place for place in places if not scheme_of(place)]
     settings = allowing(

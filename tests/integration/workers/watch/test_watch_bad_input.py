@@ -102,6 +102,15 @@ def test_a_catalogue_without_a_required_column(refused: Refused, tmp_path: Path)
     assert str(path) in line
 
 
+def test_columns_are_called_as_map_says(refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "catalog.csv"
+    path.write_text("product_id,Name,images\np-1,A thing,nowhere.jpg\n")
+    watch = ("watch", STREAM, "--catalog", path)
+    assert "nowhere.jpg" in refused(*watch, "--map", "title=Name"), "its columns were found"
+    assert "no column 'Title' for --map title=Title" in refused(*watch, "--map", "title=Title")
+    assert "--map Name: write it as OURS=THEIRS" in refused(*watch, "--map", "Name")
+
+
 def test_a_catalogue_with_one_id_twice(refused: Refused, tmp_path: Path) -> None:
     catalog = write_catalog(tmp_path, product(tmp_path), product(tmp_path))
     assert "p-1" in refused("watch", STREAM, "--catalog", catalog)
