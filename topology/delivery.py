@@ -87,6 +87,7 @@ class Delivery:
                 dead-lettered.
         """
         self.has_agents = True
+        metrics.RECORDS_LOST.labels(self._role, topic)  # at 0 from the start: an alert must see the first loss
         # acks=False: Faust commits nothing. (It commits past unacked records, also past ones that it skips
         # during a rebalance.)
         channel = self.app.topic(full_name(self._settings, topic), key_type=bytes, value_type=bytes, acks=False)
