@@ -8,7 +8,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from topology.errors import UserError
-from topology.http_guard import KEEP_ALIVE_S, MOST_BODY_BYTES, Gate, guard, is_loopback
+from topology.http_guard import KEEP_ALIVE_S, MOST_BODY_BYTES, Gate, errors_in_json, guard, is_loopback
+from topology.http_users import Users
 from topology.redact import redacted
 from topology.settings import Settings
 
@@ -67,7 +68,7 @@ class HttpServer:
         self._settings = settings
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
-        application.middlewares.append(guard(settings))
+        application.middlewares.extend((errors_in_json, guard(settings)))
 
     async def start(self) -> None:
         """Listens.
@@ -76,7 +77,7 @@ class HttpServer:
             UserError: The port is in use, the address is not ours, or it lies open to others.
         """
         host, port = self._settings.http_host, self._settings.http_port
-        is_open = not self._settings.http_token.get_secret_value() and not self._settings.http_unprotected
+        is_open = not Users(self._settings).protects and not self._settings.http_unprotected
         if is_open and not is_loopback(host):
             raise UserError(
                 f"COPE_HTTP_HOST={host}: others reach it too: set COPE_HTTP_TOKEN, or COPE_HTTP_UNPROTECTED=true where "

@@ -1,15 +1,18 @@
-"""What stands before each HTTP server here: time-outs, a bound of connections, `Host` and token."""
+"""What stands before each HTTP server here: time-outs, a bound of connections, `Host`, users, errors as JSON."""
 
 import asyncio
-import hmac
 import ipaddress
+import logging
 import socket
 from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from topology.http_users import CSRF_HEADER, User, Users, is_foreign
 from topology.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 # Health and metrics are for probes and Prometheus: they carry no token, and call a worker by any name.
 OPEN_PATHS = frozenset({"/healthz", "/metrics"})
@@ -21,6 +24,12 @@ MOST_BODY_BYTES = 64 * 1024
 MOST_CONNECTIONS = 512
 KEEP_ALIVE_S = 30.0
 
+PUBLIC = "public"
+"""Attribute of a handler that answers anyone: True, or a function of the request."""
+USER = web.RequestKey("user", User)
+"""Key of a request under which its `User` lies, if they are known."""
+
+_SAFE = ("GET", "HEAD", "OPTIONS")
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -102,8 +111,8 @@ class _Connection(asyncio.Protocol):
 
 
 def guard(settings: Settings) -> Middleware:
-    """Returns the middleware that checks `Host` and token, and reads the body in time."""
-    token = settings.http_token.get_secret_value().encode()
+    """Returns the middleware that checks `Host` and user, and reads the body in time."""
+    users = Users(settings)
     hosts = {"localhost", socket.gethostname().lower(), settings.http_host.lower()}
     hosts |= {host.strip().lower() for host in settings.http_hosts.split(",") if host.strip()}
 
@@ -112,8 +121,14 @@ def guard(settings: Settings) -> Middleware:
         if request.path not in OPEN_PATHS:
             if not ("*" in hosts or _is_ours(request.headers.get("Host", ""), hosts)):
                 return _error(421, "this host's name is not served: COPE_HTTP_HOSTS lists those that are")
-            if token and not _has_token(request, token):
+            user = users.of(request)
+            public = _is_public(request)
+            if user is None and not public:
                 return _error(401, "needs the token: send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+            if request.method not in _SAFE and (refusal := _why_not_written(request, user, public)):
+                return _error(403, refusal)
+            if user is not None:
+                request[USER] = user
         if request.can_read_body:
             try:
                 async with asyncio.timeout(BODY_S):
@@ -125,6 +140,47 @@ def guard(settings: Settings) -> Middleware:
     return check
 
 
+@web.middleware
+async def errors_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns what aiohttp would tell in plain text, and failures of handlers, into `{"error": ...}`."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        kept = {name: value for name, value in error.headers.items() if name in ("Allow", "Retry-After")}
+        return _error(error.status, _PLAIN.get(error.status, error.reason), kept)
+    except (asyncio.CancelledError, ConnectionError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client is told in JSON, and the log the rest
+        _log.exception("a request failed", extra={"path": request.path[:200], "error": type(error).__name__})
+        return _error(500, "the server failed; its log says why")
+
+
+_PLAIN = {
+    404: "nothing here: docs/monitor.md lists the routes",
+    405: "not with this method",
+    413: f"the body is larger than {MOST_BODY_BYTES} bytes",
+}
+
+
+def _is_public(request: web.Request) -> bool:
+    public = getattr(request.match_info.handler, PUBLIC, False)
+    return bool(public(request) if callable(public) else public)
+
+
+def _why_not_written(request: web.Request, user: User | None, public: bool) -> str:
+    """Says why the request may not change anything; empty if it may."""
+    by_token = user is not None and user.by == "token"
+    if not by_token and is_foreign(request):
+        return "not from the page of another site"
+    if public or user is None:  # the handler asks for itself
+        return ""
+    if user.by in ("cookie", "proxy") and request.headers.get(CSRF_HEADER) != "1":
+        return f"needs the header {CSRF_HEADER}: 1"
+    return "" if user.may_write else "viewers may not change anything: reviewers may"
+
+
 def _is_ours(header: str, hosts: set[str]) -> bool:
     """An address cannot be made to lead elsewhere; a name can, and a page behind it would read what we say."""
     name = header.rpartition("]")[0].lstrip("[") if header.startswith("[") else header.partition(":")[0]
@@ -133,13 +189,6 @@ def _is_ours(header: str, hosts: set[str]) -> bool:
     except ValueError:
         return name.lower().rstrip(".") in hosts
     return True
-
-
-def _has_token(request: web.Request, token: bytes) -> bool:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    # A browser's EventSource sends no headers of its own.
-    given = given.strip() if scheme.lower() == "bearer" else request.query.get("token", "")
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token)
 
 
 def _error(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -131,6 +131,18 @@ class Settings(BaseSettings):
     http_hosts: str = Field(
         "", description="Names by which HTTP clients call this server, separated by commas; `*`: any; addresses always"
     )
+    http_viewer_token: SecretStr = Field(
+        SecretStr(""), description="Token of those who may look, and not write; empty: none"
+    )
+    http_user_header: str = Field(
+        "", description="Header in which a proxy names the user that it has checked, e.g. X-Forwarded-User; empty: none"
+    )
+    http_trusted_proxies: str = Field(
+        "127.0.0.0/8,::1", description="Networks of the proxies whose http_user_header is believed, separated by commas"
+    )
+    http_reviewers: str = Field(
+        "*", description="Users of http_user_header who may write, separated by commas; `*`: all of them"
+    )
     http_unprotected: bool = Field(False, description="Listen beyond this machine also without http_token")
     http_port: int = Field(0, ge=0, le=65_535, description="/metrics, /healthz and monitor's API; 0: any free port")
     log_format: Literal["text", "json"] = Field("text", description="key=value lines, or one JSON object a line")

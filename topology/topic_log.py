@@ -23,6 +23,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
+from aiokafka.partitioner import murmur2
 
 from topology import metrics
 from topology.admin import PATIENCE_S, create_topics
@@ -51,6 +52,8 @@ IDLE_FETCH_MS = 1_000
 POLL_MS = 200  # how long a read waits for records: bounds how late a stop is noticed
 LARGEST_RECORD_BYTES = max(spec.max_message_bytes for spec in TOPICS.values())
 LINGER_MS = 5  # a batch waits so long for company; above, it would show in the latency of live events
+# A fetch for a single record brings its neighbours along up to this size; a larger record still comes, alone (KIP-74).
+_ONE_RECORD_BYTES = 65_536
 
 # Errors of the broker's state or the network are passing; these are not.
 _PERMANENT = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, SaslAuthenticationFailed)
@@ -353,6 +356,77 @@ class Producer:
             return self._producer
 
 
+class RecordReader:
+    """Reads single records by their offsets, with one connection for all of them.
+
+    Records come one by one: a second caller waits for the first.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._consumer: AIOKafkaConsumer | None = None
+        self._one = asyncio.Lock()
+
+    async def read(self, topic: str, partition: int, offset: int, kind: type[R]) -> LogRecord[R] | None:
+        """Returns the record; None if it is not there any more, or cannot be read as one of that kind.
+
+        Raises:
+            Unavailable: The broker does not answer.
+        """
+        target = TopicPartition(full_name(self._settings, topic), partition)
+        async with self._one:
+            try:
+                async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+                    message = await self._fetch(target, offset)
+            except (KafkaError, OSError, TimeoutError) as error:
+                await self._close()
+                _raise_permanent(error, f"read {topic}")
+                raise Unavailable(f"read {topic}: {describe(error)}") from error
+        if message is None:
+            return None
+        record = _decode(message, topic, kind)
+        return record if isinstance(record, LogRecord) else None
+
+    async def stop(self) -> None:
+        """Closes the connection."""
+        async with self._one:
+            await self._close()
+
+    async def _fetch(self, target: TopicPartition, offset: int) -> Any:
+        if self._consumer is None:
+            consumer = _new_consumer(self._settings, max_partition_fetch_bytes=_ONE_RECORD_BYTES)
+            try:
+                await consumer.start()
+            except BaseException:
+                await consumer.stop()
+                raise
+            self._consumer = consumer
+        consumer = self._consumer
+        consumer.assign([target])
+        try:
+            end = (await consumer.end_offsets([target]))[target]
+            if not (await consumer.beginning_offsets([target]))[target] <= offset < end:
+                return None
+            consumer.seek(target, offset)
+            while True:
+                for message in (await consumer.getmany(target, timeout_ms=POLL_MS)).get(target, ()):
+                    return message if message.offset == offset else None  # compacted away: the next one comes
+                if await consumer.position(target) > offset:
+                    return None
+        finally:
+            consumer.unsubscribe()  # it would go on to fetch what follows
+
+    async def _close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """Returns the partition to which our producers send records of a key."""
+    return int((murmur2(encode_key(key)) & 0x7FFFFFFF) % partitions)
+
+
 def check_size(topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> int:
     """Returns how many bytes a record takes, about.
 
@@ -392,8 +466,9 @@ def _raise_permanent(error: BaseException, what: str) -> None:
         ) from error
 
 
-def _new_consumer(settings: Settings, wait_ms: int = POLL_MS) -> AIOKafkaConsumer:
+def _new_consumer(settings: Settings, wait_ms: int = POLL_MS, **more: Any) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
+        **more,
         **client_options(settings),
         group_id=None,
         enable_auto_commit=False,

@@ -22,9 +22,9 @@ from topology.topic_log import read_partition, read_range
 from topology.topics import PAGE_VECTORS, PRODUCT_PAGES
 from topology.worker import Worker
 from workers.catalog import encoding
-from workers.catalog.images import load_image
 from workers.catalog.kept import KeptPages, content_of
 from workers.catalog.reindex import switch_when_filled
+from workers.images import load_image
 from workers.reading import reader_of
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from topology.errors import BadInput, Unavailable, UserError
 from topology.records import PageImage, ProductPage
 from topology.redact import redacted
 from workers.catalog.exports import reader_of
-from workers.catalog.images import fetch, file_path, is_url, load_image
 from workers.catalog.tables import KINDS, Row, listed, rows_of, shown
+from workers.images import fetch, file_path, is_url, load_image
 
 REQUIRED_COLUMNS = ("product_id", "title", "images")
 _KNOWN_COLUMNS = {*REQUIRED_COLUMNS, "description", "category", "brand", "price"}

@@ -15,9 +15,9 @@ from topology.settings import Settings
 from topology.topic_log import Producer, end_offsets, read_partition
 from topology.topics import PRODUCT_PAGES
 from workers.catalog.files import Catalogue, read_all
-from workers.catalog.images import is_url, load_image
 from workers.catalog.progress import wait_indexed
 from workers.catalog.tables import shown
+from workers.images import is_url, load_image
 
 # The longest side of an inline image. The page encoder looks at 224 to 512 px; larger ones only cost the broker.
 INLINE_IMAGE_PX = 640

@@ -15,12 +15,18 @@ import msgspec
 
 from topology import metrics
 from topology.records import ProductDetected, RecognitionState, StreamAnnounced, StreamStatus
-from topology.topic_log import Follower, end_offsets
-from topology.topics import LIVE_STREAMS, PRODUCT_DETECTED, RECOGNITION_STATE, STREAM_STATUS
+from topology.topic_log import Follower, RecordReader, end_offsets
+from topology.topics import LIVE_STREAMS, PAGE_VECTORS, PRODUCT_DETECTED, RECOGNITION_STATE, STREAM_STATUS
 from topology.worker import Worker
+from workers.monitor.detections import Detections
 from workers.monitor.feed import Feed, Kind
+from workers.monitor.history import History
 from workers.monitor.http import Api, now_ms
-from workers.monitor.state import MAX_STREAMS, STATES, MonitorState, StreamState
+from workers.monitor.products import Products
+from workers.monitor.routes import Routes
+from workers.monitor.session import Sessions
+from workers.monitor.state import MAX_STREAMS, STATES, MonitorState, StreamState, StreamView
+from workers.pages import Pages
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +56,11 @@ class Monitor:
         self._worker = worker
         self._state = MonitorState(settings.window_ms)
         self._feed = Feed()
-        self._api = Api(self._state, self._feed, self._behind)
+        self._history = History()
+        self._reader = RecordReader(settings)
+        self._pages = Pages(settings, self._reader, alike=True)
+        self._products = Products(self._pages, self._history)
+        self._api = Api(self._state, self._feed, self._dressed)
         self._trouble = ""
         self._told_left_out = 0
         self._announcements = Follower(settings, LIVE_STREAMS, StreamAnnounced)
@@ -67,18 +77,43 @@ class Monitor:
     def register(self) -> None:
         """Hooks itself into the worker."""
         worker = self._worker
-        self._api.add_routes(worker.http)
+        self._routes().serve(worker.http)
         worker.health.add("topics", self._check_topics)
         worker.background(self._follow_statuses)
         worker.background(self._follow_announcements)
         worker.background(self._follow_progress)
         worker.background(self._follow_events)
+        worker.background(self._pages.follow)
         worker.background(self._sweep)
         worker.background(self._probe)
         worker.on_stop(self._stop)
         metrics.MONITOR_CLIENTS.set_function(lambda: self._api.clients)
         for state in STATES:
             metrics.MONITOR_STREAMS.labels(state).set_function(partial(self._count, state))
+
+    def _routes(self) -> Routes:
+        settings = self._worker.settings
+        routes = Routes({"streams": self._behind, "products": self._behind_products})
+        routes.add(*Sessions(settings, self._state, self._history).routes())
+        routes.add(*Detections(settings, self._history, self._products).routes())
+        routes.add(*self._products.routes())
+        routes.add(*self._api.routes())
+        return routes
+
+    def _dressed(self, view: StreamView) -> StreamView:
+        on = view.on
+        if on is None:
+            return view
+        sighting = self._history.get(on.detection_id)
+        best = sighting.best if sighting is not None else None
+        other = on.runner_up
+        dressed = msgspec.structs.replace(
+            on,
+            title=self._products.title(on.product_id),
+            image_url=self._products.image_url(on.product_id, best.page_image if best else None),
+            runner_up_title=None if other is None else self._products.title(other.product_id),
+        )
+        return msgspec.structs.replace(view, on=dressed)
 
     # -- topics --------------------------------------------------------------------------------------------------
 
@@ -103,13 +138,16 @@ class Monitor:
     async def _follow_events(self) -> None:
         await self._statuses.caught_up.wait()
         async for record in self._events:
-            if record.value is not None and self._state.on_event(record.value, record.log_ms, now_ms()):
+            if record.value is None:
+                continue
+            self._history.add(record.value)
+            if self._state.on_event(record.value, record.log_ms, now_ms()):
                 self._publish("detection", record.value)
 
     def _tell_stream(self, stream_id: str) -> None:
         view = self._state.view(stream_id, now_ms())
         if view is not None:
-            self._publish("stream", view)
+            self._publish("stream", self._dressed(view))
 
     def _publish(self, kind: Kind, value: msgspec.Struct) -> None:
         if not self._behind():  # what is read back at the start is no change
@@ -143,11 +181,15 @@ class Monitor:
 
     async def _stop(self) -> None:
         self._feed.close()
+        await self._reader.stop()
 
     # -- health --------------------------------------------------------------------------------------------------
 
     def _behind(self) -> list[str]:
         return [topic for topic, follower in self._followers.items() if not follower.caught_up.is_set()]
+
+    def _behind_products(self) -> list[str]:
+        return [] if self._pages.caught_up.is_set() else [PAGE_VECTORS]
 
     def _check_topics(self) -> str | None:
         behind = self._behind()

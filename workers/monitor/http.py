@@ -1,14 +1,15 @@
-"""The monitor over HTTP: JSON for what is, server-sent events for what changes (`docs/monitor.md`)."""
+"""What is on now over HTTP: JSON for what is, server-sent events for what changes (`docs/monitor.md`)."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import msgspec
 from aiohttp import web
 
 from topology import metrics
 from workers.monitor.feed import Feed, TooOldError, message
+from workers.monitor.routes import RefusedError, Route, answer, error
 from workers.monitor.state import MonitorState, OnNow, StreamView
 
 # Proxies close connections that are silent for 30 to 60 s, and a client that is gone shows only when written to.
@@ -19,8 +20,7 @@ WRITE_TIMEOUT_S = 10.0
 MAX_CLIENTS = 256
 _RETRY_MS = 2_000  # how long a browser waits before it connects again
 
-_encode = msgspec.json.Encoder().encode
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Dress = Callable[[StreamView], StreamView]
 
 
 class NowOn(OnNow, frozen=True, kw_only=True):
@@ -45,60 +45,55 @@ class NowList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Api:
-    """The routes.
+    """Streams, what they show, and the feed.
 
     Args:
         state: What to tell.
         feed: Its changes.
-        behind: Says which topics are still being read back; until none is, nothing is told, for it would be wrong.
+        dress: Adds to a stream what the state does not know: names and pictures.
     """
 
-    def __init__(self, state: MonitorState, feed: Feed, behind: Callable[[], list[str]]) -> None:
+    def __init__(self, state: MonitorState, feed: Feed, dress: Dress = lambda view: view) -> None:
         self.clients = 0
         self._state = state
         self._feed = feed
-        self._behind = behind
+        self._dress = dress
 
-    def add_routes(self, application: web.Application) -> None:
-        """Adds the routes to an application."""
-        application.router.add_get("/streams", self._when_ready(self._get_streams))
-        application.router.add_get("/streams/{stream_id:.+}", self._when_ready(self._get_stream))
-        application.router.add_get("/now", self._when_ready(self._get_now))
-        application.router.add_get("/events", self._when_ready(self._get_events))
-
-    def _when_ready(self, handler: Handler) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            behind = self._behind()
-            if behind:
-                return _error(503, f"reading {', '.join(behind)} back; try again in a moment", {"Retry-After": "1"})
-            return await handler(request)
-
-        return handle
+    def routes(self) -> list[Route]:
+        """Returns the routes. That of a stream takes whatever begins as it does: it comes last."""
+        after = {"after": "`last_event_id` of an answer: the feed goes on where that stands"}
+        return [
+            Route("GET", "/streams", self._get_streams, "All streams.", StreamList),
+            Route("GET", "/streams/{stream_id:.+}", self._get_stream, "One stream.", StreamView),
+            Route("GET", "/now", self._get_now, "What is on now, by stream.", NowList),
+            Route(
+                "GET", "/events", self._get_events, "The change feed: server-sent events.", "text/event-stream", after
+            ),
+        ]
 
     async def _get_streams(self, _: web.Request) -> web.Response:
-        return _json(StreamList(last_event_id=self._feed.last_id, streams=list(self._state.views(now_ms()))))
+        views = [self._dress(view) for view in self._state.views(now_ms())]
+        return answer(StreamList(last_event_id=self._feed.last_id, streams=views))
 
     async def _get_stream(self, request: web.Request) -> web.Response:
         stream_id = request.match_info["stream_id"]
         view = self._state.view(stream_id, now_ms())
-        return (
-            _error(404, f"no stream {stream_id!r}: /streams lists those that are known")
-            if view is None
-            else _json(view)
-        )
+        if view is None:
+            raise RefusedError(404, f"no stream {stream_id[:80]!r}: /streams lists those that are known")
+        return answer(self._dress(view))
 
     async def _get_now(self, _: web.Request) -> web.Response:
         now = [
             NowOn(stream_id=view.stream_id, lag_s=view.lag_s, **msgspec.structs.asdict(view.on))
-            for view in self._state.views(now_ms())
+            for view in map(self._dress, self._state.views(now_ms()))
             if view.on is not None
         ]
-        return _json(NowList(last_event_id=self._feed.last_id, now=now))
+        return answer(NowList(last_event_id=self._feed.last_id, now=now))
 
     async def _get_events(self, request: web.Request) -> web.StreamResponse:
         if self.clients >= MAX_CLIENTS:
             metrics.MONITOR_CLIENTS_DROPPED.labels("full").inc()
-            return _error(503, f"{MAX_CLIENTS} clients follow already", {"Retry-After": "10"})
+            return error(503, f"{MAX_CLIENTS} clients follow already", {"Retry-After": "10"})
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         response = web.StreamResponse(headers=headers)
         self.clients += 1
@@ -148,11 +143,3 @@ async def _write(response: web.StreamResponse, data: bytes) -> None:
 def now_ms() -> int:
     """Returns the wall clock, Unix milliseconds."""
     return time.time_ns() // 1_000_000
-
-
-def _json(answer: msgspec.Struct) -> web.Response:
-    return web.Response(body=_encode(answer), content_type="application/json", headers={"Cache-Control": "no-store"})
-
-
-def _error(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
-    return web.json_response({"error": text}, status=status, headers=headers)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from topology.records import ProductDetected, RecognitionState, StreamAnnounced, StreamStatus
+from topology.records import ProductDetected, RecognitionState, RunnerUp, StreamAnnounced, StreamStatus
 from topology.redact import redacted
 
 StreamState = Literal["announced", "connecting", "live", "stalled", "ended", "failed", "unknown", "forgotten"]
@@ -34,6 +34,10 @@ class OnNow(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         media_start_ms: Media time of the epoch since which it is shown.
         media_end_ms: Media time up to which it was seen, as of the last event.
+        title: Of the product; None if the catalogue does not have it.
+        image_url: Of the page picture that it was told by.
+        runner_up: The product that comes next.
+        runner_up_title: Its title.
     """
 
     product_id: str
@@ -42,6 +46,10 @@ class OnNow(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     media_start_ms: int
     media_end_ms: int
+    title: str | None = None
+    image_url: str | None = None
+    runner_up: RunnerUp | None = None
+    runner_up_title: str | None = None
 
 
 class LastEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +83,10 @@ class StreamView(msgspec.Struct, frozen=True, kw_only=True):
             frame and one status a second, the age of a stream that flows stays below about 2 s.
         status_age_s: Since capture last told anything; None if it never has.
         on: What is shown now.
+        frame: Where the frame that shows the newest sighting best is served; None if it is not kept.
+        box: x0, y0, x1, y1 of the product in that frame, relative to it.
+        heard: Spoken words that named the product of the newest event.
+        read: Lines read in frames that named it.
     """
 
     stream_id: str
@@ -91,6 +103,10 @@ class StreamView(msgspec.Struct, frozen=True, kw_only=True):
     status_age_s: float | None
     on: OnNow | None
     last_event: LastEvent | None
+    frame: str | None = None
+    box: tuple[float, float, float, float] | None = None
+    heard: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
 
 
 _Identity = tuple[str, str]
@@ -273,6 +289,8 @@ class MonitorState:
             status_age_s=_age_s(status.at_ms, now_ms) if status else None,
             on=_on(stream),
             last_event=_last_event(stream.last) if stream.last else None,
+            heard=stream.last.evidence.keywords if stream.last else (),
+            read=stream.last.evidence.read if stream.last else (),
         )
 
 
@@ -305,6 +323,7 @@ def _on(stream: _Stream) -> OnNow | None:
         epoch=event.epoch,
         media_start_ms=event.media_start_ms,
         media_end_ms=event.media_end_ms,
+        runner_up=event.evidence.runner_up,
     )
 
 

@@ -17,12 +17,12 @@ from cope.vision.decoding import SUFFIXES
 from topology.errors import BadInput, UserError
 from topology.records import PageImage, ProductPage
 from workers.catalog.files import read_catalog
-from workers.catalog.images import is_url, load_image
 from workers.cli.simulate.recipe import Recipe
 from workers.cli.simulate.sound import speak
 from workers.cli.simulate.voices import voice_of
 from workers.cli.simulate.writer import container_format, write_stream
 from workers.cli.truth import Showing, StreamTruth, write_truth
+from workers.images import is_url, load_image
 
 _log = logging.getLogger(__name__)
 

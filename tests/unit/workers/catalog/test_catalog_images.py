@@ -15,8 +15,8 @@ from PIL import Image
 from topology.addresses import Allowed, NotAllowedError
 from topology.errors import BadInput, Unavailable
 from topology.records import PageImage
-from workers.catalog import images
-from workers.catalog.images import load_image
+from workers import images
+from workers.images import load_image
 
 RGB = np.zeros((40, 60, 3), np.uint8)
 RGB[:, :30] = (200, 30, 60)

@@ -16,6 +16,7 @@ from topology.records import ProductDetected
 from workers.monitor import http
 from workers.monitor.feed import Feed
 from workers.monitor.http import Api
+from workers.monitor.routes import Routes
 from workers.monitor.state import MonitorState
 
 
@@ -26,7 +27,9 @@ class Site:
         self.state = MonitorState(WINDOW_MS)
         self.feed = Feed(capacity)
         self.behind = []
-        self.api = Api(self.state, self.feed, lambda: self.behind)
+        self.api = Api(self.state, self.feed)
+        self.routes = Routes({"streams": lambda: self.behind})
+        self.routes.add(*self.api.routes())
 
     def see(self, record):
         now_ms = http.now_ms()
@@ -36,7 +39,7 @@ class Site:
     @asynccontextmanager
     async def serve(self):
         application = web.Application()
-        self.api.add_routes(application)
+        self.routes.serve(application)
         async with TestClient(TestServer(application)) as client:
             yield client
             self.feed.close()
