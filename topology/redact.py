@@ -22,6 +22,11 @@ def redacted(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
 
 
+def without_user(url: str) -> str:
+    """Returns a URL that can still be opened, without the user and password in it: what is behind may ask for them."""
+    return re.sub(r"^([a-zA-Z][a-zA-Z0-9+.-]{0,30}://)[^/?#]*@", r"\1", url)
+
+
 def _bare(match: re.Match[str]) -> str:
     rest = match["rest"]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -37,8 +37,10 @@ _log = logging.getLogger(__name__)
 # How long a batch waits for company. Publishing a catalogue fills batches by itself; a single page must not wait.
 _LINGER_S = 0.02
 
-# Pages fetched and encoded together: their pictures wait in memory, some 1 MB each.
+# Pages and pictures fetched and encoded together. Pictures wait in memory, up to 1.2 MB each: above, galleries would
+# fill it; below, one slow server holds up the others.
 _MOST_PAGES = 16
+_MOST_PICTURES = 128
 
 _LONGEST_ID = 512  # as records say: `topology.records.Id`
 
@@ -123,7 +125,8 @@ class Catalog:
 
     async def _work(self, messages: AsyncIterator[Message[ProductPage]]) -> None:
         async for batch in batches(messages, _MOST_PAGES, _LINGER_S):
-            await self._take(batch)
+            for part in in_parts(batch, _pictures_of, _MOST_PICTURES):
+                await self._take(part)
 
     async def _take(self, batch: list[Message[ProductPage]]) -> None:
         pictures = await asyncio.gather(*(self._fetch(message.value) for message in batch))
@@ -230,6 +233,24 @@ async def _apply(index: Index, record: PageVectors) -> None:
         await index.remove([record.product_id])
     else:
         await index.upsert([PageEntry.from_record(record)])
+
+
+def _pictures_of(message: Message[ProductPage]) -> int:
+    return min(len(message.value.images), encoding.MOST_IMAGES) if message.value is not None else 0
+
+
+def in_parts(batch: Sequence[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Yields the batch in parts, in order: of `most` in all each, or of one that is larger."""
+    part: list[T] = []
+    room = most
+    for one in batch:
+        room -= size_of(one)
+        if part and room < 0:
+            yield part
+            part, room = [], most - size_of(one)
+        part.append(one)
+    if part:
+        yield part
 
 
 async def batches(messages: AsyncIterator[T], most: int, linger_s: float) -> AsyncIterator[list[T]]:

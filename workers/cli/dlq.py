@@ -12,6 +12,7 @@ import msgspec
 from topology.admin import require_topics
 from topology.dead_letters import DeadLetter, delete_letters, read_letters, redrive
 from topology.errors import UserError
+from topology.redact import redacted
 from topology.settings import Settings
 from topology.topic_log import Producer
 from topology.topics import CONSUMED, DEAD_LETTER_SUFFIX
@@ -142,7 +143,8 @@ def _readable(value: bytes) -> str:
         text = repr(msgspec.msgpack.decode(value)) if value[:1] > b"\x7f" else value.decode()
     except (msgspec.MsgspecError, ValueError, RecursionError):
         text = repr(value[:_SHOWN_BYTES])
-    return text if len(text) <= _SHOWN_BYTES else text[:_SHOWN_BYTES] + f"… ({len(value)} bytes; --out writes all)"
+    bare = redacted(text)
+    return bare if bare == text else f"{bare}\n({len(value)} bytes, less what URLs hide; --out writes all)"
 
 
 async def _redrive(settings: Settings, topic: str, names: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from topology.errors import Unavailable, UserError
+from topology.redact import redacted
 from topology.settings import ROLES, Role, load_settings, unknown_settings
 
 if TYPE_CHECKING:
@@ -245,5 +246,5 @@ def config() -> None:
     width = max(map(len, values)) + len("COPE_=")
     for name, field in type(settings).model_fields.items():
         origin = "set" if name in settings.model_fields_set else "default"
-        shown = f"COPE_{name.upper()}={'' if values[name] is None else values[name]}"
+        shown = f"COPE_{name.upper()}={'' if values[name] is None else redacted(str(values[name]))}"
         click.echo(f"{shown:<{width + 12}}  # {origin}{'. ' + field.description if field.description else ''}")

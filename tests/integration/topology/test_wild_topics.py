@@ -16,6 +16,7 @@ from topology.records import Frame, ProductPage, StreamAnnounced
 from topology.settings import Settings
 from topology.topic_log import Producer, end_offsets, read_partition
 from topology.worker import Worker
+from workers.cli.publish import list_streams
 
 JSON = b' {"stream_id": "room-json", "url": "rtmp://host/room", "language": "zh-CN"}'
 
@@ -44,7 +45,8 @@ async def test_compressed_records_are_read(any_broker, running, until, codec: st
     producer = AIOKafkaProducer(**client_options(any_broker), compression_type=codec)
     await producer.start()
     try:
-        await producer.send_and_wait(full_name(any_broker, topics.LIVE_STREAMS), JSON, key=b"room-json")
+        for topic in (topics.LIVE_STREAMS, topics.dead_letter(topics.LIVE_STREAMS)):
+            await producer.send_and_wait(full_name(any_broker, topic), JSON, key=b"room-json")
     finally:
         await producer.stop()
     worker, seen = collecting(any_broker)
@@ -57,6 +59,9 @@ async def test_compressed_records_are_read(any_broker, running, until, codec: st
         async for record in read_partition(any_broker, topics.LIVE_STREAMS, partition, StreamAnnounced)
     ]
     assert held == seen
+    assert [letter.value for letter in await letters_of(any_broker, topics.LIVE_STREAMS)] == [JSON]
+    (line,) = await list_streams(any_broker, as_json=False)
+    assert "rtmp://host/room" in line
 
 
 async def test_what_cannot_be_used_is_dead_lettered_with_what_was_expected(broker, running, until) -> None:

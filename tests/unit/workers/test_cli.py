@@ -38,6 +38,7 @@ def test_each_command_has_help(command: str) -> None:
 
 def test_config_prints_every_setting_where_it_comes_from_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COPE_BROKER_PASSWORD", "hunter2")
+    monkeypatch.setenv("COPE_QDRANT_URL", "http://ann:hunter2@qdrant:6333")
     monkeypatch.setenv("COPE_HOP_MS", "1500")
     lines = CliRunner().invoke(command_line.cli, ["config"]).output.splitlines()
     assert [line.partition("=")[0] for line in lines] == [f"COPE_{name.upper()}" for name in Settings.model_fields]

@@ -70,6 +70,14 @@ async def test_letters_are_purged(kafka, until, capsys) -> None:
     assert capsys.readouterr().out == ""
 
 
+async def test_a_broker_that_deletes_no_records_is_told_in_a_line(broker) -> None:
+    await create_topics(broker)
+    async with Producer(broker) as producer:
+        await producer.send_raw(topics.dead_letter(topics.LIVE_STREAMS), b"s", b"?", [])
+    with pytest.raises(UserError, match="does not delete records of .*: its retention does, or delete the topic"):
+        await dlq._purge(broker, topics.LIVE_STREAMS)
+
+
 def test_a_topic_without_a_queue_is_named() -> None:
     result = CliRunner().invoke(dlq.dlq_command, ["list", "nonsense"])
     assert isinstance(result.exception, UserError)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from workers.catalog.agent import batches
+from workers.catalog.agent import batches, in_parts
 
 
 async def counting(count, gate=None):
@@ -26,3 +26,11 @@ async def test_a_lone_message_does_not_wait_for_company():
     assert await anext(stream) == [1, 2]
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parts"),
+    [([], []), ([3, 3, 3], [[3, 3, 3]]), ([6, 5, 5, 4], [[6], [5, 5], [4]]), ([64, 1, 0], [[64], [1, 0]])],
+)
+def test_galleries_are_fetched_in_parts_of_bounded_size(sizes: list[int], parts: list[list[int]]) -> None:
+    assert list(in_parts(sizes, lambda size: size, 10)) == parts
