@@ -74,7 +74,7 @@ async def test_a_broker_that_deletes_no_records_is_told_in_a_line(broker) -> Non
     await create_topics(broker)
     async with Producer(broker) as producer:
         await producer.send_raw(topics.dead_letter(topics.LIVE_STREAMS), b"s", b"?", [])
-    with pytest.raises(UserError, match="does not delete records of .*: its retention does, or delete the topic"):
+    with pytest.raises(UserError, match=r"does not delete records of .*: its retention does, or delete the topic"):
         await dlq._purge(broker, topics.LIVE_STREAMS)
 
 
