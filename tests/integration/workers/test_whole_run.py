@@ -3,6 +3,7 @@
 import asyncio
 import io
 from contextlib import AsyncExitStack
+from typing import Any
 
 import aiohttp
 
@@ -12,7 +13,7 @@ from topology.dead_letters import read_letters
 from topology.index.memory import MemoryIndex
 from topology.log_format import setup_logging
 from topology.records import PageImage, StreamAnnounced, StreamStatus
-from topology.settings import ROLES, Settings
+from topology.settings import ROLES, Role, Settings
 from topology.topic_log import Producer, end_offsets, read_partition
 from topology.worker import Worker
 from workers.cli import dlq
@@ -26,8 +27,8 @@ AT = f"ann:{SECRET}@"
 CLOSED = f"http://{AT}127.0.0.1:9/live/{{}}?token={SECRET}#{SECRET}"
 
 
-def _role(role, settings: Settings) -> Worker:
-    parts = {
+def _role(role: Role, settings: Settings) -> Worker:
+    parts: dict[str, dict[str, Any]] = {
         "capture": {},
         "transcribe": {"recognizer": MemoryRecognizer(lambda _audio, _language: Transcript("", "en", 1.0, 1.0))},
         "embed": {"encoder": HueModel()},
