@@ -3,6 +3,7 @@
 import msgspec
 
 from topology.records import PageVectors, ProductPage
+from topology.redact import without_user
 
 # Far above what shops write, and far below what makes the model, the vocabulary or a record slow or too large.
 LONGEST_NAME = 1_000  # title, brand, category and each attribute
@@ -33,19 +34,24 @@ def fitting(record: PageVectors) -> PageVectors:
     """Returns the record of an encoded page in a size that its topic takes.
 
     Images that have no address, because the page holds their bytes as a `data:` URI, and those with one that is too
-    long to be passed on, are named by an empty URI, as images sent in bytes are.
+    long to be passed on, are named by an empty URI, as images sent in bytes are. The others are named without the user
+    and password that are needed to fetch them.
     """
     terms = sorted(record.terms.items(), key=lambda term: (-term[1], term[0]))[:_MOST_TERMS]
     return msgspec.structs.replace(
         record,
         title=record.title[:LONGEST_NAME],
         category=record.category[:LONGEST_NAME],
-        images=tuple("" if uri[:5].lower() == "data:" or len(uri) > _LONGEST_URI else uri for uri in record.images),
+        images=tuple(map(_address, record.images)),
         terms=dict(terms) if len(record.terms) > _MOST_TERMS else record.terms,
         error=record.error[:LONGEST_ERROR],
         names=_lines(record.names),
         read=_lines(record.read),
     )
+
+
+def _address(uri: str) -> str:
+    return "" if uri[:5].lower() == "data:" or len(uri) > _LONGEST_URI else without_user(uri)
 
 
 def _lines(lines: tuple[str, ...]) -> tuple[str, ...]:

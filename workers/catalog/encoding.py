@@ -15,7 +15,7 @@ from cope.keywords.markup import plain
 from cope.serving.encoder import PageInput, PageOutput
 from topology.errors import BadInput, Unavailable
 from topology.records import PageImage, PageVectors, ProductPage
-from topology.redact import redacted, without_user
+from topology.redact import redacted
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ async def fetch_pictures(
             found.problems.append(str(error))
         else:
             found.images.append(pixels)
-            found.uris.append(without_user(image.uri))
+            found.uris.append(image.uri)
     return found
 
 

@@ -53,13 +53,6 @@ async def test_good_pictures_stay_in_order_beside_bad_ones():
     assert found.problems == ["1.jpg: not a picture"]
 
 
-async def test_what_is_told_of_a_picture_names_no_user():
-    named = ProductPage(product_id="p", title="t", images=(PageImage(uri="http://ann:pass@host/a@b.jpg?w=9"),))
-    load = Loader()
-    assert (await fetch_pictures(named, load, Pauses())).uris == ["http://host/a@b.jpg?w=9"]
-    assert load.calls == ["http://ann:pass@host/a@b.jpg?w=9"]
-
-
 async def test_a_host_that_comes_back_costs_a_pause_only():
     load, pauses = Loader({"0.jpg": [Unavailable("down"), Unavailable("down")]}), Pauses()
     found = await fetch_pictures(page(1), load, pauses)
