@@ -22,6 +22,7 @@ from workers.monitor.detections import Detections
 from workers.monitor.feed import Feed, Kind
 from workers.monitor.history import History
 from workers.monitor.http import Api, now_ms
+from workers.monitor.page_files import add_page
 from workers.monitor.products import Products
 from workers.monitor.routes import Routes
 from workers.monitor.session import Sessions
@@ -78,6 +79,7 @@ class Monitor:
         """Hooks itself into the worker."""
         worker = self._worker
         self._routes().serve(worker.http)
+        add_page(worker.http)
         worker.health.add("topics", self._check_topics)
         worker.background(self._follow_statuses)
         worker.background(self._follow_announcements)

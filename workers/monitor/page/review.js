@@ -1,0 +1,125 @@
+// Detections that are likely wrong, one at a time, judged by one key each.
+import { at, get } from "./api.js";
+import { live } from "./live.js";
+import { Evidence } from "./detection.js";
+import { Confidence, Loading, Problem, RunnerUp, Span, useKeys, useLoaded, Words } from "./parts.js";
+import { html, useEffect, useState } from "./ui.js";
+import { give, KEYS, ProductSearch, VerdictButtons } from "./verdict.js";
+import { t } from "./words.js";
+
+const LIMIT = 50;
+const AGAIN_EVERY_MS = 15_000; // when the queue is empty
+
+export function Review() {
+  const [got, error, again] = useLoaded(() => get("/review", { limit: LIMIT }), []);
+  const [skipped, setSkipped] = useState(0);
+  const [done, setDone] = useState([]); // given here, the newest last: what undo takes back
+  const [searching, setSearching] = useState(false);
+  const [message, setMessage] = useState("");
+  const [problem, setProblem] = useState(null);
+  const told = live.use(verdictsOf);
+  const given = new Map(done.map(({ item, verdict }) => [item.detection_id, verdict]));
+  const verdictOf = (id) => given.get(id) ?? told.get(id)?.verdict ?? "undo";
+  const items = (got?.items ?? []).filter((item) => verdictOf(item.detection_id) === "undo");
+  const item = items[Math.min(skipped, items.length - 1)];
+
+  useEffect(() => {
+    if (items.length || !got) return;
+    const timer = setInterval(again, AGAIN_EVERY_MS);
+    return () => clearInterval(timer);
+  }, [items.length, got]);
+
+  const tell = async (of, verdict, product) => {
+    try {
+      await give(of.detection_id, verdict, product?.product_id);
+      setProblem(null);
+      return true;
+    } catch (failure) {
+      setProblem(failure);
+      return false;
+    }
+  };
+  const judge = async (verdict, product) => {
+    if (verdict === "undo") {
+      const last = done.at(-1);
+      if (!last || !(await tell(last.item, "undo"))) return;
+      live.get().verdicts.delete(last.item.detection_id);
+      setDone(done.slice(0, -1));
+      setSkipped(Math.max(0, (got?.items ?? []).filter((one) => verdictOf(one.detection_id) === "undo" || one === last.item).indexOf(last.item)));
+      return setMessage(t("undone"));
+    }
+    if (!item) return;
+    if (verdict === "other" && !product) return setSearching(true);
+    setSearching(false);
+    if (!(await tell(item, verdict, product))) return;
+    setDone([...done, { item, verdict }]);
+    setMessage(t(`judged_${verdict}`, { title: product?.title }));
+  };
+  const move = (by) => setSkipped(Math.max(0, Math.min(items.length - 1, Math.min(skipped, items.length - 1) + by)));
+  useKeys({
+    ...Object.fromEntries(Object.entries(KEYS).map(([name, key]) => [key, () => judge(name)])),
+    j: () => move(1),
+    k: () => move(-1),
+    ArrowRight: () => move(1),
+    ArrowLeft: () => move(-1),
+  });
+
+  if (!got) return error ? html`<${Problem} error=${error} again=${again} />` : html`<${Loading} />`;
+  return html`<section class="review">
+    <div class="bar-above">
+      <div>
+        <h1>${t("review")}</h1>
+        <p class="quiet">${t("review_why")}</p>
+      </div>
+      <p class="left"><b>${t("n_left", { n: items.length })}</b></p>
+    </div>
+    ${item
+      ? html`<${Item} key=${item.detection_id} item=${item} />`
+      : html`<div class="empty-view"><h2>${t("all_done")}</h2><p>${t("all_done_why")}</p></div>`}
+    <div class="dock">
+      <div class="actions">
+        <${VerdictButtons} judge=${judge} judged=${done.length > 0 ? {} : null} />
+        <div class="moves">
+          <button class="plain" onClick=${() => move(-1)}>${t("previous")} <kbd aria-hidden="true">K</kbd></button>
+          <button class="plain" onClick=${() => move(1)}>${t("next")} <kbd aria-hidden="true">J</kbd></button>
+        </div>
+      </div>
+      <p class="told" role="status">${message}</p>
+      ${problem && html`<${Problem} error=${problem} />`}
+    </div>
+    ${searching &&
+    item &&
+    html`<${ProductSearch}
+      not=${item.product_id}
+      choose=${(product) => judge("other", product)}
+      cancel=${() => setSearching(false)}
+    />`}
+  </section>`;
+}
+
+const verdictsOf = (value) => value.verdicts;
+
+function Item({ item }) {
+  const [got, error, again] = useLoaded(() => get(at("detections", item.detection_id)), [item.detection_id]);
+  const title = item.title || item.product_id;
+  const runner = item.evidence.runner_up;
+  const runnerTitle = got?.candidates.find(({ product_id }) => product_id === runner?.product_id)?.title;
+  return html`<article>
+    <div class="card claim">
+      <div class="line">
+        <h2>${title}</h2>
+        <span class="reason">${t(item.why)}</span>
+      </div>
+      <div class="line">
+        <${Confidence} value=${item.confidence} />
+        <span class="quiet">${t("in_room", { room: item.stream_id })} · <${Span} from=${item.media_start_ms} to=${item.media_end_ms} /></span>
+        <a href=${at("detection", item.detection_id)}>${t("details")}</a>
+      </div>
+      <${Words} name="heard" words=${item.evidence.keywords} />
+      <${Words} name="read" words=${item.evidence.read} />
+      ${runner && html`<${RunnerUp} title=${runnerTitle} other=${runner} />`}
+    </div>
+    ${got && html`<${Evidence} got=${got} title=${title} />`}
+    ${!got && (error ? html`<${Problem} error=${error} again=${again} />` : html`<${Loading} />`)}
+  </article>`;
+}
