@@ -1,0 +1,357 @@
+"""A monitor at work on a broker of its own, and what the other roles would tell it: what the page is looked at with.
+
+Products are those of the samples. What is detected was recorded from `cope-live watch` on the sample streams
+(`tests/data/page/events.jsonl`: boxes, scores and words are real), and the frames come from the same files.
+"""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import av
+import msgspec
+import numpy as np
+from PIL import Image
+
+from topology.admin import create_topics
+from topology.records import (
+    Frame,
+    Keyword,
+    Keywords,
+    PageImage,
+    PageVectors,
+    ProductDetected,
+    ProductPage,
+    RecognitionState,
+    StreamAnnounced,
+    StreamStatus,
+)
+from topology.settings import Settings
+from topology.topic_log import Producer, end_offsets, partition_of
+from topology.topics import (
+    LIVE_FRAMES,
+    LIVE_KEYWORDS,
+    LIVE_STREAMS,
+    PAGE_VECTORS,
+    PRODUCT_DETECTED,
+    PRODUCT_PAGES,
+    RECOGNITION_STATE,
+    STREAM_STATUS,
+)
+from topology.worker import Worker
+from workers.monitor.agent import build
+from workers.monitor.http import now_ms
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "samples"
+EVENTS = ROOT / "tests/data/page/events.jsonl"
+
+
+# A room that capture has just told of stays so for a while: nobody tells of it again here.
+FRESH_MS = 600_000
+
+
+class Stage:
+    """Tells the monitor what the other roles would.
+
+    Attributes:
+        worker: The monitor.
+        port: Where it serves.
+        url: Of the page.
+    """
+
+    def __init__(self, worker: Worker, producer: Producer, client: aiohttp.ClientSession) -> None:
+        self.worker = worker
+        self.port = worker.http_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._producer = producer
+        self._client = client
+        self._settings = worker.settings
+
+    async def send(self, topic: str, key: str, value: Any) -> None:
+        await self._producer.send(topic, key, value)
+
+    async def get(self, path: str) -> Any:
+        async with self._client.get(path) as response:
+            return await response.json()
+
+    async def until(self, path: str, holds: Any) -> Any:
+        """Waits until what stands at a path is as wanted; returns it."""
+        async with asyncio.timeout(60):
+            while not holds(found := await self.get(path)):  # noqa: ASYNC110 - it is asked over HTTP
+                await asyncio.sleep(0.05)
+        return found
+
+    async def room(
+        self, stream_id: str, state: Any = "live", *, lag_s: float = 4.0, silent_s: float = 0, **more: Any
+    ) -> None:
+        """A room that capture has told of."""
+        now = now_ms() + FRESH_MS
+        status = StreamStatus(
+            stream_id=stream_id,
+            epoch=more.pop("epoch", 0),
+            state=state,
+            announced_offset=1_000_000,  # whatever was announced has been taken up
+            sent_until_ms=more.pop("position_ms", 60_000),
+            frame_at_ms=now_ms() - 34_000 if state == "stalled" else now,
+            at_ms=now_ms() - int(1000 * silent_s) if silent_s else now,
+            live=True,
+            **more,
+        )
+        url = f"rtmp://media.example/live/{stream_id}"
+        await self.send(LIVE_STREAMS, stream_id, StreamAnnounced(stream_id=stream_id, url=url, language="en"))
+        await self.send(STREAM_STATUS, stream_id, status)
+        reached = RecognitionState(
+            stream_id=stream_id,
+            epoch=status.epoch,
+            start_ms=max(0, status.sent_until_ms - int(lag_s * 1000) - self._settings.window_ms),
+        )
+        await self.send(RECOGNITION_STATE, stream_id, reached)
+
+    async def event(self, event: ProductDetected, stream_id: str | None = None, **changes: Any) -> ProductDetected:
+        """A detection, of another room if wished; its frames are sent too."""
+        stream_id = stream_id or event.stream_id
+        own = {"stream_id": stream_id, "detection_id": f"{event.detection_id[:8]}-{stream_id}"} | changes
+        event = msgspec.structs.replace(event, **own)
+        await self.send(PRODUCT_DETECTED, stream_id, event)
+        return event
+
+    async def frames(self, event: ProductDetected, source: str) -> None:
+        """The frames that a detection rests on, taken from a sample stream."""
+        for frame in event.evidence.frames:
+            jpeg = frame_of(source, frame.pts_ms)
+            width, height = Image.open(io.BytesIO(jpeg)).size
+            record = Frame(
+                stream_id=event.stream_id,
+                epoch=event.epoch,
+                pts_ms=frame.pts_ms,
+                captured_at_ms=frame.captured_at_ms,
+                width=width,
+                height=height,
+                jpeg=jpeg,
+            )
+            await self.send(LIVE_FRAMES, event.stream_id, record)
+
+    async def show(self, stream_id: str, recorded: ProductDetected, **changes: Any) -> ProductDetected:
+        """A room that shows a product now, with its frames."""
+        source = recorded.stream_id
+        event = msgspec.structs.replace(recorded, stream_id=stream_id)
+        await self.frames(event, source)
+        return await self.event(recorded, stream_id, **changes)
+
+    async def said(self, stream_id: str, texts: Iterable[str | None], *, epoch: int = 0, start_ms: int = 0) -> None:
+        """Words that were said, six seconds each; an empty text is silence, None a hole."""
+        for n, text in enumerate(texts):
+            if text is None:
+                continue
+            begin = start_ms + n * 6_000
+            words = Keywords(
+                stream_id=stream_id,
+                epoch=epoch,
+                start_ms=begin,
+                end_ms=begin + 6_000,
+                captured_at_ms=now_ms(),
+                text=text,
+                keywords=tuple(Keyword(word, 0.5) for word in text.split()[:2]),
+            )
+            await self.send(LIVE_KEYWORDS, stream_id, words)
+
+    async def product(self, product_id: str, title: str, pictures: dict[str, bytes], **more: Any) -> None:
+        """A product as it is indexed."""
+        images = tuple(PageImage(uri=name, data=data) for name, data in pictures.items())
+        page = ProductPage(product_id=product_id, title=title, images=images, description=more.pop("description", ""))
+        ends = await end_offsets(self._settings, PRODUCT_PAGES)
+        partition = partition_of(product_id, len(ends))
+        await self.send(PRODUCT_PAGES, product_id, page)
+        row = np.asarray(
+            more.pop("vector", _likeness(*list(pictures.values())[:1]) if pictures else ()), np.float16
+        ).tobytes()
+        fields = {"vectors": row, "fused": row, "images": tuple(image.uri for image in images), **more}
+        vectors = PageVectors(
+            product_id=product_id, title=title, source_partition=partition, source_offset=ends[partition], **fields
+        )
+        await self.send(PAGE_VECTORS, product_id, vectors)
+
+    async def catalogue(self) -> None:
+        """The products of the samples."""
+        for line in (SAMPLES / "catalog.jsonl").read_text().splitlines():
+            row = msgspec.json.decode(line)
+            pictures = {Path(image).name: (SAMPLES / image).read_bytes() for image in row["images"]}
+            await self.product(row["product_id"], row["title"], pictures, description=row["description"])
+
+
+class Relay:
+    """A line between a browser and a monitor.
+
+    Attributes:
+        url: Of the page, over this line.
+        target: Port of the monitor.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.url = ""
+        self._open: set[asyncio.StreamWriter] = set()
+        self._is_cut = False
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cut()
+        self._server.close()
+
+    def cut(self) -> None:
+        """Ends all connections, and takes no more until `mend`."""
+        self._is_cut = True
+        for writer in self._open:
+            writer.transport.abort()
+
+    def mend(self, target: int | None = None) -> None:
+        """Takes connections again, to another monitor if one is named."""
+        self._is_cut = False
+        self.target = target or self.target
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
+            return
+        upstream = await asyncio.open_connection("127.0.0.1", self.target)
+        pair = {writer, upstream[1]}
+        self._open |= pair
+        try:
+            await asyncio.gather(_pump(reader, upstream[1]), _pump(upstream[0], writer))
+        finally:
+            self._open -= pair
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def monitor_stage(settings: Settings) -> AsyncIterator[Stage]:
+    """A monitor on its own topics."""
+    await create_topics(settings)
+    worker = Worker("monitor", settings)
+    build(worker)
+    async with Producer(settings) as producer:
+        try:
+            await worker.start()
+            headers = {"Authorization": f"Bearer {settings.http_token.get_secret_value() or '-'}"}
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{worker.http_port}", headers=headers) as client:
+                stage = Stage(worker, producer, client)
+                await stage.until("/streams", lambda answer: "streams" in answer)
+                await stage.until("/products", lambda answer: "products" in answer)
+                yield stage
+        finally:
+            await worker.stop()
+
+
+@cache
+def recorded() -> dict[tuple[str, str, str], ProductDetected]:
+    """Events of the sample streams by stream, product and status."""
+    decode = msgspec.json.Decoder(ProductDetected).decode
+    events = map(decode, EVENTS.read_bytes().splitlines())
+    return {(event.stream_id, event.product_id, event.status): event for event in events}
+
+
+@cache
+def frame_of(source: str, pts_ms: int) -> bytes:
+    """A frame of a sample stream as JPEG."""
+    return _frames(source)[pts_ms]
+
+
+@cache
+def _frames(source: str) -> dict[int, bytes]:
+    wanted = {
+        frame.pts_ms for event in recorded().values() if event.stream_id == source for frame in event.evidence.frames
+    }
+    found = {}
+    with av.open(str(SAMPLES / f"streams/{source}.mp4")) as container:
+        for frame in container.decode(video=0):
+            pts_ms = round(float(frame.pts * frame.time_base) * 1000)
+            if pts_ms in wanted:
+                buffer = io.BytesIO()
+                frame.to_image().save(buffer, "JPEG", quality=85)
+                found[pts_ms] = buffer.getvalue()
+    return found
+
+
+def _likeness(picture: bytes) -> list[float]:
+    """A stand-in for an embedding: the colours of the picture's middle."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB").resize((8, 8))
+    vector = np.asarray(image, np.float32)[2:6, 2:6].ravel() - 128
+    return list(vector / max(1.0, float(np.linalg.norm(vector))))
+
+
+async def evening(stage: Stage) -> None:
+    """Some rooms of an evening: most are well, some are not."""
+    await stage.catalogue()
+    await stage.product(
+        "mug-9", "Mug without a picture", {}, images=(), error="no usable image: mug.png is not a picture"
+    )
+    events = recorded()
+    showing = {
+        "anna-home": ("room-en", "saleor-65"),
+        "bo-drinks": ("room-en", "saleor-71"),
+        "cara-shoes": ("room-en", "saleor-88"),
+        "dan-kitchen": ("room-en", "saleor-73"),
+        "小美优选": ("room-zh", "saleor-81"),
+        "emil-paints": ("room-en", "saleor-61"),
+        "fay-fashion": ("room-en", "saleor-115"),
+        "gourmet-cellar": ("room-zh", "saleor-82"),
+        "老王酒铺": ("room-zh", "saleor-84"),
+        "home-and-wall": ("room-zh", "saleor-62"),
+    }
+    doubtful = {"cara-shoes": 0.44, "bo-drinks": 0.57}
+    for room, (source, product) in showing.items():
+        event = events[source, product, "started"]
+        await stage.room(room, lag_s=31.0 if room == "dan-kitchen" else 4.0, position_ms=event.emitted_media_ms + 4_000)
+        changes = {"confidence": doubtful[room]} if room in doubtful else {}
+        await stage.show(room, event, **changes)
+    await stage.room("ivy-beauty", "failed", detail="rtmp://media.example answered 404 Not Found")
+    await stage.room("jo-garden", "stalled", detail="no frame came")
+    await stage.room("kit-toys")
+    await stage.room("lou-books", silent_s=47)
+    await whole_room(stage, "room-en")
+
+
+async def whole_room(stage: Stage, room: str) -> None:
+    """A room with a past: two connections, a gap, all that was shown and said."""
+    events = recorded()
+    await stage.room(room, epoch=1, reconnects=1, position_ms=90_000)
+    await stage.event(events["room-zh", "saleor-63", "started"], room, epoch=0)
+    for (source, _, status), event in events.items():
+        if source == "room-en":
+            await stage.frames(msgspec.structs.replace(event, stream_id=room, epoch=1), source)
+            await stage.event(event, room, epoch=1)
+        del status
+    said = [
+        "Hello everybody, welcome back to the room.",
+        "This is the Hyperspace Turquoise Paint, and it goes on in one coat.",
+        "It dries while you make your tea.",
+        "Next, the red shopping cart T-shirt.",
+        None,
+        "And a bottle of orange juice, cold from the fridge.",
+        "",
+        "We have ten of these left.",
+        "White plimsolls, light as a feather.",
+        "Carrot juice is good for your eyes, they say.",
+        "Questions about sizes go into the chat.",
+        "The Nebula Night Sky Paint is new.",
+        "A black hoodie with our logo.",
+    ]
+    await stage.said(room, ["Good evening.", "We start in a minute."], epoch=0)
+    await stage.said(room, said, epoch=1)

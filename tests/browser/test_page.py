@@ -1,0 +1,340 @@
+"""The page in a browser, with a monitor at work on a broker."""
+
+import asyncio
+import re
+from contextlib import asynccontextmanager
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import expect
+from pydantic import SecretStr
+
+from tests.browser.stage import monitor_stage, recorded
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+expect.set_options(timeout=20_000)
+
+STARTED = ("room-en", "saleor-71", "started")
+
+
+@asynccontextmanager
+async def opened(browser, url, *, quiet=True, **more):
+    """A page at an address; nothing that it writes to its console may be an error."""
+    context = await browser.new_context(**{"locale": "en", "viewport": {"width": 1280, "height": 800}} | more)
+    page = await context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    try:
+        await page.goto(url)
+        yield page
+        assert not quiet or not errors
+    finally:
+        await context.close()
+
+
+async def detection(stage, room="room-en", product="saleor-71"):
+    """The id of a detection on the stage."""
+    listed = await stage.until(
+        f"/streams/{room}/detections", lambda found: any(one["product_id"] == product for one in found["detections"])
+    )
+    return next(one["detection_id"] for one in listed["detections"] if one["product_id"] == product)
+
+
+async def views(stage):
+    paths = ["/", "/room/room-en?epoch=1&t=24000", "/queue", "/catalogue", "/product/saleor-71"]
+    return [*paths, f"/detection/{await detection(stage)}"]
+
+
+def tile(page, room):
+    return page.locator(".tile").filter(has=page.get_by_role("link", name=room, exact=True))
+
+
+async def test_the_first_card_is_there_within_a_second_with_fifty_rooms(browser, stage):
+    rooms = len((await stage.get("/streams"))["streams"])
+    for number in range(rooms, 50):
+        await stage.room(f"room-{number}")
+    await stage.until("/streams", lambda found: len(found["streams"]) >= 50)
+    async with opened(browser, "about:blank") as page:
+        await page.add_init_script(
+            """new MutationObserver((_, observer) => {
+                if (!document.querySelector(".tile")) return;
+                window.firstCard = performance.now();
+                observer.disconnect();
+            }).observe(document, { childList: true, subtree: true })"""
+        )
+        await page.goto(stage.url)
+        await expect(page.locator(".tile")).to_have_count(50)
+        assert await page.evaluate("window.firstCard") < 1_000
+
+
+async def test_rooms_that_need_somebody_come_first_and_say_why(browser, stage):
+    async with opened(browser, stage.url) as page:
+        await expect(tile(page, "ivy-beauty")).to_contain_text("Failed")
+        names = await page.locator(".tile h2").all_inner_texts()
+        assert names[:6] == ["ivy-beauty", "jo-garden", "lou-books", "dan-kitchen", "bo-drinks", "cara-shoes"]
+        for room, words in {
+            "ivy-beauty": "answered 404 Not Found",
+            "jo-garden": r"Stalled[\s\S]*no frame for \d+ s",
+            "lou-books": r"Silent[\s\S]*capture has told nothing for \d+ s",
+            "dan-kitchen": r"Lagging[\s\S]*recognition is 31 s behind",
+            "bo-drinks": r"Live[\s\S]*Orange Juice[\s\S]*Uncertain 57 %[\s\S]*since 0:21[\s\S]*Heard Orange Juice",
+        }.items():
+            await expect(tile(page, room)).to_contain_text(re.compile(words))
+        await expect(page.locator(".top")).to_contain_text(
+            re.compile(
+                r"Connected[\s\S]*1 Failed[\s\S]*Latency p50[\s\S]*Model cope-mini@16b9a425, index product_pages_v1"
+            )
+        )
+        await page.get_by_role("button", name="Need help").click()
+        await expect(page.locator(".tile")).to_have_count(4)
+
+
+async def test_what_happens_shows_by_itself(browser, stage):
+    async with opened(browser, stage.url) as page:
+        await expect(tile(page, "kit-toys")).to_contain_text("Nothing from the catalogue")
+        started = await stage.event(recorded()[STARTED], "kit-toys")
+        await expect(tile(page, "kit-toys")).to_contain_text("Orange Juice")
+        await stage.event(recorded()["room-en", "saleor-71", "ended"], "kit-toys", detection_id=started.detection_id)
+        await expect(tile(page, "kit-toys")).to_contain_text("Nothing from the catalogue")
+
+
+async def no_lists(page):
+    """From now on nothing but the feed tells the page of changes."""
+    await page.route("**/streams", lambda route: route.abort())
+
+
+async def test_a_broken_feed_goes_on_without_a_gap(browser, stage, relay):
+    async with opened(browser, relay.url, quiet=False) as page:
+        await expect(page.locator(".status")).to_contain_text("Connected")
+        await no_lists(page)
+        relay.cut()
+        await expect(page.locator(".status")).to_contain_text("Connection lost")
+        rooms = [f"missed-{number}" for number in range(20)]
+        for room in rooms:
+            await stage.room(room)
+            await stage.event(recorded()[STARTED], room)
+        await stage.until("/streams", lambda found: sum(one["stream_id"] in rooms for one in found["streams"]) == 20)
+        relay.mend()
+        await expect(page.locator(".status")).to_contain_text("Connected")
+        await page.get_by_role("searchbox").fill("missed-")
+        await expect(page.locator(".tile", has_text="since 0:21")).to_have_count(20)
+
+
+async def test_changes_that_no_monitor_keeps_are_read_anew(browser, stage, settings, relay):
+    async with opened(browser, relay.url, quiet=False) as page:
+        await expect(page.locator(".status")).to_contain_text("Connected")
+        relay.cut()
+        await stage.room("while-away", "failed", detail="gone")
+        async with monitor_stage(settings) as other:  # its feed has ids of its own: it answers with `reset`
+            await other.until("/streams", lambda found: "while-away" in str(found))
+            relay.mend(other.port)
+            await expect(tile(page, "while-away")).to_contain_text("Failed")
+            await expect(page.locator(".status")).to_contain_text("Connected")
+            await other.room("while-away", "live")
+            await expect(tile(page, "while-away")).to_contain_text("Live")
+            await page.goto("about:blank")
+
+
+async def test_the_address_carries_the_moment(browser, stage):
+    async with opened(browser, f"{stage.url}/room/room-en?epoch=1&t=24000") as page:
+        await expect(page.locator(".stage h2")).to_have_text("Orange Juice")
+        hand = page.get_by_role("slider", name="Time line, Connection 2")
+        await expect(hand).to_have_attribute("aria-valuetext", "0:24: Orange Juice")
+        await expect(page.locator(".transcript li[aria-current]")).to_contain_text("red shopping cart")
+        await expect(page.locator(".gap")).to_have_count(1)
+        await hand.press("Shift+ArrowLeft")
+        await expect(page.locator(".stage h2")).to_have_text("Red Shopping Cart T-shirt")
+        await hand.press("ArrowLeft")
+        assert page.url.endswith("/room/room-en?epoch=1&t=13000")
+        await hand.press("Home")
+        await expect(page.locator(".stage h2")).to_have_text("Nothing from the catalogue is shown")
+        await page.get_by_role("button", name="0:57 to 1:03").click()
+        assert page.url.endswith("t=57040")
+        await page.reload()
+        await expect(page.locator(".stage h2")).to_have_text("Carrot Juice")
+        lane = await hand.bounding_box()
+        await page.mouse.move(lane["x"] + lane["width"] * 0.05, lane["y"] + 20)
+        await expect(page.locator(".peek")).to_contain_text("Hyperspace Turquoise Paint")
+        await page.mouse.down()
+        await expect(page.locator(".stage h2")).to_have_text("Hyperspace Turquoise Paint")
+        await page.get_by_role("button", name="Follow live").click()
+        assert page.url.endswith("/room/room-en")
+
+
+async def test_a_detection_tells_why(browser, stage):
+    async with opened(
+        browser, f"{stage.url}/detection/{await detection(stage)}", permissions=["clipboard-read", "clipboard-write"]
+    ) as page:
+        await expect(page.locator("main")).to_contain_text(
+            re.compile(r"Orange Juice[\s\S]*Likely 63 %[\s\S]*threshold 60 %[\s\S]*Candidates[\s\S]*cope-mini@16b9a425")
+        )
+        await page.get_by_role("button", name="Copy event").click()
+        await expect(page.get_by_text("Copied")).to_be_visible()
+        assert '"product_id": "saleor-71"' in await page.evaluate("navigator.clipboard.readText()")
+
+
+async def test_the_catalogue_is_searched_and_warns_of_twins(browser, stage):
+    async with opened(browser, f"{stage.url}/catalogue") as page:
+        await expect(tile(page, "Mug without a picture")).to_contain_text("Cannot be recognised")
+        await page.get_by_role("searchbox").fill("orange")
+        await expect(page.locator(".tile")).to_have_count(1)
+        await page.get_by_role("link", name="Orange Juice").click()
+        await expect(page.locator("main")).to_contain_text("This product has a twin")
+        await expect(page.locator(".alike li", has_text="Carrot Juice")).to_contain_text("Nearly a twin")
+        await expect(page.locator(".sightings li")).not_to_have_count(0)
+        await page.go_back()
+        await expect(page.get_by_role("searchbox")).to_have_value("orange")
+
+
+async def test_markup_in_a_title_is_text(browser, stage):
+    title = "<script>document.title='got you'</script><img src=x onerror=\"document.title='got you'\"> &amp; {more}"
+    await stage.product("evil", title, {})
+    await stage.room("<b>bold</b>", detail=title)
+    recipe = recorded()[STARTED]
+    await stage.event(recipe, "<b>bold</b>", product_id="evil")
+    async with opened(browser, stage.url) as page:
+        await expect(tile(page, "<b>bold</b>").locator(".title")).to_have_text(title)
+        for path in ("/product/evil", "/room/%3Cb%3Ebold%3C%2Fb%3E", "/catalogue?q=script"):
+            await page.goto(stage.url + path)
+            await expect(page.get_by_text(title).first).to_be_visible()
+        assert await page.title() != "got you"
+        assert await page.evaluate("document.scripts.length") == 1
+
+
+async def test_who_has_no_token_sees_nothing(browser, settings):
+    guarded = settings.model_copy(
+        update={"http_token": SecretStr("open sesame"), "topic_prefix": f"{settings.topic_prefix}guarded-"}
+    )
+    async with monitor_stage(guarded) as stage:
+        await stage.room("secret-room")
+        await stage.until("/streams", lambda found: found["streams"])
+        async with opened(browser, stage.url, quiet=False) as page:
+            assert await page.evaluate("fetch('/streams').then((answer) => answer.status)") == 401
+            await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+            await page.get_by_label("Token").fill("guessed")
+            await page.keyboard.press("Enter")
+            await expect(page.get_by_role("alert")).to_have_text("This token is not known.")
+            await page.get_by_label("Token").fill("open sesame")
+            await page.get_by_label("Your name").fill("Ann")
+            await page.keyboard.press("Enter")
+            await expect(tile(page, "secret-room")).to_be_visible()
+            assert await page.evaluate("document.cookie") == ""
+            await page.reload()
+            await expect(tile(page, "secret-room")).to_be_visible()
+            await page.get_by_role("button", name="Sign out").click()
+            await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+            await expect(page.get_by_text("secret-room")).to_have_count(0)
+
+
+async def test_it_speaks_english_and_chinese(browser, stage):
+    async with opened(browser, stage.url, locale="zh-CN") as page:
+        await expect(page.get_by_role("heading", name="直播间", exact=True)).to_be_visible()
+        assert await page.evaluate("document.documentElement.lang") == "zh-CN"
+        await expect(tile(page, "dan-kitchen")).to_contain_text("识别落后 31 秒")
+        await page.get_by_role("button", name="English").click()
+        await expect(page.get_by_role("heading", name="Rooms", exact=True)).to_be_visible()
+        await page.reload()
+        await expect(tile(page, "dan-kitchen")).to_contain_text("recognition is 31 s behind")
+
+
+async def test_it_is_dark_or_light_as_the_system_or_the_user_says(browser, stage):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    async with opened(browser, stage.url, color_scheme="dark") as page:
+        dark = await page.evaluate(ground)
+        await page.get_by_label("Colours").select_option("Light")
+        light = await page.evaluate(ground)
+        assert dark != light
+        await page.reload()
+        assert await page.evaluate(ground) == light
+
+
+@pytest.mark.parametrize(
+    ("language", "scheme", "width"), [("en", "light", 1280), ("zh-CN", "dark", 360), ("en", "dark", 3840)]
+)
+async def test_each_view_is_accessible_and_fits(browser, stage, language, scheme, width):
+    more = {"locale": language, "color_scheme": scheme, "viewport": {"width": width, "height": 900}}
+    async with opened(browser, "about:blank", **more) as page:
+        for path in await views(stage):
+            await page.goto(stage.url + path)
+            await expect(page.locator("main h1")).to_be_visible()
+            await expect(page.locator(".loading")).to_have_count(0)
+            found = await Axe().run(page)
+            assert not found.violations_count, (path, found.generate_report())
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width, path
+
+
+async def test_it_works_without_a_mouse(browser, stage):
+    async with opened(browser, stage.url) as page:
+        await expect(tile(page, "anna-home")).to_be_visible()
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+        await page.keyboard.press("Enter")
+        for _ in range(20):
+            await page.keyboard.press("Tab")
+            if await page.evaluate("document.activeElement.closest('.tile') !== null"):
+                break
+        await expect(page.get_by_role("link", name="ivy-beauty")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", name="ivy-beauty")).to_be_visible()
+        await page.go_back()
+        await expect(page.get_by_role("heading", name="Rooms", exact=True)).to_be_visible()
+
+
+async def test_a_thousand_rooms_stay_responsive(browser, settings):
+    """Types, filters, scrolls and opens a room while some 200 changes a second come in."""
+    many = settings.model_copy(update={"topic_prefix": f"{settings.topic_prefix}many-"})
+    rooms = [f"room-{number:04}" for number in range(1_000)]
+    events = [event for (_, _, status), event in recorded().items() if status == "started"]
+    async with monitor_stage(many) as stage:
+        await asyncio.gather(*(stage.room(room) for room in rooms))
+        await stage.until("/streams", lambda found: len(found["streams"]) == 1_000)
+
+        async def change():
+            for number in range(100_000):
+                room = rooms[number * 7 % 1_000]
+                event = events[number % len(events)]
+                at_ms = 60_000 + number * 1_000
+                await stage.event(event, room, media_end_ms=at_ms, emitted_media_ms=at_ms, detection_id=f"{number}")
+                await asyncio.sleep(0.005)
+
+        async with opened(browser, stage.url) as page:
+            await expect(page.locator(".tile")).to_have_count(60)
+            changing = asyncio.create_task(change())
+            try:
+                await expect(page.locator(".tile", has_text="since")).not_to_have_count(0)
+                worst = await page.evaluate(TRACE)
+                await expect(page.locator(".tile")).to_have_count(1)
+                await page.get_by_role("link", name="room-0777").click()
+                await expect(page.get_by_role("heading", name="room-0777")).to_be_visible()
+            finally:
+                changing.cancel()
+    assert worst < 500, "milliseconds from an action to the picture after it"
+
+
+# What a user does, and how long each action takes until the picture after it, in milliseconds: the longest.
+TRACE = """async () => {
+  const shown = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+  const field = document.querySelector("input[type=search]");
+  const type = (text) => {
+    field.value = text;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  const filters = document.querySelectorAll(".tabs button");
+  const actions = [
+    () => scrollTo(0, 2000), () => scrollTo(0, 20000), () => filters[2].click(), () => filters[0].click(),
+    () => type("room-0"), () => type("room-07"), () => type(""), () => scrollTo(0, 50000), () => type("room-0777"),
+  ];
+  const taken = [];
+  for (let round = 0; round < 5; round++) {
+    for (const act of actions) {
+      const begun = performance.now();
+      act();
+      await shown();
+      taken.push(performance.now() - begun);
+      await new Promise((resolve) => setTimeout(resolve, 60));
+    }
+  }
+  return Math.max(...taken);
+}"""
