@@ -26,8 +26,8 @@ from cope.domains import Split
 from cope.errors import UserError
 from cope.evaluation.calibration import expected_calibration_error
 from cope.evaluation.trust import probabilities
-from cope.keywords import PrintedWords, Vocabulary, freshness, of_window, page_terms, query_terms, text_score
-from cope.model.scoring import FEATURES, Calibration, MatchFeatures, match_features, with_rivals
+from cope.keywords import PrintedWords, Vocabulary, faded, freshness, of_window, page_terms, query_terms, text_score
+from cope.model.scoring import FEATURES, Calibration, MatchFeatures, match_features, speech_scores, with_rivals
 from cope.runtime.command import AT_LEAST_0, Command, run
 from cope.runtime.files import full_disk, write_text_whole
 from cope.serving import artefact
@@ -50,11 +50,13 @@ class Piece:
         start_s: Media time at which it begins.
         end_s: And ends.
         keywords: As `cope.keywords` finds them in its transcript, with weights.
+        meaning: (D,) float16: of the transcript.
     """
 
     start_s: int
     end_s: int
     keywords: list[tuple[str, float]]
+    meaning: NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,16 @@ def samples(
         is_read = reader is not None and 1000 * (len(frames) - 1) % HOP_MS == 0
         lines.append(reader.read_frame(picture, frames[-1].boxes[:1]) if reader and is_read else [])
     on_stream = sorted({i for i in shown if i >= 0})
-    terms = [page_terms(p.name) for p in products]
+    terms = [page_terms(p.name, description=p.text) for p in products]
     for _ in range(catalogues):
         catalogue = random_catalogue(rng, products, on_stream)
         vocabulary = vocabulary_of(products, catalogue)
         said = stream.said(shown, catalogue)
-        pieces = [Piece(one.start_s, one.end_s, vocabulary.extract(one.text)) for one in said]
+        meanings = encoder.encode_speech([one.text for one in said])
+        pieces = [
+            Piece(one.start_s, one.end_s, vocabulary.extract(one.text), meaning)
+            for one, meaning in zip(said, meanings, strict=True)
+        ]
         printed = PrintedWords()
         for i in catalogue if reader else ():
             printed.add(products[i].id, [products[i].name], page_lines[i])
@@ -121,6 +127,7 @@ def samples(
             query = query_terms(keywords)
             texts = [text_score(terms[i], query) for i in catalogue]
             best_text = max(texts)
+            speech = speech_scores(meant(pieces, end_s), [pages[i].text for i in catalogue])
             seen = printed.seen(
                 [
                     (line.text, line.confidence * freshness(1000 * s, 1000 * end_s, WINDOW_MS, HOP_MS))
@@ -133,7 +140,8 @@ def samples(
             near = np.array(
                 [float((recent @ pages[i].vectors.astype(np.float32).T).max(initial=-1.0)) for i in catalogue]
             )
-            near = near + 0.3 * np.array(texts) + 0.3 * np.array(reads) + 0.1 * (fused @ embedding.astype(np.float32))
+            near = near + 0.3 * (np.array(texts) + np.array(reads) + np.array(speech))
+            near = near + 0.1 * (fused @ embedding.astype(np.float32))
             chosen = np.argsort(-near, kind="stable")[:CANDIDATES]
             found = [
                 match_features(
@@ -147,6 +155,7 @@ def samples(
                     [f.salience for f in frames[start_s:end_s]],
                     reads[c],
                     max(reads),
+                    speech_score=speech[c],
                 )
                 for c in chosen
             ]
@@ -179,10 +188,21 @@ def vocabulary_of(products: Sequence[Known], catalogue: Sequence[int]) -> Vocabu
 
 def heard(pieces: Sequence[Piece], end_s: int) -> list[tuple[str, float]]:
     """Keywords of the window that ends at `end_s` and of its look-back, best first; see `cope.keywords.of_window`."""
-    start_s = end_s - WINDOW_MS // 1000
-    heard_s = start_s - LOOK_BACK_MS // 1000  # until then all is forgotten
-    near = [(1000 * one.end_s, one.keywords) for one in pieces if one.end_s > heard_s and one.start_s < end_s]
-    return of_window(near, 1000 * start_s, LOOK_BACK_MS)
+    near = [(1000 * one.end_s, one.keywords) for one in _near(pieces, end_s)]
+    return of_window(near, 1000 * end_s - WINDOW_MS, LOOK_BACK_MS)
+
+
+def meant(pieces: Sequence[Piece], end_s: int) -> list[tuple[NDArray[np.float16], float]]:
+    """What was said in the same time by its meaning, with weights; see `cope.keywords.faded`."""
+    start_ms = 1000 * end_s - WINDOW_MS
+    near = [one for one in _near(pieces, end_s) if one.meaning.size]
+    return [(one.meaning, faded(1000 * one.end_s, start_ms, LOOK_BACK_MS)) for one in near]
+
+
+def _near(pieces: Sequence[Piece], end_s: int) -> list[Piece]:
+    """Those of the window that ends at `end_s`, and of its look-back."""
+    forgotten_s = end_s - (WINDOW_MS + LOOK_BACK_MS) // 1000
+    return [one for one in pieces if one.end_s > forgotten_s and one.start_s < end_s]
 
 
 def fit(found: Sequence[Sample], counts: Sequence[float] | None = None, steps: int = 400) -> Calibration:
@@ -319,7 +339,9 @@ def _read(
             f"{LEAST_PRODUCTS}; add some"
         )
     shown = [shop.page(number) for number in range(len(products))]
-    pages = encoder.encode_pages([PageInput(one.name, images) for one, images in zip(products, shown, strict=True)])
+    pages = encoder.encode_pages(
+        [PageInput(one.name, images, one.text) for one, images in zip(products, shown, strict=True)]
+    )
     reader = open_reader(encoder.reading) if encoder.reading else None
     page_lines = [reader.read_page(images) if reader else [] for images in shown]
     fitted: list[Sample] = []

@@ -174,6 +174,18 @@ class ReadLine(msgspec.Struct, frozen=True, array_like=True):
     box: tuple[float, float, float, float]
 
 
+class Said(msgspec.Struct, frozen=True, array_like=True):
+    """A piece of speech by its meaning.
+
+    Attributes:
+        vector: float16 little-endian, (D,), L2-normalised.
+        weight: In (0, 1]: what was said before the window has faded.
+    """
+
+    vector: bytes
+    weight: Weight
+
+
 class FrameRegions(msgspec.Struct, frozen=True, array_like=True):
     """The most salient regions of one frame, and what was read in it.
 
@@ -212,6 +224,7 @@ class WindowEmbedding(Record, frozen=True, kw_only=True):
         model_version: Of the model that made the embedding.
         product_ids: The room's shopping bag.
         live: From a network stream.
+        speech: What was said in the window and its look-back, by time.
     """
 
     stream_id: Id
@@ -227,6 +240,7 @@ class WindowEmbedding(Record, frozen=True, kw_only=True):
     product_ids: tuple[str, ...] | None = None
     live: bool = False
     end_of_epoch: bool = False
+    speech: tuple[Said, ...] = ()
 
 
 class PageImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -269,6 +283,7 @@ class PageVectors(Record, frozen=True, kw_only=True):
         terms: The page's keyword terms, id to weight, L2-normalised (`cope.keywords`).
         names: Title, brand and attributes, as text: what may stand on the product. Empty if the model reads no words.
         read: Lines that were read in the page's pictures, each once.
+        text: float16 little-endian, (D,), L2-normalised: what the page says, by its meaning; empty if it says nothing.
     """
 
     product_id: Id
@@ -285,6 +300,7 @@ class PageVectors(Record, frozen=True, kw_only=True):
     error: str = ""
     names: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    text: bytes = b""
 
 
 class RecognitionState(Record, frozen=True, kw_only=True):
@@ -342,6 +358,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         frames: The same frames with where in them the product is, and which page picture it matches.
         read: Lines read in the stream's frames that name it.
         read_score: How well what was read fits the product, in [0, 1].
+        speech_score: How well the meaning of what was said fits its page, in [0, 1].
     """
 
     frame_pts_ms: tuple[int, ...] = ()
@@ -352,6 +369,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     frames: tuple[EvidenceFrame, ...] = ()
     read: tuple[str, ...] = ()
     read_score: float = 0.0
+    speech_score: float = 0.0
 
 
 class ProductDetected(msgspec.Struct, frozen=True, kw_only=True):

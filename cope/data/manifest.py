@@ -10,7 +10,7 @@
 | `domain` | required: `page`, `video` or `live` |
 | `id` | required: unique in its domain |
 | `images` | required: paths relative to the manifest's folder, absolute paths or fsspec URLs; frames in time order |
-| `text` | a page's title, or what was said in a clip |
+| `text` | a page's title, and on further lines what else it says; or what was said in a clip |
 | `category` | of the product; one of its items is enough |
 | `boxes` | the product in each image: x0, y0, x1, y1 as shares of width and height, or null |
 | `room` | the live room in whose shopping bag the item is |

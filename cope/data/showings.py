@@ -45,12 +45,14 @@ class Known:
     Attributes:
         id: Unique.
         group: Group of products that look alike.
-        name: What its page says.
+        name: Its title.
+        text: What else its page says.
     """
 
     id: str
     group: str
     name: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class RecordedShowings:
         self._shown = list(islice(turns, count))
         self.count = -(-len(self._shown) // AT_A_STREAM)
         self.products: Sequence[Known] = [
-            Known(source.product_id(n), source.category(n) or source.product_id(n), source.items(n, "page")[0].text)
+            Known(source.product_id(n), source.category(n) or source.product_id(n), *_said_of(source, n))
             for n in self._numbers
         ]
 
@@ -198,6 +200,12 @@ class RecordedShowings:
             if picture.problem:
                 self.counts.add(picture.problem)
         return [picture.pixels for picture in found if picture.pixels is not None and min(picture.pixels.shape[:2]) > 0]
+
+
+def _said_of(source: Source, number: int) -> tuple[str, str]:
+    """The title of a product's page, and what stands on the lines below it."""
+    title, _, rest = source.items(number, "page")[0].text.partition("\n")
+    return title, rest
 
 
 def _as_recorded(lines: list[Line], _shown: Sequence[int], _catalogue: Sequence[int]) -> list[Line]:

@@ -12,7 +12,7 @@ side: "Apple Juice" and "Carrot Juice" carry `juice` alike, and it is the keywor
 """
 
 from cope.keywords.printed import PrintedWords, Seen, freshness, page_names
-from cope.keywords.readings import MAX_KEYWORDS, SURE, of_window, readings, told
+from cope.keywords.readings import MAX_KEYWORDS, SURE, faded, of_window, readings, told
 from cope.keywords.terms import page_terms, query_terms, term_id, text_score
 from cope.keywords.vocabulary import Vocabulary
 
@@ -22,6 +22,7 @@ __all__ = [
     "PrintedWords",
     "Seen",
     "Vocabulary",
+    "faded",
     "freshness",
     "of_window",
     "page_names",

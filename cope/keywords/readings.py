@@ -36,11 +36,20 @@ def told(keywords: Keywords) -> float:
     return min(1.0, max((weight for word, weight in keywords if word.strip()), default=0.0))
 
 
+def faded(end_ms: int, start_ms: int, look_back_ms: int) -> float:
+    """Returns how much a piece of speech that ends at `end_ms` counts for a window that begins at `start_ms`.
+
+    What was said before the window fades with its age, to nothing at the end of the look-back: a host names a product
+    shortly before showing it.
+    """
+    age_ms = max(0, start_ms - end_ms)
+    return max(0.0, 1.0 - age_ms / look_back_ms) if age_ms else 1.0
+
+
 def of_window(pieces: Iterable[tuple[int, Keywords]], start_ms: int, look_back_ms: int) -> list[tuple[str, float]]:
     """Joins the keywords of a window, best first, at most `MAX_KEYWORDS`.
 
-    A keyword counts once, as strongly as it was heard best. What was said before the window fades with its age,
-    to nothing at the end of the look-back: a host names a product shortly before showing it.
+    A keyword counts once, as strongly as it was heard best; see `faded`.
 
     Args:
         pieces: The media time at which each piece of speech ends, and its keywords.
@@ -49,8 +58,7 @@ def of_window(pieces: Iterable[tuple[int, Keywords]], start_ms: int, look_back_m
     """
     best: dict[str, float] = {}
     for end_ms, keywords in pieces:
-        age_ms = max(0, start_ms - end_ms)
-        fade = 1.0 - age_ms / look_back_ms if age_ms else 1.0
+        fade = faded(end_ms, start_ms, look_back_ms)
         for text, weight in keywords:
             best[text] = max(best.get(text, 0.0), weight * fade)
     ranked = sorted(((text, weight) for text, weight in best.items() if weight > 0), key=lambda one: (-one[1], one[0]))

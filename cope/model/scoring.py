@@ -36,6 +36,8 @@ class MatchFeatures:
         salience: Salience of the region that fits best in the newest hop.
         read: How well what was read in the frames names the product (`cope.keywords.PrintedWords`).
         read_share: `read` over the best `read` of any product; 0 if nothing was read of any.
+        speech: Cosine of what was said with what the page says: of meanings, where `text` compares words.
+        margin_speech: `speech` less that of the best other product.
     """
 
     visual_recent: float = 0.0
@@ -49,6 +51,8 @@ class MatchFeatures:
     salience: float = 0.0
     read: float = 0.0
     read_share: float = 0.0
+    speech: float = 0.0
+    margin_speech: float = 0.0
 
 
 FEATURES = tuple(f.name for f in fields(MatchFeatures))
@@ -90,6 +94,19 @@ def region_fits(frames: Sequence[Array], pages: Sequence[Array]) -> list[list[Re
     return found
 
 
+def speech_scores(said: Sequence[tuple[Array, float]], pages: Sequence[Array]) -> list[float]:
+    """Returns how well what was said fits the text of each page, in [0, 1]: the best of all pieces of speech.
+
+    Args:
+        said: Pieces of speech, (D,) L2-normalised, with a weight in [0, 1]: old ones have faded.
+        pages: The text of each page, (D,) L2-normalised; of a page without text, (0,).
+    """
+    if not said:
+        return [0.0] * len(pages)
+    pieces = np.stack([np.asarray(vector, np.float32) * weight for vector, weight in said])
+    return [max(0.0, float((pieces @ np.asarray(page, np.float32)).max())) if len(page) else 0.0 for page in pages]
+
+
 def match_features(
     frames: Sequence[tuple[int, Array]],
     recent_from_ms: int,
@@ -102,6 +119,7 @@ def match_features(
     read_score: float = 0.0,
     best_read_score: float = 0.0,
     fits: Sequence[RegionFit] | None = None,
+    speech_score: float = 0.0,
 ) -> MatchFeatures:
     """Compares one window with one product.
 
@@ -117,6 +135,7 @@ def match_features(
         read_score: How well words read in the frames name this product, in [0, 1].
         best_read_score: The highest of any product in the catalogue or the room's bag.
         fits: The product's row of `region_fits`, if that was computed for all candidates at once.
+        speech_score: Of this product; see `speech_scores`.
 
     Returns:
         Features whose margins are still 0: see `with_rivals`.
@@ -143,6 +162,7 @@ def match_features(
         salience=_mean(recent_salience),
         read=read_score,
         read_share=read_score / best_read_score if best_read_score > 0 else 0.0,
+        speech=speech_score,
     )
 
 
@@ -159,9 +179,10 @@ def with_rivals(candidates: Sequence[MatchFeatures]) -> list[MatchFeatures]:
     recent = margins([c.visual_recent for c in candidates])
     window = margins([c.visual_window for c in candidates])
     fused = margins([c.fused for c in candidates])
+    speech = margins([c.speech for c in candidates])
     return [
-        replace(c, margin_recent=r, margin_window=w, margin_fused=f)
-        for c, r, w, f in zip(candidates, recent, window, fused, strict=True)
+        replace(c, margin_recent=r, margin_window=w, margin_fused=f, margin_speech=s)
+        for c, r, w, f, s in zip(candidates, recent, window, fused, speech, strict=True)
     ]
 
 

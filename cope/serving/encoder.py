@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
@@ -95,10 +95,12 @@ class PageOutput:
             a row: its views.
         fused: (D,) float16, pictures and text together, L2-normalised; what windows are compared with. Zero
             if the page has neither.
+        text: (D,) float16, L2-normalised; what speech is compared with. (0,) if the page has no text.
     """
 
     vectors: NDArray[np.float16]
     fused: NDArray[np.float16]
+    text: NDArray[np.float16] = field(default_factory=lambda: np.zeros(0, np.float16))
 
 
 class Encoder:
@@ -240,12 +242,13 @@ class Encoder:
         words = self._words(readings(texts, "mean"), told=1.0)
         if not len(vectors) and words is None:
             return PageOutput(vectors, np.zeros(self.dim, np.float16))
+        (text,) = self.encode_speech([". ".join(text for text, _ in texts if text)])
         picture = shown = None
         if len(vectors):
             each = torch.from_numpy(vectors).float().to(self.device)
             picture = nn.functional.normalize(each.mean(dim=0, keepdim=True), dim=-1)
             shown = (each.unsqueeze(0), torch.ones(1, len(each), dtype=torch.bool, device=self.device))
-        return PageOutput(vectors, self._fuse(picture, words, "page", shown))
+        return PageOutput(vectors, self._fuse(picture, words, "page", shown), text)
 
     def _fuse(
         self,
@@ -264,6 +267,21 @@ class Encoder:
             shown,
         )
         row: Half = _half(fused)[0]
+        return row
+
+    @torch.inference_mode()
+    def encode_speech(self, texts: Sequence[str]) -> list[Half]:
+        """Encodes what is said, or what pages say, by its meaning: (D,) float16 each, L2-normalised.
+
+        A text that is empty has a vector of no length, and so has each if the model hears no speech.
+        """
+        return [self._meaning(text) for text in texts]
+
+    def _meaning(self, text: str) -> Half:
+        if not text.strip() or self.live_text == "none" or self.modalities == "vision":
+            return np.zeros(0, np.float16)
+        projected = self.model.text(self._text_vector(text).unsqueeze(0))
+        row: Half = _half(nn.functional.normalize(projected, dim=-1))[0]
         return row
 
     @torch.inference_mode()

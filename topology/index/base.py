@@ -26,6 +26,7 @@ class PageEntry:
         fused: (D,) float16: title and images joined.
         terms: Keyword terms, 32-bit id to weight (float32 values), L2-normalised.
         images: The image behind each row, as its URI.
+        text: (D,) float16: what the page says, by its meaning; (0,) if it says nothing.
     """
 
     product_id: str
@@ -36,6 +37,7 @@ class PageEntry:
     title: str = ""
     category: str = ""
     images: tuple[str, ...] = ()
+    text: Half = field(default_factory=lambda: np.zeros(0, np.float16))
 
     @classmethod
     def from_record(cls, record: PageVectors) -> "PageEntry":
@@ -44,16 +46,18 @@ class PageEntry:
         Raises:
             BadInput: The record has no vectors, or they do not fit together.
         """
-        if len(record.fused) % 2 or len(record.vectors) % 2:
+        if len(record.fused) % 2 or len(record.vectors) % 2 or len(record.text) % 2:
             raise BadInput(f"page {record.product_id}: its vectors are not float16: encode it again")
         fused = np.frombuffer(record.fused, np.float16)
         rows = np.frombuffer(record.vectors, np.float16)
-        if not fused.size or not rows.size or rows.size % fused.size:
+        text = np.frombuffer(record.text, np.float16)
+        if not fused.size or not rows.size or rows.size % fused.size or text.size not in (0, fused.size):
             raise BadInput(
-                f"page {record.product_id}: {rows.size} vector values do not make rows of {fused.size}: encode it again"
+                f"page {record.product_id}: {rows.size} and {text.size} vector values do not make rows of "
+                f"{fused.size}: encode it again"
             )
         vectors = rows.reshape(-1, fused.size)
-        if not (np.isfinite(vectors).all() and np.isfinite(fused).all()):
+        if not all(np.isfinite(values).all() for values in (vectors, fused, text)):
             raise BadInput(f"page {record.product_id}: its vectors are not finite numbers: encode it again")
         if not all(0 <= term < 2**32 and math.isfinite(weight) for term, weight in record.terms.items()):
             raise BadInput(f"page {record.product_id}: its terms are not 32-bit ids with weights: encode it again")
@@ -66,6 +70,7 @@ class PageEntry:
             title=record.title,
             category=record.category,
             images=record.images,
+            text=text,
         )
 
     @cached_property
@@ -74,7 +79,7 @@ class PageEntry:
         content = hashlib.blake2b(digest_size=16)
         for part in (self.product_id, self.model_version, self.title, self.category, *self.images):
             content.update(part.encode() + b"\0")
-        content.update(self.vectors.tobytes() + self.fused.tobytes())
+        content.update(self.vectors.tobytes() + self.fused.tobytes() + self.text.tobytes())
         content.update(repr(sorted(self.terms.items())).encode())
         return content.hexdigest()
 
@@ -88,12 +93,14 @@ class Query:
         embedding: (D,) a window's fused embedding: compared with every page image and fused page vector.
         terms: Keyword terms: compared with the pages' terms, weighted by inverse document frequency.
         bag: Only these products; None: the whole catalogue.
+        speech: (S, D) pieces of speech: each is compared with what the pages say.
     """
 
     regions: npt.NDArray[Any] | None = None
     embedding: npt.NDArray[Any] | None = None
     terms: Mapping[int, float] = field(default_factory=dict)
     bag: Sequence[str] | None = None
+    speech: npt.NDArray[Any] | None = None
 
     def dense(self) -> list[tuple[str, npt.NDArray[np.float32]]]:
         """Returns the single searches: (name of the vector searched, query vector (D,))."""
@@ -101,6 +108,7 @@ class Query:
         if self.embedding is not None:
             row = np.asarray(self.embedding, np.float32)
             searches += [(IMAGE, row), (PAGE, row)]
+        searches += [(TEXT, row) for row in ([] if self.speech is None else np.asarray(self.speech, np.float32))]
         return searches
 
 
@@ -118,9 +126,9 @@ class Candidate:
     text: float = 0.0
 
 
-# Names of the vectors of a point. `page` and `terms` stand on a product's first image only, so that document
+# Names of the vectors of a point. `page`, `text` and `terms` stand on a product's first image only, so that document
 # frequencies count products, not pictures.
-IMAGE, PAGE, TERMS = "image", "page", "terms"
+IMAGE, PAGE, TEXT, TERMS = "image", "page", "text", "terms"
 
 Hits = list[tuple[str, float]]
 

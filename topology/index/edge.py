@@ -18,6 +18,7 @@ from topology.index.base import (
     IMAGE,
     PAGE,
     TERMS,
+    TEXT,
     Candidate,
     Hits,
     Index,
@@ -104,7 +105,7 @@ class EdgeIndex(Index):
         shard = self._folder / "shard"
         dense = qdrant.EdgeVectorParams(dim, qdrant.Distance.Dot, datatype=qdrant.VectorStorageDatatype.Float16)
         config = qdrant.EdgeConfig(
-            vectors={IMAGE: dense, PAGE: dense},
+            vectors={IMAGE: dense, PAGE: dense, TEXT: dense},
             sparse_vectors={TERMS: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)},
         )
         if shard.exists():  # left by a process that died before it had written the meta file below

@@ -8,7 +8,20 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from topology.index.base import IMAGE, Candidate, Hits, Index, PageEntry, Query, check_dimension, group, merge
+from topology.index.base import (
+    IMAGE,
+    PAGE,
+    TEXT,
+    Candidate,
+    Half,
+    Hits,
+    Index,
+    PageEntry,
+    Query,
+    check_dimension,
+    group,
+    merge,
+)
 
 
 class MemoryIndex(Index):
@@ -39,7 +52,7 @@ class MemoryIndex(Index):
         )
         dense: list[Hits] = []
         for name, row in query.dense():
-            best = [(page.product_id, _best(page, name, row)) for page in wanted.values()]
+            best = [(page.product_id, _best(page, name, row)) for page in wanted.values() if _rows(page, name).size]
             dense.append(group(sorted(best, key=lambda hit: (-hit[1], hit[0])), limit))
         return merge(dense, self._text(query, wanted, limit))
 
@@ -74,5 +87,8 @@ class MemoryIndex(Index):
 
 
 def _best(page: PageEntry, name: str, row: npt.NDArray[np.float32]) -> float:
-    vectors = page.vectors if name == IMAGE else page.fused[None]
-    return float((vectors.astype(np.float32) @ row).max())
+    return float((_rows(page, name).astype(np.float32) @ row).max())
+
+
+def _rows(page: PageEntry, name: str) -> Half:
+    return {IMAGE: page.vectors, PAGE: page.fused[None], TEXT: page.text[None]}[name]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from topology.index.base import IMAGE, PAGE, TERMS, PageEntry
+from topology.index.base import IMAGE, PAGE, TERMS, TEXT, PageEntry
 
 # Any fixed namespace: point ids must be the same in every process.
 _NAMESPACE = uuid.UUID("6f9619ff-8b86-4d01-b42d-00cf4fc964ff")
@@ -40,6 +40,8 @@ def named_vectors(page: PageEntry, number: int) -> dict[str, list[float]]:
     dense = {IMAGE: page.vectors[number].astype(np.float32).tolist()}
     if number == 0:
         dense[PAGE] = page.fused.astype(np.float32).tolist()
+        if page.text.size:
+            dense[TEXT] = page.text.astype(np.float32).tolist()
     return dense
 
 
@@ -72,5 +74,6 @@ def entries(points: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> di
             title=first["title"],
             category=first["category"],
             images=tuple(first["images"]),
+            text=np.array(vectors.get(TEXT, []), np.float16),
         )
     return pages

@@ -11,7 +11,19 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from typing_extensions import override
 
 from topology.errors import Unavailable, UserError
-from topology.index.base import IMAGE, PAGE, TERMS, Candidate, Hits, Index, PageEntry, Query, check_dimension, merge
+from topology.index.base import (
+    IMAGE,
+    PAGE,
+    TERMS,
+    TEXT,
+    Candidate,
+    Hits,
+    Index,
+    PageEntry,
+    Query,
+    check_dimension,
+    merge,
+)
 from topology.index.points import entries, named_vectors, payload, point_id
 from topology.settings import Settings
 
@@ -96,7 +108,7 @@ class ServerIndex(Index):
             await _answer(
                 self._client.create_collection(
                     self.version,
-                    vectors_config={IMAGE: dense, PAGE: dense},
+                    vectors_config={IMAGE: dense, PAGE: dense, TEXT: dense},
                     sparse_vectors_config={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
                     metadata={"model_version": self.model_version},
                 )

@@ -146,6 +146,7 @@ def page_vectors(
         terms=page_terms(page.title, page.brand, page.category, page.attributes, page.description),
         names=() if read is None else page_names(page.title, page.brand, page.attributes),
         read=tuple(read or ()),
+        text=output.text.astype("<f2").tobytes(),
     )
 
 

@@ -71,6 +71,10 @@ class Model(Protocol):
         """Features of each picture, (H, W, 3) uint8 RGB."""
         ...
 
+    def encode_speech(self, texts: Sequence[str]) -> list[NDArray[np.float16]]:
+        """The meaning of each text, (D,); (0,) of none."""
+        ...
+
     def encode_windows(self, windows: Sequence[WindowInput]) -> NDArray[np.float16]:
         """The fused embeddings, (B, D)."""
         ...
@@ -337,10 +341,21 @@ class Embedder:
         version, rules = self._model().version, self._rules
         contents = [content_of(window, rules.look_back_ms) for window in windows]
         embeddings = await self._embed([content.model_input for content in contents])
+        speech = [await self._speech([text for text, _ in content.said]) for content in contents]
         return {
-            id(window): window_record(window, content, embedding, rules.hop_ms, version)
-            for window, content, embedding in zip(windows, contents, embeddings, strict=True)
+            id(window): window_record(window, content, embedding, said, rules.hop_ms, version)
+            for window, content, embedding, said in zip(windows, contents, embeddings, speech, strict=True)
         }
+
+    async def _speech(self, texts: list[str]) -> list[NDArray[np.float16]]:
+        """Encodes what was said, which is a help: a piece that the model cannot take goes on without."""
+        try:
+            return await self._timed("encode_speech", self._model().encode_speech, texts) if texts else []
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            _log.error("speech cannot be encoded", exc_info=error)
+            return [np.zeros(0, np.float16)] * len(texts)
 
     async def _take_steps(
         self,
@@ -375,7 +390,7 @@ class Embedder:
                 "a window is sent empty",
                 extra={"stream_id": record.stream_id, "epoch": record.epoch, "error": str(error)},
             )
-            empty = msgspec.structs.replace(record, embedding=b"", frames=(), keywords=(), product_ids=None)
+            empty = msgspec.structs.replace(record, embedding=b"", frames=(), keywords=(), speech=(), product_ids=None)
             await self._worker.delivery.send(LIVE_WINDOWS, record.stream_id, empty)
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cope.keywords import of_window
+from cope.keywords import faded, of_window
 from cope.serving.encoder import FrameFeatures, WindowInput
 from cope.vision.decoding import PictureError, decode
 from topology.delivery import Message
 from topology.errors import BadInput
-from topology.records import Frame, FrameRegions, Keyword, Keywords, ReadLine, WindowEmbedding
+from topology.records import Frame, FrameRegions, Keyword, Keywords, ReadLine, Said, WindowEmbedding
 from topology.settings import Settings
 from workers.embed.parts import KeywordsIn, Window
 
@@ -66,10 +66,12 @@ class Content:
     Attributes:
         frames: Those that could be encoded, by time.
         keywords: Best first.
+        said: Pieces of speech with their weights, by time.
     """
 
     frames: tuple[SeenFrame, ...]
     keywords: tuple[Keyword, ...]
+    said: tuple[tuple[str, float], ...] = ()
 
     @property
     def model_input(self) -> WindowInput:
@@ -83,7 +85,12 @@ def content_of(window: LiveWindow, look_back_ms: int) -> Content:
     frames = [one for one in window.frames if one.features is not None]
     if len(frames) > MAX_FRAMES:
         frames = [frames[index * len(frames) // MAX_FRAMES] for index in range(MAX_FRAMES)]
-    return Content(tuple(frames), weigh(window.keywords, window.start_ms, look_back_ms))
+    said = ((one.item.value.text, faded(one.end_ms, window.start_ms, look_back_ms)) for one in window.keywords)
+    return Content(
+        tuple(frames),
+        weigh(window.keywords, window.start_ms, look_back_ms),
+        tuple((text, weight) for text, weight in said if text and weight > 0),
+    )
 
 
 def is_read(pts_ms: int, settings: Settings) -> bool:
@@ -110,6 +117,7 @@ def window_record(
     window: LiveWindow,
     content: Content,
     embedding: NDArray[np.float16] | None,
+    speech: Sequence[NDArray[np.float16]],
     hop_ms: int,
     model_version: str,
 ) -> WindowEmbedding:
@@ -117,6 +125,7 @@ def window_record(
 
     Args:
         embedding: (D,) float16; None where there is nothing to embed.
+        speech: Of each piece that was said, (D,) float16; (0,) where it has no meaning.
     """
     newest = window.newest.message.value
     return WindowEmbedding(
@@ -137,4 +146,9 @@ def window_record(
         product_ids=newest.product_ids,
         live=window.live,
         end_of_epoch=window.end_of_epoch,
+        speech=tuple(
+            Said(vector.astype("<f2").tobytes(), round(weight, 4))
+            for (_, weight), vector in zip(content.said, speech, strict=True)
+            if vector.size
+        ),
     )

@@ -280,6 +280,7 @@ class Recognizer:
                 frames=tuple(EvidenceFrame(**msgspec.structs.asdict(frame)) for frame in decision.frames),
                 read=decision.lines,
                 read_score=decision.read,
+                speech_score=decision.speech,
             ),
             model_version=model.version,
             index_version=catalogue.version,

@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cope.keywords import Seen, freshness, query_terms, text_score
-from cope.model.scoring import Calibration, MatchFeatures, RegionFit, match_features, region_fits, with_rivals
+from cope.model.scoring import (
+    Calibration,
+    MatchFeatures,
+    RegionFit,
+    match_features,
+    region_fits,
+    speech_scores,
+    with_rivals,
+)
 from topology.errors import BadInput
 from topology.index import PageEntry, Query
 from topology.records import ReadLine, WindowEmbedding
@@ -23,6 +31,9 @@ _SEARCHED_PER_FRAME = 4
 
 # Region searches of one window at most: reached at an epoch's first window, all of whose frames are new.
 _SEARCHED_PER_WINDOW = 24
+
+# Pieces of speech that are searched for, the newest ones of a window.
+_SEARCHED_SPEECH = 4
 
 # A keyword names a product from this share of agreement with its page's terms on; below, it shares a common word.
 _NAMES_FROM = 0.2
@@ -53,6 +64,7 @@ class Look:
         embedding: (D,) float32; empty if there is none.
         keywords: With weights.
         terms: The same as a sparse vector.
+        speech: Pieces of speech, (D,) float32 with a weight each, by time.
     """
 
     frames: list[tuple[int, Array]]
@@ -67,6 +79,7 @@ class Look:
     embedding: Array
     keywords: tuple[tuple[str, float], ...]
     terms: dict[int, float]
+    speech: list[tuple[Array, float]]
 
 
 @dataclass(frozen=True)
@@ -119,7 +132,10 @@ def unpack(window: WindowEmbedding, new_from_ms: int) -> Look:
         captured.append(frame.captured_at_ms)
         lines.append(frame.read)
         dims.add(frames[-1][1].shape[1])
-    if len(dims) > 1 or not all(np.isfinite(regions).all() for _, regions in frames):
+    speech = [(np.frombuffer(one.vector, "<f2").astype(np.float32), one.weight) for one in window.speech]
+    dims |= {vector.size for vector, _ in speech}
+    numbers = [regions for _, regions in frames] + [vector for vector, _ in speech]
+    if len(dims) > 1 or not all(np.isfinite(one).all() for one in numbers):
         raise BadInput(
             f"window {window.start_ms} of {window.stream_id}: its vectors differ in length or are not numbers"
         )
@@ -137,11 +153,15 @@ def unpack(window: WindowEmbedding, new_from_ms: int) -> Look:
         embedding=embedding,
         keywords=keywords,
         terms=query_terms(keywords),
+        speech=speech,
     )
 
 
 def search_query(look: Look, bag: Sequence[str] | None) -> Query:
-    """Returns what to search the index for: the window as a whole, its words, the salient regions of new frames."""
+    """Returns what to search the index for: the window as a whole, its words, the salient regions of new frames.
+
+    Speech is searched for by its meaning too: hosts tell of properties without a name.
+    """
     rows = [
         (float(salience[row]), pts_ms, regions[row])
         for (pts_ms, regions), salience in zip(look.frames, look.saliences, strict=True)
@@ -150,7 +170,14 @@ def search_query(look: Look, bag: Sequence[str] | None) -> Query:
     ]
     rows.sort(key=lambda row: (-row[0], row[1]))
     regions = np.array([row[2] for row in rows[:_SEARCHED_PER_WINDOW]], np.float32) if rows else None
-    return Query(regions, look.embedding if look.embedding.size else None, look.terms, bag)
+    said = [vector for vector, _ in look.speech[-_SEARCHED_SPEECH:]]
+    return Query(
+        regions,
+        look.embedding if look.embedding.size else None,
+        look.terms,
+        bag,
+        np.stack(said) if said else None,
+    )
 
 
 def read_of(
@@ -208,13 +235,15 @@ def observe(
     """
     entries = [pages[product_id] for product_id in sorted(pages)]
     dims = {entry.fused.size for entry in entries} | {regions.shape[1] for _, regions in look.frames}
+    dims |= {vector.size for vector, _ in look.speech}
     if len(dims | ({look.embedding.size} - {0})) > 1:
         raise BadInput("the window's vectors have another length than those of the pages: encode both by one model")
     texts = [text_score(entry.terms, look.terms) for entry in entries]
+    speech = speech_scores(look.speech, [entry.text for entry in entries])
     read = read or Read()
     fits = region_fits([regions for _, regions in look.frames], [entry.vectors for entry in entries])
     every = range(len(look.frames))
-    features = with_rivals(_features(look, every, look.recent_from_ms, entries, fits, texts, read.window))
+    features = with_rivals(_features(look, every, look.recent_from_ms, entries, fits, texts, speech, read.window))
     shown = _frames_that_show(look, entries, fits, calibration, read)
     return [
         Observation(
@@ -225,6 +254,7 @@ def observe(
             text=round(text, 4),
             keywords=_named_by(look.keywords, entry) if text > 0 else (),
             read=round(one.read, 4),
+            speech=round(one.speech, 4),
             lines=_lines_of(entry, read),
         )
         for entry, one, text in zip(entries, features, texts, strict=True)
@@ -238,6 +268,7 @@ def _features(
     entries: Sequence[PageEntry],
     fits: Sequence[Sequence[RegionFit]],
     texts: Sequence[float],
+    speech: Sequence[float],
     read: Mapping[str, Seen],
 ) -> list[MatchFeatures]:
     """Returns how entries fit the frames of these numbers."""
@@ -259,8 +290,9 @@ def _features(
             read_score,
             best_read,
             [fit[number] for number in numbers],
+            said,
         )
-        for entry, fit, text, read_score in zip(entries, fits, texts, reads, strict=True)
+        for entry, fit, text, said, read_score in zip(entries, fits, texts, speech, reads, strict=True)
     ]
 
 
@@ -284,7 +316,7 @@ def _frames_that_show(
         if pts_ms < look.new_from_ms:
             continue
         seen = read.frames.get(pts_ms, {})
-        features = with_rivals(_features(look, [number], pts_ms, entries, fits, silence, seen))
+        features = with_rivals(_features(look, [number], pts_ms, entries, fits, silence, silence, seen))
         for entry, one in zip(entries, features, strict=True):
             speaks_for = calibration.log_likelihood_ratio(one) > 0
             if speaks_for and (one.margin_recent > 0 or calibration.logit(one) >= 0):

@@ -78,6 +78,7 @@ class Observation:
         keywords: Spoken keywords that name it.
         read: Match of what was read, in [0, 1].
         lines: Lines read that name it.
+        speech: How well the meaning of what was said fits its page, in [0, 1].
     """
 
     product_id: str
@@ -88,6 +89,7 @@ class Observation:
     keywords: tuple[str, ...] = ()
     read: float = 0.0
     lines: tuple[str, ...] = ()
+    speech: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Decision:
     keywords: tuple[str, ...]
     read: float
     lines: tuple[str, ...]
+    speech: float
     runner_up: tuple[str, float] | None
 
 
@@ -139,6 +142,7 @@ class Belief(msgspec.Struct, array_like=True):
     keywords: tuple[str, ...] = ()
     read: float = 0.0
     lines: tuple[str, ...] = ()
+    speech: float = 0.0
 
 
 class Sighting(msgspec.Struct, array_like=True):
@@ -282,7 +286,7 @@ class Tracker:
         for belief in self._state.beliefs:
             one = by_product[belief.product_id]
             belief.visual, belief.text, belief.keywords = one.visual, one.text, one.keywords
-            belief.read, belief.lines = one.read, one.lines
+            belief.read, belief.lines, belief.speech = one.read, one.lines, one.speech
             longest_gap_ms = self._config.patience_ms + _TYPICAL_HOP_MS
             for frame in one.frames:
                 if not belief.frames or frame.pts_ms - belief.frames[-1].pts_ms > longest_gap_ms:
@@ -364,6 +368,7 @@ class Tracker:
             keywords=own.keywords,
             read=own.read,
             lines=own.lines,
+            speech=own.speech,
             runner_up=(other.product_id, round(other.probability, 4)) if other else None,
         )
 

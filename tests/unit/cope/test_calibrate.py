@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cope import calibrate
-from cope.calibrate import Piece, heard, random_catalogue, vocabulary_of
+from cope.calibrate import Piece, heard, meant, random_catalogue, vocabulary_of
 from cope.config import TrainConfig
 from cope.data import showings
 from cope.data.objects import Product
@@ -31,6 +31,8 @@ pytestmark = pytest.mark.slow
 SHOWN = [*[0] * 10, *[-1] * 4, *[2] * 10, *[-1] * 14, *[3] * 10]
 SPLITS = ("train", "val", "test")
 
+SILENT = np.zeros(0, np.float16)
+
 
 @pytest.fixture
 def products():
@@ -42,7 +44,7 @@ def spoken(products, catalogue, seeds=range(40), split="val"):
     """What is said on some streams, as pieces with keywords."""
     vocabulary = vocabulary_of(products, catalogue)
     streams = [speech(np.random.default_rng(seed), SHOWN, products, catalogue, split) for seed in seeds]
-    return [[Piece(one.start_s, one.end_s, vocabulary.extract(one.text)) for one in lines] for lines in streams]
+    return [[Piece(one.start_s, one.end_s, vocabulary.extract(one.text), SILENT) for one in lines] for lines in streams]
 
 
 def as_service_weighs(pieces, end_s):
@@ -108,8 +110,15 @@ def test_what_is_heard_in_a_window_weighs_as_in_service(products):
             assert heard(pieces, end_s) == as_service_weighs(pieces, end_s)
 
 
+def test_what_was_meant_fades_as_keywords_do():
+    one, other = np.eye(2, dtype=np.float16)
+    pieces = [Piece(0, 4, [], one), Piece(4, 6, [], SILENT), Piece(12, 14, [], other)]
+    (first, weight), (second, full) = meant(pieces, 22)
+    assert first is one and weight == pytest.approx(0.5) and second is other and full == 1.0
+
+
 def test_no_window_has_more_keywords_than_in_service():
-    many = [Piece(0, 6, [(f"word {i}", 0.5) for i in range(40)]), Piece(6, 8, [("lamp", 0.4)])]
+    many = [Piece(0, 6, [(f"word {i}", 0.5) for i in range(40)], SILENT), Piece(6, 8, [("lamp", 0.4)], SILENT)]
     assert heard(many, 8) == as_service_weighs(many, 8)
     assert len(heard(many, 8)) == MAX_KEYWORDS
 

@@ -33,5 +33,8 @@ class SmallModel:
         box = np.array([[0, 0, 1, 1]], np.float32)
         return [FrameFeatures(row, np.ones(1, np.float32), box) for _ in images]
 
+    def encode_speech(self, texts):
+        return [np.zeros(0, np.float16)] * len(texts)
+
     def encode_windows(self, windows):
         return np.ones((len(windows), DIM), np.float16) / np.float16(DIM**0.5)

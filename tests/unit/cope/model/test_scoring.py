@@ -10,6 +10,7 @@ from cope.model.scoring import (
     Calibration,
     MatchFeatures,
     match_features,
+    speech_scores,
     with_rivals,
 )
 
@@ -48,6 +49,13 @@ def test_what_is_missing_scores_nothing(frames, pages):
 def test_text_share_is_relative_to_the_best_named_product():
     assert features_of([], E, text_score=0.2, best_text_score=0.8).text_share == pytest.approx(0.25)
     assert features_of([], E).text_share == 0.0
+
+
+def test_speech_counts_with_its_best_piece_and_weight():
+    pages = [E[0], E[1], np.zeros(0, np.float16)]
+    assert speech_scores([(E[0], 1.0), (E[1], 0.5)], pages) == pytest.approx([1.0, 0.5, 0.0])
+    assert speech_scores([(-E[0], 1.0)], pages) == [0.0, 0.0, 0.0]
+    assert speech_scores([], pages) == [0.0, 0.0, 0.0]
 
 
 def test_margins_compare_with_the_best_other_product():

@@ -62,6 +62,14 @@ def test_pages_may_lack_pictures_or_words_or_both(encoder, pictures):
     assert not hollow.fused.any()
 
 
+def test_speech_is_compared_with_what_pages_say(encoder):
+    said, silence = encoder.encode_speech(["Red shoe. Acme", " "])
+    (page,) = encoder.encode_pages([PageInput("Red shoe", [], "Acme")])
+    np.testing.assert_array_equal(said, page.text)
+    assert length(said) == pytest.approx(1.0, abs=2e-3)
+    assert silence.shape == (0,)
+
+
 def test_windows_may_lack_frames_or_keywords_or_both(encoder, pictures):
     frames = encoder.encode_frames(pictures)
     empty = FrameFeatures(np.zeros((0, 12), np.float16), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))

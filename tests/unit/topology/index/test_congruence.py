@@ -52,6 +52,7 @@ def page(number, images=2, model=MODEL, terms=None):
         title=f"Product {number}",
         category="things",
         images=tuple(f"{number}-{image}.jpg" for image in range(images)),
+        text=unit(rng.normal(size=DIM)) if number % 3 else np.zeros(0, np.float16),
     )
 
 
@@ -76,6 +77,7 @@ async def test_pages_come_back_as_they_went_in(index):
     for product_id, one in held.items():
         np.testing.assert_array_equal(one.vectors, pages[product_id].vectors)
         np.testing.assert_array_equal(one.fused, pages[product_id].fused)
+        np.testing.assert_array_equal(one.text, pages[product_id].text)
         assert dict(one.terms) == dict(pages[product_id].terms)
         assert one.digest == pages[product_id].digest
     assert await index.digests() == {one.product_id: one.digest for one in pages.values()}
@@ -96,11 +98,23 @@ async def test_all_indexes_rank_as_exact_search_does(index):
     await twin.upsert(pages)
     await index.upsert(pages)
     rng = np.random.default_rng(99)
-    query = Query(unit(rng.normal(size=(3, DIM))), unit(rng.normal(size=DIM)), {5: 0.6, 6: 0.8})
+    query = Query(
+        unit(rng.normal(size=(3, DIM))),
+        unit(rng.normal(size=DIM)),
+        {5: 0.6, 6: 0.8},
+        speech=unit(rng.normal(size=(2, DIM))),
+    )
     expected, found = await twin.search(query, 6), await index.search(query, 6)
     assert ids(found) == ids(expected)
     np.testing.assert_allclose([one.dense for one in found], [one.dense for one in expected], atol=2e-3)
     np.testing.assert_allclose([one.text for one in found], [one.text for one in expected], atol=1e-3)
+
+
+async def test_speech_finds_the_page_that_says_the_same(index):
+    await index.upsert([page(number) for number in range(40)])
+    found = await index.search(Query(speech=page(7).text[None].astype(np.float32)), 5)
+    assert found[0].product_id == "p7"
+    assert found[0].dense == pytest.approx(1.0, abs=2e-3)
 
 
 async def test_a_product_with_many_pictures_does_not_crowd_out_others(index):

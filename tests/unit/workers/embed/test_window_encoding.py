@@ -9,7 +9,7 @@ import pytest
 from cope.serving.encoder import FrameFeatures
 from cope.vision import decoding
 from topology.errors import BadInput
-from topology.records import Frame, FrameRegions, Keyword, Keywords, ReadLine, WindowEmbedding, decode, encode
+from topology.records import Frame, FrameRegions, Keyword, Keywords, ReadLine, Said, WindowEmbedding, decode, encode
 from topology.settings import load_settings
 from workers.embed.encoding import MAX_FRAMES, SeenFrame, content_of, decode_frame, is_read, weigh, window_record
 from workers.embed.parts import KeywordsIn, Window
@@ -19,9 +19,11 @@ def message(value: Any) -> Any:
     return SimpleNamespace(value=value)
 
 
-def heard(start_ms: int, end_ms: int, **weights: float) -> KeywordsIn[Any]:
+def heard(start_ms: int, end_ms: int, text: str = "", **weights: float) -> KeywordsIn[Any]:
     keywords = tuple(Keyword(text, weight) for text, weight in weights.items())
-    record = Keywords(stream_id="s", epoch=0, start_ms=start_ms, end_ms=end_ms, captured_at_ms=0, keywords=keywords)
+    record = Keywords(
+        stream_id="s", epoch=0, start_ms=start_ms, end_ms=end_ms, captured_at_ms=0, text=text, keywords=keywords
+    )
     return KeywordsIn("s", 0, start_ms, end_ms, 0, message(record))
 
 
@@ -90,12 +92,26 @@ def test_many_frames_are_thinned_evenly() -> None:
 
 def test_the_record_says_what_is_in_the_window() -> None:
     closed = window(seen(0), seen(1_000), keywords=(heard(0, 4_000, lamp=0.8),))
-    record = window_record(closed, content_of(closed, 20_000), np.ones(4, np.float16), 2_000, "m@1")
+    record = window_record(closed, content_of(closed, 20_000), np.ones(4, np.float16), [], 2_000, "m@1")
     assert (record.start_ms, record.end_ms, record.hop_ms, record.captured_at_ms) == (0, 8_000, 2_000, 1_070)
     assert np.frombuffer(record.embedding, "<f2").tolist() == [1, 1, 1, 1]
     assert record.frames[1].pts_ms == 1_000 and record.frames[1].salience == pytest.approx((0.9, 0.25))
     assert np.frombuffer(record.frames[1].regions, "<f2").shape == (8,)
     assert record.keywords == (Keyword("lamp", 0.8),) and record.product_ids == ("p",) and record.model_version == "m@1"
+
+
+def test_what_was_said_travels_with_its_weight() -> None:
+    said = (
+        heard(-14_000, -10_000, "a lamp"),
+        heard(-4_000, 0),
+        heard(0, 4_000, "strong light"),
+        heard(4_000, 6_000, "hm"),
+    )
+    content = content_of(window(seen(0), keywords=said), 20_000)
+    assert content.said == (("a lamp", 0.5), ("strong light", 1.0), ("hm", 1.0))
+    vectors = [*np.eye(2, dtype=np.float16), np.zeros(0, np.float16)]
+    record = window_record(window(seen(0)), content, None, vectors, 2_000, "m@1")
+    assert record.speech == (Said(vectors[0].tobytes(), 0.5), Said(vectors[1].tobytes(), 1.0))
 
 
 def test_the_largest_window_fits_into_its_topic() -> None:
@@ -104,7 +120,7 @@ def test_the_largest_window_fits_into_its_topic() -> None:
 
     features = FrameFeatures(np.ones((8, 512), np.float16), np.ones(8, np.float32), np.zeros((8, 4), np.float32))
     full = window(*(SeenFrame(message(frame(index)), features) for index in range(MAX_FRAMES)))
-    record = window_record(full, content_of(full, 0), np.ones(512, np.float16), 2_000, "m@1")
+    record = window_record(full, content_of(full, 0), np.ones(512, np.float16), [], 2_000, "m@1")
     assert len(encode(record)) < TOPICS[LIVE_WINDOWS].max_message_bytes * 0.6
 
 
@@ -120,7 +136,7 @@ def test_the_record_says_where_regions_are_and_what_was_read() -> None:
     line = ReadLine("ORANGE", 0.9, (0.1, 0.2, 0.3, 0.4))
     one = seen(0)
     closed = window(SeenFrame(one.message, one.features, read=(line,)))
-    record = decode(encode(window_record(closed, content_of(closed, 0), None, 2_000, "m@1")), WindowEmbedding)
+    record = decode(encode(window_record(closed, content_of(closed, 0), None, [], 2_000, "m@1")), WindowEmbedding)
     (regions,) = record.frames
     assert regions.read == (line,) and regions.captured_at_ms == 70
     assert np.frombuffer(regions.boxes, "<f4").shape == (8,)

@@ -1,5 +1,7 @@
 """From a window and its candidates to observations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from cope.keywords import PrintedWords, page_terms
 from cope.model.scoring import FEATURES, Calibration
 from topology.errors import BadInput
 from topology.index import PageEntry
-from topology.records import FrameRegions, Keyword, ReadLine, WindowEmbedding
+from topology.records import FrameRegions, Keyword, ReadLine, Said, WindowEmbedding
 from workers.recognize.evidence import observe, read_of, search_query, unpack
 from workers.recognize.standing import StandingLines
 
@@ -22,7 +24,7 @@ def frame(pts_ms, *rows, salience=None):
     return FrameRegions(pts_ms, regions.tobytes(), salience or tuple(0.9 - 0.1 * n for n in range(len(rows))))
 
 
-def window(frames=(), keywords=(), embedding=AXES[0]):
+def window(frames=(), keywords=(), embedding=AXES[0], speech=()):
     return WindowEmbedding(
         stream_id="room",
         epoch=0,
@@ -32,6 +34,7 @@ def window(frames=(), keywords=(), embedding=AXES[0]):
         embedding=b"" if embedding is None else embedding.tobytes(),
         frames=tuple(frames),
         keywords=tuple(Keyword(text, weight) for text, weight in keywords),
+        speech=tuple(Said(vector.tobytes(), weight) for vector, weight in speech),
     )
 
 
@@ -99,6 +102,21 @@ def test_the_index_is_asked_for_salient_regions_of_new_frames():
     assert query.terms and query.bag == ("a",)
 
 
+def test_the_index_is_asked_for_the_newest_speech():
+    one = window(speech=[(AXES[n], 1.0) for n in range(6)])
+    np.testing.assert_array_equal(search_query(unpack(one, 0), None).speech, AXES[2:6])
+
+
+def test_speech_of_a_page_s_meaning_raises_its_product():
+    pages = {name: replace(one, text=AXES[3 + n]) for n, (name, one) in enumerate(PAGES.items())}
+    calibration = replace(CALIBRATION, weights=CALIBRATION.weights | {"speech": 3.0, "margin_speech": 2.0})
+    look = unpack(window([frame(7_000, AXES[6])], speech=[(AXES[4], 0.5)]), 0)
+    found = {one.product_id: one for one in observe(look, pages, calibration)}
+    assert found["b"].speech == 0.5 and found["a"].speech == 0
+    assert found["b"].log_odds == pytest.approx(found["a"].log_odds + 3.0 * 0.5 + 2.0 * 1.0, abs=0.02)
+    assert not found["b"].frames, "what is said shows nothing"
+
+
 def test_an_empty_window_asks_for_nothing():
     query = search_query(unpack(window(embedding=None), 0), None)
     assert query.dense() == [] and not query.terms
@@ -111,6 +129,8 @@ def test_an_empty_window_asks_for_nothing():
         window([FrameRegions(1_000, AXES[0].tobytes(), ())]),
         window([frame(1_000, AXES[0][:4])]),
         window([frame(1_000, np.full(8, np.nan))]),
+        window([frame(1_000, AXES[0])], speech=[(AXES[0][:4], 1.0)]),
+        window(speech=[(np.full(8, np.nan, np.float16), 1.0)]),
     ],
 )
 def test_arrays_that_do_not_fit_are_bad_input(broken):
