@@ -116,9 +116,15 @@ class Unwrap:
 
 
 class DecodingTimes:
-    """Times by which video packets follow each other, also where the container names only times of display."""
+    """Times by which video packets follow each other, also where the container names only times of display.
 
-    def __init__(self) -> None:
+    Args:
+        lag_us: Longest time between decoding and display. Where the clock of a file changes, FFmpeg gives its first
+            pictures decoding times of the clock before.
+    """
+
+    def __init__(self, lag_us: int = FORWARD_GAP_US) -> None:
+        self._lag_us = lag_us
         self._last_us: int | None = None
         self._shown_us: deque[int] = deque(maxlen=REORDERED + 1)  # of the last packets without a decoding time
 
@@ -130,7 +136,9 @@ class DecodingTimes:
             pts_us: Time of display, if the container says it.
             expected_us: What to take where it says neither.
         """
-        if dts_us is None and pts_us is not None:
+        if dts_us is not None and pts_us is not None and not -BACKWARD_JUMP_US <= pts_us - dts_us <= self._lag_us:
+            dts_us = pts_us
+        elif dts_us is None and pts_us is not None:
             # What is coded now may be shown long after what follows. But what follows is never shown before the
             # earliest of the last few.
             if self._last_us is not None and pts_us < self._last_us - BACKWARD_JUMP_US:

@@ -26,8 +26,13 @@ _ANY_SEGMENT = {"extension_picky": "0", "allowed_extensions": "ALL", "allowed_se
 _PLAYLIST_BYTES = 1 << 20  # those of day-long recordings stay below it
 
 
-def open_container(url: str, settings: Settings) -> tuple[Any, Relay | None]:
+def open_container(url: str, settings: Settings, part: tuple[int, int] | None = None) -> tuple[Any, Relay | None]:
     """Opens a source, within about twice `open_timeout_s` (connecting, then finding its streams).
+
+    Args:
+        url: A path or URL.
+        settings: Time-outs, addresses that may be opened.
+        part: Of a file: where the recording begins and ends in it, in bytes.
 
     Returns:
         PyAV's container, and the relay that feeds it where FFmpeg's library does not know the protocol.
@@ -44,6 +49,8 @@ def open_container(url: str, settings: Settings) -> tuple[Any, Relay | None]:
     if not scheme:
         check_file(url)
         target = f"file:{local_path(url).absolute()}"
+        if part is not None:
+            target = f"subfile,,start,{part[0]},end,{part[1]},,:{target}"
     elif scheme not in NETWORK_SCHEMES:
         raise BadSource(f"{url}: unknown scheme `{scheme}`: use a file's path or one of {', '.join(NETWORK_SCHEMES)}")
     else:

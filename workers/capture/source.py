@@ -1,9 +1,11 @@
 """Media sources through PyAV (FFmpeg): files and rtmp, rtsp, srt, HLS and HTTP-FLV streams."""
 
 import errno
+import os
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -11,12 +13,13 @@ import av
 import av.error
 
 from topology.settings import Settings, load_settings
-from workers.capture.address import check_allowed, is_camera, scheme_of
+from workers.capture.address import check_allowed, is_camera, local_path, scheme_of
 from workers.capture.clock import AUDIO_OFFSET_US, FORWARD_GAP_US, FORWARD_JUMP_US, DecodingTimes, MediaClock, Unwrap
 from workers.capture.colour import Renderer
 from workers.capture.explain import explain
+from workers.capture.joined import JoinedSource, Part, parts_of
 from workers.capture.losses import Losses
-from workers.capture.media import BadSource, MediaItem, NewEpoch, Picture, Sound, SourceDown, SourceInfo
+from workers.capture.media import BadSource, MediaItem, MediaSource, NewEpoch, Picture, Sound, SourceDown, SourceInfo
 from workers.capture.mixdown import Mixdown
 from workers.capture.opening import open_container
 from workers.capture.relay import Relay
@@ -38,6 +41,9 @@ _SPARSE_FACTOR = 4
 # Pictures that a decoder may hold back.
 _DECODER_DELAY = 4
 
+# Between decoding and display: 16 pictures of one in two seconds.
+_LONGEST_LAG_US = 32_000_000
+
 # Containers whose time stamps come from one clock, with an index: a gap in them is a picture that stands still.
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 _INDEXED = (_MP4, "matroska,webm", "avi")
@@ -46,7 +52,7 @@ _INDEXED = (_MP4, "matroska,webm", "avi")
 _FLV_WRAP_MS = 1 << 31
 
 
-def open_source(url: str, settings: Settings, seen: PacketMemory | None = None) -> "AvSource":
+def open_source(url: str, settings: Settings, seen: PacketMemory | None = None) -> MediaSource:
     """Opens a source, within about twice `open_timeout_s` (connecting, then finding its streams).
 
     Args:
@@ -59,14 +65,20 @@ def open_source(url: str, settings: Settings, seen: PacketMemory | None = None) 
         SourceDown: It cannot be reached now.
     """
     check_allowed(url, settings)
-    container, relay = open_container(url, settings)
-    try:
-        return AvSource(url, container, settings, seen, relay)
-    except BaseException:
-        container.close()
-        if relay is not None:
-            relay.close()
-        raise
+
+    def opened(part: Part | None = None) -> AvSource:
+        container, relay = open_container(url, settings, part)
+        try:
+            return AvSource(url, container, settings, seen, relay)
+        except BaseException:
+            container.close()
+            if relay is not None:
+                relay.close()
+            raise
+
+    path = local_path(url)
+    parts = parts_of(path) if not scheme_of(url) and path.is_file() and os.access(path, os.R_OK) else []
+    return JoinedSource([partial(opened, part) for part in parts]) if len(parts) > 1 else opened()
 
 
 def probe(url: str, settings: Settings | None = None) -> SourceInfo:
@@ -133,13 +145,13 @@ class AvSource:
         # These begin again with what is past, as others cannot.
         self._may_repeat = self.info.live and self._scheme in ("http", "https")
         indexed = container.format.name in _INDEXED and not self.info.live
-        self._clock = MediaClock(FORWARD_GAP_US if indexed else FORWARD_JUMP_US)
+        forward_us = FORWARD_GAP_US if indexed else FORWARD_JUMP_US
+        self._clock, self._decoding = MediaClock(forward_us), DecodingTimes(max(forward_us, _LONGEST_LAG_US))
         self._unwrap = Unwrap(_FLV_WRAP_MS) if "flv" in container.format.name else None
         self._render = Renderer()
         self._mixdown = Mixdown()
         self._broken_off = ""  # why reading ended before the end
         self._joined = False  # its clock changed
-        self._decoding = DecodingTimes()
         self._video_next_us = self._audio_next_us = 0
         self._end_us: int | None = None  # of the epoch: latest end of a picture or sound
         self._old_pictures: set[int] = set()  # time stamps of pictures that the connection before has given

@@ -6,16 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from topology.settings import Settings
-from workers.capture.media import MediaItem, Picture, Sound
+from workers.capture.media import MediaItem, MediaSource, Picture, Sound
 from workers.capture.repeats import PacketMemory
-from workers.capture.source import AvSource, open_source
+from workers.capture.source import open_source
 
 # What tests serve and read lies on this machine.
 HERE = {"allowed_networks": "0.0.0.0/0", "allowed_folders": "/"}
 SETTINGS = Settings(_env_file=None).model_copy(update={"open_timeout_s": 1.0, "stall_timeout_s": 1.0, **HERE})
 
 
-def play(path: Path | str, seen: PacketMemory | None = None, **changes: object) -> tuple[AvSource, list[MediaItem]]:
+def play(path: Path | str, seen: PacketMemory | None = None, **changes: object) -> tuple[MediaSource, list[MediaItem]]:
     source = open_source(str(path), SETTINGS.model_copy(update=changes), seen)
     try:
         return source, list(source)
