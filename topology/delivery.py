@@ -15,6 +15,7 @@ Faust's agents bring the records; the promises are kept here, because Faust 0.15
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import faust
@@ -38,6 +39,7 @@ _log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
+_LOOK_AGAIN_S = 0.05  # how soon the end of a finite flow is noticed
 COMMIT_EVERY_S = 1.0  # a crash repeats at most so much done work; below, commits load the broker
 LAG_EVERY_S = 5.0
 QUIET_TRIES = 4  # 3 s: joining a group takes up to that on a machine that starts all roles at once
@@ -140,6 +142,18 @@ class Delivery:
             for tp, p in partitions.items()
             if not p.revoked
         }
+
+    async def until_done(self, topic: str) -> None:
+        """Returns when all records of a topic that the broker has now, of the partitions of this process, are done."""
+        ends: dict[TP, int] | None = None
+        while True:
+            partitions = {tp: p for tp, p in self._partitions.items() if p.topic == topic}
+            if ends is None and partitions and all(p.expected is not None for p in partitions.values()):
+                with suppress(Unavailable):
+                    ends = await self._group.end_offsets(partitions)
+            if ends is not None and all((_position(p) or 0) >= ends.get(tp, 0) for tp, p in partitions.items()):
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def send(self, topic: str, key: str, record: Value | None, *, headers: Headers | None = None) -> None:
         """Returns when the broker has acknowledged the record; tries again while it is down.
@@ -352,9 +366,7 @@ class Delivery:
     def _tell_lag(self, partitions: dict[TP, Partition], ends: dict[TP, int]) -> None:
         lag: dict[str, int] = {}
         for tp, partition in partitions.items():
-            position = partition.mark.position
-            if position is None:
-                position = partition.expected
+            position = _position(partition)
             behind = 0 if position is None else max(0, ends[tp] - position)
             lag[partition.topic] = lag.get(partition.topic, 0) + behind
         for topic, records in lag.items():
@@ -390,6 +402,12 @@ class Delivery:
                 _log.warning("reading a partition again", extra={"topic": tp.topic, "partition": tp.partition})
                 await self._group.seek(tp, partition.expected)
         return waiting
+
+
+def _position(partition: Partition) -> int | None:
+    """Up to where everything is done; None if it is not known yet."""
+    position = partition.mark.position
+    return partition.expected if position is None else position
 
 
 def _compacted(topic: str) -> bool:

@@ -43,6 +43,13 @@ MATCH_CONFIDENCE = Histogram("cope_match_confidence", "Confidence of started sig
 REJECTED = Counter("cope_windows_rejected_total", "Windows with candidates, none of which was believed to be on")
 BAG_UNKNOWN = Counter("cope_bag_unknown_products_total", "Products of shopping bags that the catalogue does not have")
 
+# Evidence
+EVIDENCE_FRAMES = Counter("cope_evidence_frames_total", "Frames of detections that were to be kept", ["result"])
+EVIDENCE_BYTES = Gauge("cope_evidence_bytes", "What kept evidence takes, as of the last sweep")
+
+# Webhook
+WEBHOOK_POSTS = Counter("cope_webhook_posts_total", "Events posted, by what became of them", ["result"])
+
 # Monitor
 MONITOR_STREAMS = Gauge("cope_monitor_streams", "Streams that the monitor knows, in all processes' captures", ["state"])
 MONITOR_CLIENTS = Gauge("cope_monitor_clients", "Clients that follow the monitor's change feed")

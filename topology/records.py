@@ -197,6 +197,7 @@ class FrameRegions(msgspec.Struct, frozen=True, array_like=True):
             are not known.
         captured_at_ms: Wall clock at capture, Unix milliseconds; 0 if it is not known.
         read: Lines of text, of frames that were read.
+        offset: Of the frame in `live_frames`; -1 if it is not known.
     """
 
     pts_ms: Ms
@@ -205,6 +206,7 @@ class FrameRegions(msgspec.Struct, frozen=True, array_like=True):
     boxes: bytes = b""
     captured_at_ms: Ms = 0
     read: tuple[ReadLine, ...] = ()
+    offset: int = -1
 
 
 class WindowEmbedding(Record, frozen=True, kw_only=True):
@@ -338,6 +340,8 @@ class EvidenceFrame(msgspec.Struct, frozen=True, kw_only=True):
         box: x0, y0, x1, y1 of the region that fits best, relative to the frame; null if it is not known.
         score: Cosine of that region with the page picture.
         page_image: URI of the page picture that it fits best; empty if the page holds its bytes.
+        offset: Of the frame in the stream's partition of `live_frames`, for as long as that has it; -1 if it is not
+            known.
     """
 
     pts_ms: Ms
@@ -345,6 +349,7 @@ class EvidenceFrame(msgspec.Struct, frozen=True, kw_only=True):
     box: tuple[float, float, float, float] | None = None
     score: float = 0.0
     page_image: str = ""
+    offset: int = -1
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

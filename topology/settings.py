@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError
@@ -12,8 +12,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from topology.errors import UserError
 
-Role = Literal["capture", "transcribe", "embed", "recognize", "catalog", "monitor"]
-ROLES: tuple[Role, ...] = ("capture", "transcribe", "embed", "recognize", "catalog", "monitor")
+Role = Literal["capture", "transcribe", "embed", "recognize", "catalog", "monitor", "evidence", "webhook"]
+ROLES: tuple[Role, ...] = get_args(Role)
+FLOW: tuple[Role, ...] = ("capture", "transcribe", "embed", "recognize", "catalog", "monitor")
+"""The roles from a stream to what is on; the others add to it, where they are wanted."""
 
 
 def shared_processors(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -124,6 +126,21 @@ class Settings(BaseSettings):
     threshold: float = Field(0.6, gt=0, lt=1, description="Confidence at which a sighting starts")
     candidates: int = Field(20, gt=0, description="Products fetched per search")
     update_every_ms: int = Field(10_000, gt=0, description="Media time between `updated` events of a sighting")
+
+    # Evidence
+    evidence_url: str = Field(
+        "",
+        description="Where pictures of detections are kept: a folder or any fsspec URL; empty: a folder of the user's "
+        "data, in `watch` one that goes with it",
+    )
+    evidence_days: float = Field(30.0, gt=0, description="How long they are kept")
+    evidence_limit_mb: int = Field(10_000, gt=0, description="What they may take; beyond, the oldest go")
+    evidence_frames: int = Field(4, ge=1, le=8, description="Frames kept of a sighting, the best; each costs 20 ms")
+    evidence_faces: Literal["blur", "keep"] = Field("blur", description="What becomes of faces in kept frames")
+
+    # Webhook
+    webhook_url: str = Field("", description="Where each event is posted (`worker webhook`); empty: nowhere")
+    webhook_secret: SecretStr = Field(SecretStr(""), description="Key of the signatures of posted events")
 
     # Serving
     http_host: str = Field("127.0.0.1", description="Address that /metrics, /healthz and monitor's API listen on")

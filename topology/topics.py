@@ -74,7 +74,16 @@ _SOURCES = (
 )
 
 # Topics that a worker consumes: each has a dead-letter queue.
-CONSUMED = (LIVE_STREAMS, LIVE_FRAMES, LIVE_SPEECH, LIVE_KEYWORDS, LIVE_WINDOWS, PRODUCT_PAGES, PAGE_VECTORS)
+CONSUMED = (
+    LIVE_STREAMS,
+    LIVE_FRAMES,
+    LIVE_SPEECH,
+    LIVE_KEYWORDS,
+    LIVE_WINDOWS,
+    PRODUCT_PAGES,
+    PAGE_VECTORS,
+    PRODUCT_DETECTED,
+)
 
 
 def dead_letter(topic: str) -> str:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from topology.settings import ROLES, Role, Settings
+from topology.settings import FLOW, Role, Settings
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 CATALOG = str(SAMPLES / "catalog.jsonl")
@@ -72,7 +72,7 @@ class Processes:
             )
 
     def start_all(self) -> None:
-        for role in ROLES:
+        for role in FLOW:
             self.start(role)
 
     def kill(self, role: Role) -> None:

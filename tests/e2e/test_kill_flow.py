@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.flow_processes import SAMPLES, Processes, identities
 from topology.admin import create_topics
 from topology.records import ProductDetected, RecognitionState
-from topology.settings import ROLES, Role, Settings
+from topology.settings import FLOW, Role, Settings
 from topology.topic_log import Follower
 from topology.topics import PRODUCT_DETECTED, RECOGNITION_STATE
 from workers.catalog.files import read_catalog
@@ -71,7 +71,7 @@ async def test_each_role_killed_once_in_the_middle_of_a_stream_changes_no_event(
     tmp_path: Path,
     until: Callable[..., Awaitable[None]],
 ) -> None:
-    assert {role for role, _ in KILLS} == set(ROLES)
+    assert {role for role, _ in KILLS} == set(FLOW)
     await create_topics(any_broker)
     processes = Processes(any_broker, tmp_path)
     start_processes.append(processes)

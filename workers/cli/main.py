@@ -107,6 +107,8 @@ def worker(role: Role) -> int:
     catalog     product pages to page vectors
     recognize   windows and page vectors to `product_detected`
     monitor     what is on now and each stream's health, over HTTP
+    evidence    keeps the pictures that detections rest on
+    webhook     posts events to COPE_WEBHOOK_URL
     """
     settings = _servers()
     from topology.log_format import setup_logging

@@ -102,7 +102,7 @@ def is_read(pts_ms: int, settings: Settings) -> bool:
     return settings.sampling != "fixed" or pts_ms % settings.read_every_ms < 1000 / settings.frames_per_second
 
 
-def _frame_regions(frame: Frame, features: FrameFeatures, read: tuple[ReadLine, ...]) -> FrameRegions:
+def _frame_regions(frame: Frame, offset: int, features: FrameFeatures, read: tuple[ReadLine, ...]) -> FrameRegions:
     return FrameRegions(
         pts_ms=frame.pts_ms,
         regions=features.regions.astype("<f2").tobytes(),
@@ -110,6 +110,7 @@ def _frame_regions(frame: Frame, features: FrameFeatures, read: tuple[ReadLine, 
         boxes=features.boxes.astype("<f4").tobytes(),
         captured_at_ms=frame.captured_at_ms,
         read=read,
+        offset=offset,
     )
 
 
@@ -137,7 +138,7 @@ def window_record(
         captured_at_ms=0 if window.end_of_epoch else newest.captured_at_ms,
         embedding=b"" if embedding is None else embedding.astype("<f2").tobytes(),
         frames=tuple(
-            _frame_regions(one.message.value, one.features, one.read)
+            _frame_regions(one.message.value, one.message.offset, one.features, one.read)
             for one in content.frames
             if one.features is not None
         ),

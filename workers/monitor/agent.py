@@ -14,14 +14,16 @@ from typing import Any
 import msgspec
 
 from topology import metrics
+from topology.evidence import EvidenceStore, evidence_url
 from topology.records import ProductDetected, RecognitionState, StreamAnnounced, StreamStatus
 from topology.topic_log import Follower, RecordReader, end_offsets
 from topology.topics import LIVE_STREAMS, PAGE_VECTORS, PRODUCT_DETECTED, RECOGNITION_STATE, STREAM_STATUS
 from topology.worker import Worker
-from workers.monitor.detections import Detections
+from workers.monitor.detections import Detections, detection_url
 from workers.monitor.feed import Feed, Kind
 from workers.monitor.history import History
 from workers.monitor.http import Api, now_ms
+from workers.monitor.kept import KeptEvidence
 from workers.monitor.page_files import add_page
 from workers.monitor.products import Products
 from workers.monitor.routes import Routes
@@ -61,6 +63,7 @@ class Monitor:
         self._reader = RecordReader(settings)
         self._pages = Pages(settings, self._reader, alike=True)
         self._products = Products(self._pages, self._history)
+        self._kept = KeptEvidence(EvidenceStore(evidence_url(settings)))
         self._api = Api(self._state, self._feed, self._dressed)
         self._trouble = ""
         self._told_left_out = 0
@@ -97,17 +100,20 @@ class Monitor:
         settings = self._worker.settings
         routes = Routes({"streams": self._behind, "products": self._behind_products})
         routes.add(*Sessions(settings, self._state, self._history).routes())
-        routes.add(*Detections(settings, self._history, self._products).routes())
+        routes.add(*Detections(settings, self._history, self._products, self._kept).routes())
         routes.add(*self._products.routes())
         routes.add(*self._api.routes())
         return routes
 
     def _dressed(self, view: StreamView) -> StreamView:
         on = view.on
+        sighting = self._history.get(view.last_event.detection_id) if view.last_event is not None else None
+        best = sighting.best if sighting is not None else None
+        if sighting is not None and best is not None and best.offset >= 0:
+            frame = f"{detection_url(sighting.detection_id)}/frames/{best.pts_ms}.jpg"
+            view = msgspec.structs.replace(view, frame=frame, box=best.box)
         if on is None:
             return view
-        sighting = self._history.get(on.detection_id)
-        best = sighting.best if sighting is not None else None
         other = on.runner_up
         dressed = msgspec.structs.replace(
             on,

@@ -1,12 +1,13 @@
 """Routes about what was detected."""
 
-from typing import Any
+from datetime import UTC, datetime
 from urllib.parse import quote
 
-import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from topology.evidence import Kept, KeptFrame
+from topology.records import EvidenceFrame
 from topology.settings import Settings
 from workers.monitor.answers import (
     BeliefPoint,
@@ -20,18 +21,23 @@ from workers.monitor.answers import (
     VerdictView,
 )
 from workers.monitor.history import History, Order, Sighting, Why
+from workers.monitor.kept import KeptEvidence
 from workers.monitor.products import Products
-from workers.monitor.routes import RefusedError, Route, answer, from_cursor, limit_of, number_of, to_cursor
+from workers.monitor.routes import RefusedError, Route, answer, from_cursor, limit_of, number_of, picture, to_cursor
 from workers.monitor.transcript import read_transcript
+
+_LOOKED_AT = 8  # sightings of a stream, until one has a frame
+_COMING_S = 15.0  # after an event, evidence may still be under way
 
 
 class Detections:
     """What the newest sightings were, and why."""
 
-    def __init__(self, settings: Settings, history: History, products: Products) -> None:
+    def __init__(self, settings: Settings, history: History, products: Products, kept: KeptEvidence) -> None:
         self._settings = settings
         self._history = history
         self._products = products
+        self._kept = kept
 
     def routes(self) -> list[Route]:
         """Returns the routes."""
@@ -62,6 +68,27 @@ class Detections:
                 ReviewList,
                 {"limit": "1 to 200; 50 if it is not given"},
             ),
+            Route(
+                "GET",
+                "/streams/{stream_id:.+}/frame.jpg",
+                self._newest_frame,
+                "The frame that shows the newest sighting of a stream best.",
+                "image/jpeg",
+            ),
+            Route(
+                "GET",
+                "/detections/{detection_id}/{what:frames|crops}/{pts_ms:-?\\d+}.jpg",
+                self._frame,
+                "A kept frame, or the product in it.",
+                "image/jpeg",
+            ),
+            Route(
+                "GET",
+                "/detections/{detection_id}/page.jpg",
+                self._page_picture,
+                "The page picture that matched.",
+                "image/jpeg",
+            ),
             Route("GET", "/detections/{detection_id}", self._one, "All that is known of a detection.", DetectionDetail),
         ]
 
@@ -81,14 +108,60 @@ class Detections:
         return answer(ReviewList(items=[self._item(one, why) for one, why in found]))
 
     async def _one(self, request: web.Request) -> web.Response:
-        return answer(self._detail(self._sighting(request)))
+        one, kept = await self._found(request.match_info["detection_id"])
+        return answer(self._detail(one, kept))
 
-    def _sighting(self, request: web.Request) -> Sighting:
+    async def _newest_frame(self, request: web.Request) -> web.Response:
+        stream_id = request.match_info["stream_id"]
+        for one in self._history.of_stream(stream_id, None, _LOOKED_AT):
+            if one.best is not None and one.best.offset >= 0:
+                return await self._frame_of(request, one.detection_id, one.best.pts_ms, crop=False, changes=True)
+        raise RefusedError(404, f"no frame of {stream_id[:80]!r} is kept")
+
+    async def _frame(self, request: web.Request) -> web.Response:
+        match = request.match_info
+        crop = match["what"] == "crops"
+        return await self._frame_of(request, match["detection_id"], int(match["pts_ms"]), crop=crop, changes=False)
+
+    async def _frame_of(
+        self, request: web.Request, detection_id: str, pts_ms: int, *, crop: bool, changes: bool
+    ) -> web.Response:
+        if self._is_coming(detection_id, pts_ms):
+            kept = await self._kept.awaited(detection_id, pts_ms)
+        else:
+            kept = await self._kept.get(detection_id)
+        frame = kept.frame(pts_ms) if kept is not None else None
+        data = b"" if frame is None else frame.crop if crop else frame.jpeg
+        if not data:
+            raise RefusedError(404, "no such picture is kept (any more)")
+        return picture(request, data, f"{detection_id}-{pts_ms}", changes=changes)
+
+    def _is_coming(self, detection_id: str, pts_ms: int) -> bool:
+        """Whether evidence of an event of a moment ago is being made."""
+        one = self._history.get(detection_id)
+        if one is None or not any(pts_ms == frame.pts_ms for frame in one.event.evidence.frames):
+            return False
+        age = datetime.now(UTC) - datetime.fromisoformat(one.event.detected_at)
+        return age.total_seconds() < _COMING_S
+
+    async def _page_picture(self, request: web.Request) -> web.Response:
         detection_id = request.match_info["detection_id"]
-        found = self._history.get(detection_id)
-        if found is None:
+        kept = await self._kept.get(detection_id)
+        if kept is None or not kept.page:
+            raise RefusedError(404, "no page picture is kept (any more)")
+        return picture(request, kept.page, f"{detection_id}-page-{len(kept.page)}", changes=True)
+
+    async def _found(self, detection_id: str) -> tuple[Sighting, Kept | None]:
+        """Returns a detection: from memory, or, if it is older, from what is kept of it."""
+        kept = await self._kept.get(detection_id)
+        one = self._history.get(detection_id)
+        if one is None and kept is not None:
+            old = History()
+            for event in kept.events:
+                one = old.add(event)
+        if one is None:
             raise RefusedError(404, f"no detection {detection_id[:80]!r}, or it is too old")
-        return found
+        return one, kept
 
     def _verdict(self, detection_id: str) -> VerdictView | None:
         return None
@@ -99,22 +172,18 @@ class Detections:
         title = self._products.title(one.product_id)
         return DetectionItem(**fields, verdict=self._verdict(one.detection_id), title=title, why=why)
 
-    def _detail(self, one: Sighting) -> DetectionDetail:
+    def _detail(self, one: Sighting, kept: Kept | None) -> DetectionDetail:
         events = one.events
         return DetectionDetail(
             detection=events[-1],
             events=events,
             belief=[BeliefPoint(media_ms=at_ms, confidence=value) for at_ms, value in one.belief],
-            frames=self._frames(one),
+            frames=_frames(one, kept),
             page=self._products.view(one.product_id),
             candidates=self._candidates(one),
             threshold=self._settings.threshold,
             verdict=self._verdict(one.detection_id),
         )
-
-    def _frames(self, one: Sighting) -> list[FrameView]:
-        frames = {frame.pts_ms: frame for event in one.events for frame in event.evidence.frames}
-        return [FrameView(**_told(frame), url=None, crop_url=None) for _, frame in sorted(frames.items())]
 
     def _candidates(self, one: Sighting) -> list[CandidateView]:
         best: dict[str, float] = {}
@@ -134,9 +203,32 @@ class Detections:
         ]
 
 
-def _told(frame: msgspec.Struct) -> dict[str, Any]:
-    wanted = ("pts_ms", "captured_at_ms", "box", "score", "page_image")
-    return {name: getattr(frame, name) for name in wanted}
+def _frames(one: Sighting, kept: Kept | None) -> list[FrameView]:
+    """The kept frames; while there are none, those that the events name, without pictures."""
+    if kept is None or not kept.frames:
+        named = {frame.pts_ms: frame for event in one.events for frame in event.evidence.frames}
+        return [_frame_view(named[at]) for at in sorted(named)]
+    address = detection_url(one.detection_id)
+    return [
+        _frame_view(
+            frame,
+            f"{address}/frames/{frame.pts_ms}.jpg",
+            f"{address}/crops/{frame.pts_ms}.jpg" if frame.crop else None,
+        )
+        for frame in kept.frames
+    ]
+
+
+def _frame_view(frame: EvidenceFrame | KeptFrame, url: str | None = None, crop_url: str | None = None) -> FrameView:
+    return FrameView(
+        pts_ms=frame.pts_ms,
+        captured_at_ms=frame.captured_at_ms,
+        box=frame.box,
+        score=frame.score,
+        page_image=frame.page_image,
+        url=url,
+        crop_url=crop_url,
+    )
 
 
 def detection_url(detection_id: str) -> str:

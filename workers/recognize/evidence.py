@@ -65,6 +65,7 @@ class Look:
         keywords: With weights.
         terms: The same as a sparse vector.
         speech: Pieces of speech, (D,) float32 with a weight each, by time.
+        offsets: Per frame its offset in `live_frames`; -1 if it is not known.
     """
 
     frames: list[tuple[int, Array]]
@@ -80,6 +81,7 @@ class Look:
     keywords: tuple[tuple[str, float], ...]
     terms: dict[int, float]
     speech: list[tuple[Array, float]]
+    offsets: list[int]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def unpack(window: WindowEmbedding, new_from_ms: int) -> Look:
         BadInput: The bytes do not make the arrays that they should.
     """
     embedding = np.frombuffer(window.embedding, "<f2").astype(np.float32)
-    frames, saliences, boxes, captured, lines = [], [], [], [], []
+    frames, saliences, boxes, captured, lines, offsets = [], [], [], [], [], []
     dims = {embedding.size} - {0}
     for frame in window.frames:
         salience = np.asarray(frame.salience, np.float32)
@@ -131,6 +133,7 @@ def unpack(window: WindowEmbedding, new_from_ms: int) -> Look:
         boxes.append(where.reshape(-1, 4) if where.size == 4 * salience.size else np.zeros((0, 4), np.float32))
         captured.append(frame.captured_at_ms)
         lines.append(frame.read)
+        offsets.append(frame.offset)
         dims.add(frames[-1][1].shape[1])
     speech = [(np.frombuffer(one.vector, "<f2").astype(np.float32), one.weight) for one in window.speech]
     dims |= {vector.size for vector, _ in speech}
@@ -154,6 +157,7 @@ def unpack(window: WindowEmbedding, new_from_ms: int) -> Look:
         keywords=keywords,
         terms=query_terms(keywords),
         speech=speech,
+        offsets=offsets,
     )
 
 
@@ -334,7 +338,8 @@ def _shown(look: Look, number: int, entry: PageEntry) -> Shown:
     box = (x0, y0, x1, y1) if len(boxes) else None
     # A picture may have several rows, one a view, side by side.
     image = entry.images[row * len(entry.images) // len(entry.vectors)] if entry.images else ""
-    return Shown(pts_ms, look.captured_at_ms[number], box, round(float(cosines[region, row]), 4), image)
+    score = round(float(cosines[region, row]), 4)
+    return Shown(pts_ms, look.captured_at_ms[number], box, score, image, look.offsets[number])
 
 
 def _lines_of(entry: PageEntry, read: Read) -> tuple[str, ...]:

@@ -64,6 +64,7 @@ class Shown(msgspec.Struct, array_like=True, frozen=True):
     box: tuple[float, float, float, float] | None = None
     score: float = 0.0
     page_image: str = ""
+    offset: int = -1
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import asyncio
 import signal
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 from urllib.parse import urlsplit
 
@@ -18,7 +19,8 @@ from topology.errors import UserError
 from topology.log_format import setup_logging
 from topology.records import ProductPage
 from topology.redact import redacted
-from topology.settings import ROLES, Settings
+from topology.settings import FLOW, Role, Settings
+from topology.topics import PRODUCT_DETECTED
 from topology.worker import Worker
 from workers.capture.address import local_path, scheme_of
 from workers.capture.source import probe
@@ -70,6 +72,9 @@ _ONE_PROCESS = {"stream_partitions": 1, "product_partitions": 1}
 
 # `watch` ends when its sources end, and few live servers say so: with a platform's patience it would sit for minutes.
 _GIVE_UP_S = 20.0
+
+# How long evidence and webhook may take with the last events of a watch.
+_LAST_EVENTS_S = 10.0
 
 # When one role cannot start, how long the others may take to have started, so that they stop in order.
 _START_END_S = 10.0
@@ -149,6 +154,10 @@ async def _run(
         if own_broker:
             broker = await stack.enter_async_context(EmbeddedBroker())
             settings = broker.configure(settings).model_copy(update=_ONE_PROCESS)
+        if not settings.evidence_url:
+            folder = stack.enter_context(TemporaryDirectory(prefix="cope-live-evidence-", ignore_cleanup_errors=True))
+            evidence = {"evidence_url": folder} if "evidence" in wanted_roles(settings) else {}
+            settings = settings.model_copy(update=evidence)
         view = create_view(progress, {page.product_id: page.title for page in pages})
         view.start()
         stack.callback(view.stop)
@@ -170,6 +179,7 @@ async def _run(
             if not own_broker:
                 stack.push_async_callback(_end_if_open, settings, stream)
         await following.until_finished(*(worker.wait_failed() for worker in workers))
+        await _until_kept(workers)
         result = WatchResult(
             failed=tuple(stream.stream_id for stream in streams if stream.failed),
             sightings=sum(stream.sightings for stream in streams),
@@ -180,9 +190,16 @@ async def _run(
     return result
 
 
+def wanted_roles(settings: Settings) -> tuple[Role, ...]:
+    """Returns the roles that a watch plays: pictures of detections are kept where somebody can look at them."""
+    looks = bool(settings.evidence_url or settings.http_port)
+    wanted: dict[Role, bool] = {"evidence": looks, "webhook": bool(settings.webhook_url)}
+    return (*FLOW, *(role for role, is_wanted in wanted.items() if is_wanted))
+
+
 async def _start_workers(stack: AsyncExitStack, settings: Settings, encoder: Encoder) -> list[Worker]:
     workers = []
-    for role in ROLES:
+    for role in wanted_roles(settings):
         parts: dict[str, Any] = {"encoder": encoder} if role in _ENCODING_ROLES else {}
         if role == "catalog":
             parts["keep"] = True
@@ -222,6 +239,14 @@ async def _until_indexed(settings: Settings, offsets: dict[int, int], workers: l
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def _until_kept(workers: list[Worker]) -> None:
+    """Lets the roles that read events take the last ones; a receiver that is down does not hold up the end."""
+    late = [worker for worker in workers if worker.role in ("evidence", "webhook")]
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_EVENTS_S):
+            await asyncio.gather(*(worker.delivery.until_done(PRODUCT_DETECTED) for worker in late))
 
 
 async def _end_if_open(settings: Settings, stream: StreamProgress) -> None:

@@ -16,7 +16,7 @@ from workers.embed.parts import KeywordsIn, Window
 
 
 def message(value: Any) -> Any:
-    return SimpleNamespace(value=value)
+    return SimpleNamespace(value=value, offset=7)
 
 
 def heard(start_ms: int, end_ms: int, text: str = "", **weights: float) -> KeywordsIn[Any]:
