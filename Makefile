@@ -20,10 +20,13 @@ $(VENV)/dev.stamp: $(VENV)/offline.stamp
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[offline,platforms,train,dev]'
 	@touch $@
 
-demo: $(VENV)/offline.stamp ## Recognise the products of two sample streams, with all parts embedded
-	$(BIN)/cope-live watch samples/streams/*.mp4 --catalog samples/catalog.jsonl --events build/demo/events.jsonl
+demo: $(VENV)/offline.stamp ## Recognise the products of two sample streams, with all parts embedded; PAGE=1: on a page
+	$(BIN)/cope-live watch samples/streams/*.mp4 --catalog samples/catalog.jsonl --events build/demo/events.jsonl \
+	    $(if $(PAGE),--page)
+ifndef PAGE
 	$(BIN)/cope-live score build/demo/events.jsonl samples/streams/*.truth.jsonl
 	@cat samples/next-steps.txt
+endif
 
 # Two test processes, one thread of PyTorch each: more threads than cores wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2

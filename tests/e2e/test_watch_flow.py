@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import jsonschema
 import psutil
 import pytest
 
-from tests.e2e.flow_processes import CATALOG, SAMPLES, environment, identities, read_events, run_cli
+from tests.e2e.flow_processes import CATALOG, SAMPLES, environment, identities, read_events
 
 ROOT = Path(__file__).parents[2]
+JPEG = b"\xff\xd8"
 SCHEMA = json.loads((ROOT / "topology/schemas/product_detected.schema.json").read_text())
 
 # The first test also pays for the undisturbed run that the others are compared with.
@@ -39,10 +41,34 @@ def test_each_sighting_starts_and_ends_once(watched: list[dict[str, Any]]) -> No
         assert set(statuses[1:-1]) <= {"updated"}
 
 
-def test_watching_again_gives_the_same_events(watched: list[dict[str, Any]], clip: Path, tmp_path: Path) -> None:
+def test_watching_again_gives_the_same_events_and_a_page_of_them(
+    watched: list[dict[str, Any]], clip: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "events.jsonl"
-    done = run_cli("watch", str(clip), "--catalog", CATALOG, "--events", str(path))
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workers", "watch", str(clip), "--catalog", CATALOG, "--events", str(path), "--page"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "until Ctrl-C" in line:
+            break
+    address = lines[-1].split()[0]
+    with urllib.request.urlopen(address) as answer:
+        assert b"/page/app.js" in answer.read()
+    with urllib.request.urlopen(f"{address}streams") as answer:
+        (room,) = json.load(answer)["streams"]
+    assert (room["stream_id"], room["state"]) == (clip.stem, "ended")
+    with urllib.request.urlopen(address + room["frame"].removeprefix("/")) as answer:
+        assert answer.read().startswith(JPEG)
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=120)[0]
+    assert (process.returncode, rest) == (0, ""), "".join(lines) + rest
     assert identities(read_events(path)) == identities(watched)
 
 

@@ -17,6 +17,9 @@ from workers.cli.main import columns_option
     "--events", type=click.Path(path_type=Path), help="Write each product_detected event to this file, one JSON a line."
 )
 @click.option("--realtime", is_flag=True, help="Play files at the speed of their clock instead of as fast as possible.")
+@click.option(
+    "--page", is_flag=True, help="Serve a page of what is recognised and why; after the sources, until Ctrl-C."
+)
 @click.option("--language", help="The hosts' language, e.g. en or zh; detected if not given.")
 @click.option("--model", help="A COPE artefact: a folder, or `cope-mini` (default: COPE_MODEL).")
 def watch_command(
@@ -25,6 +28,7 @@ def watch_command(
     columns: dict[str, str],
     events: Path | None,
     realtime: bool,
+    page: bool,
     language: str | None,
     model: str | None,
 ) -> int:
@@ -48,6 +52,7 @@ def watch_command(
             columns=columns,
             events_path=events,
             realtime=realtime,
+            page=page,
             language=language,
         )
     )

@@ -30,6 +30,7 @@ from workers.cli.products import publish_pages
 from workers.cli.publish import announce, announce_end
 from workers.cli.roles import create_worker
 from workers.cli.watch.following import Following
+from workers.cli.watch.page import free_port, page_address, show_page
 from workers.cli.watch.progress import StreamProgress, WatchProgress
 from workers.cli.watch.view import View, counted, create_view, media_time
 
@@ -108,6 +109,7 @@ async def watch(
     columns: Mapping[str, str] | None = None,
     events_path: Path | None = None,
     realtime: bool = False,
+    page: bool = False,
     language: str | None = None,
 ) -> WatchResult:
     """Recognises the catalogue's products in the sources. See `read_catalog` for `catalog` and `columns`.
@@ -121,6 +123,8 @@ async def watch(
         _keep_inputs(events_path, [Path(catalog), *map(Path, named.values())])
     if "reconnect_give_up_s" not in settings.model_fields_set:
         settings = settings.model_copy(update={"reconnect_give_up_s": _GIVE_UP_S})
+    if page and not settings.http_port:
+        settings = settings.model_copy(update={"http_port": free_port()})
     pages = read_catalog(catalog, check_images=True, columns=columns)
     places = [*named.values(), *(image.uri for page in pages for image in page.images)]
     local = [place for place in places if not scheme_of(place)]
@@ -133,7 +137,8 @@ async def watch(
         streams.append(StreamProgress(stream_id, url, info.duration_ms))
     with ExitStack() as files:
         events = files.enter_context(_open_events(events_path)) if events_path else None
-        return await _until_interrupted(_run(settings, streams, pages, events, realtime=realtime, language=language))
+        work = _run(settings, streams, pages, events, realtime=realtime, page=page, language=language)
+        return await _until_interrupted(work)
 
 
 async def _run(
@@ -143,6 +148,7 @@ async def _run(
     events: TextIO | None,
     *,
     realtime: bool,
+    page: bool,
     language: str | None,
 ) -> WatchResult:
     progress = WatchProgress(streams, settings.window_ms)
@@ -173,6 +179,8 @@ async def _run(
         offsets = await publish_pages(settings, pages)
         workers = await _start_workers(stack, settings, encoder)
         await _until_indexed(settings, offsets, workers, view)
+        if page:
+            show_page(settings, view)
         started = time.monotonic()
         for stream in streams:
             await announce(settings, stream.stream_id, stream.url, language=language, realtime=realtime)
@@ -187,6 +195,8 @@ async def _run(
             seconds=time.monotonic() - started,
         )
         view.say(str(result))
+        if page:
+            await _keep_page(settings, view, workers)
     return result
 
 
@@ -195,6 +205,13 @@ def wanted_roles(settings: Settings) -> tuple[Role, ...]:
     looks = bool(settings.evidence_url or settings.http_port)
     wanted: dict[Role, bool] = {"evidence": looks, "webhook": bool(settings.webhook_url)}
     return (*FLOW, *(role for role, is_wanted in wanted.items() if is_wanted))
+
+
+async def _keep_page(settings: Settings, view: View, workers: list[Worker]) -> None:
+    """Serves the page until Ctrl-C, which is no failure then."""
+    view.say(f"{page_address(settings)} shows all of it until Ctrl-C")
+    with suppress(asyncio.CancelledError):
+        await asyncio.gather(*(worker.wait_failed() for worker in workers))
 
 
 async def _start_workers(stack: AsyncExitStack, settings: Settings, encoder: Encoder) -> list[Worker]:

@@ -1,0 +1,35 @@
+"""The monitor's page for a person who tries `watch`."""
+
+import os
+import socket
+import sys
+import webbrowser
+
+from topology.settings import Settings
+from workers.cli.watch.view import View
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port
+
+
+def page_address(settings: Settings) -> str:
+    """Returns where the monitor serves its page, as seen from this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.http_host, settings.http_host)  # noqa: S104
+    return f"http://{host}:{settings.http_port}/"
+
+
+def show_page(settings: Settings, view: View) -> None:
+    """Says where the page is, and opens it where a person sits before a screen."""
+    address = page_address(settings)
+    view.say(f"{address} shows what happens")
+    # Elsewhere a browser of the terminal would take this one over.
+    has_screen = sys.platform in ("darwin", "win32") or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
+    if has_screen and sys.stdout.isatty():
+        webbrowser.open(address)
