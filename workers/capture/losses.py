@@ -21,6 +21,7 @@ class Losses:
         self._missing: dict[str, tuple[int, int, int]] = {}  # number, time in all, and place of the last, by kind
         self._silent_since_us: int | None = None
         self._stale_us = 0
+        self._unseen: tuple[int, int] | None = None  # the last stretch of a recording without a picture
 
     def damage(self) -> None:
         """Counts a packet or picture that could not be decoded."""
@@ -48,6 +49,11 @@ class Losses:
         """Notes since when the sound track gives nothing while pictures go on; None: it gives something."""
         self._silent_since_us = since_us
 
+    def unseen(self, start_us: int, end_us: int) -> None:
+        """Notes a stretch of a recording that has sound, or data that give no picture."""
+        self._unseen = start_us, end_us
+        metrics.MEDIA_LOST.labels("picture").inc((end_us - start_us) / _US)
+
     def stale(self, length_us: int) -> None:
         """Counts sound that was left out because it runs on another clock than the picture."""
         self._stale_us += length_us
@@ -62,6 +68,8 @@ class Losses:
             notes.append(f"{total_us / _US:.1f} s of the {kind} were lost{times}, last at {_clock(at_us)}")
         if self._silent_since_us is not None:
             notes.append(f"no sound since {_clock(self._silent_since_us)}")
+        if self._unseen is not None:
+            notes.append(f"no picture from {_clock(self._unseen[0])} to {_clock(self._unseen[1])}")
         if self._stale_us >= _US:
             notes.append(f"{self._stale_us / _US:.0f} s of sound left out: on another clock than the picture")
         return notes

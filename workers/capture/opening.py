@@ -68,7 +68,12 @@ def open_container(url: str, settings: Settings, part: tuple[int, int] | None = 
             relay = Relay(url, *timeout)
             return av.open(relay, format="mpegts", metadata_errors="replace"), relay
         except av.error.InvalidDataError:
-            page_stream = stream_of_page(url, settings.frame_height) if scheme in ("http", "https") else None
+            is_web, proxy = scheme in ("http", "https"), options.get("http_proxy")
+            if _is_dash(url, settings.open_timeout_s, proxy):
+                raise BadSource(
+                    f"{url}: MPEG-DASH, which PyAV's FFmpeg does not read: name its HLS playlist (.m3u8), or a file"
+                ) from None
+            page_stream = stream_of_page(url, settings.frame_height, proxy) if is_web else None
             if page_stream is None:
                 raise
             target = page_stream
@@ -132,6 +137,18 @@ def target_duration_s(url: str, timeout_s: float, proxy: str | None = None) -> f
         return 0.0
     found = re.search(r"^#EXT-X-TARGETDURATION:\s*(\d+)", text, re.MULTILINE)
     return float(found[1]) if found else 0.0
+
+
+def _is_dash(url: str, timeout_s: float, proxy: str | None) -> bool:
+    try:
+        if scheme_of(url):
+            text = _get(url, timeout_s, proxy)
+        else:
+            with local_path(url).open("rb") as file:
+                text = file.read(_PLAYLIST_BYTES).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return False
+    return re.search(r"<(\w+:)?MPD\b", text[:10_000]) is not None
 
 
 def _get(url: str, timeout_s: float, proxy: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from workers.capture.media import BadSource, SourceDown
 
 
-def stream_of_page(url: str, height: int, session: Any = None) -> str | None:
+def stream_of_page(url: str, height: int, proxy: str | None = None, session: Any = None) -> str | None:
     """Returns the address of the stream that a web page shows; None if the page is of no known platform.
 
     Of several sizes, it is the smallest that is high enough, else the best.
@@ -14,6 +14,7 @@ def stream_of_page(url: str, height: int, session: Any = None) -> str | None:
     Args:
         url: Of the page.
         height: Pixels.
+        proxy: Through which to fetch it: the one that checks addresses.
         session: Of streamlink; a new one by default.
 
     Raises:
@@ -27,8 +28,11 @@ def stream_of_page(url: str, height: int, session: Any = None) -> str | None:
             f"{url}: answers, but not with a video: check the address; if it is a page of a platform, install "
             "`cope-live[platforms]`, which finds the stream in it, or name the stream itself"
         ) from None
+    session = session or Streamlink()
+    if proxy:
+        session.set_option("http-proxy", proxy)
     try:
-        streams = (session or Streamlink()).streams(url)
+        streams = session.streams(url)
     except NoPluginError:
         return None
     except StreamlinkError as error:

@@ -44,6 +44,9 @@ _DECODER_DELAY = 4
 # Between decoding and display: 16 pictures of one in two seconds.
 _LONGEST_LAG_US = 32_000_000
 
+# A stretch without pictures at the end of a recording that is told. Sound often goes on for less.
+_UNSEEN_S = 2.0
+
 # Containers whose time stamps come from one clock, with an index: a gap in them is a picture that stands still.
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 _INDEXED = (_MP4, "matroska,webm", "avi")
@@ -256,6 +259,7 @@ class AvSource:
         if verdict == "new":
             new_zero, self._clock.zero_us = self._clock.zero_us, known_zero
             yield from self._drain()  # what the decoders hold belongs to the old epoch
+            self._tell_unseen()
             for stream in (self._video, self._audio):
                 if stream is not None:
                     stream.codec_context.flush_buffers()
@@ -361,8 +365,19 @@ class AvSource:
             is_silent = self._video_next_us - silent_us > AUDIO_OFFSET_US
             self.losses.silence(self._clock.position_us(silent_us) if is_silent else None)
 
+    def _tell_unseen(self) -> None:
+        """Tells of an epoch of a recording that ends without pictures: its codec has changed, its picture has ended."""
+        if self.info.live or self._end_us is None:
+            return
+        (_, since_us), self._picture_at = self._picture_at, (time.monotonic(), None)
+        since_us = self._clock.zero_us if since_us is None else since_us
+        patience_s = self._settings.stall_timeout_s if self._settings.sampling == "keyframes" else _UNSEEN_S
+        if since_us is not None and self._end_us - since_us > patience_s * _US:
+            self.losses.unseen(self._clock.position_us(since_us), self._length_us())
+
     def _finish(self) -> None:
         """Says how the source ended."""
+        self._tell_unseen()
         if self.info.live:
             # From its first packet on, there was nothing new: a recording that does not say so.
             self.over = self.seen.again and not self.seen.has_new

@@ -330,3 +330,14 @@ def test_a_web_page_is_told_from_a_video(server: MediaServer) -> None:
     with pytest.raises(BadSource, match="answers, but not with a video") as caught:
         probe(server.url("watch.html"), SETTINGS)
     assert "\n" not in str(caught.value)
+
+
+MPD = b'<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period/></MPD>'
+
+
+def test_dash_is_told_as_such(tmp_path: Path, server: MediaServer) -> None:
+    server.files["a.mpd"] = MPD
+    (tmp_path / "a.mpd").write_bytes(MPD)
+    for source in (server.url("a.mpd"), tmp_path / "a.mpd"):
+        with pytest.raises(BadSource, match=r"MPEG-DASH.*name its HLS playlist"):
+            play(source)

@@ -7,6 +7,8 @@ import pytest
 
 from tests.integration.workers.capture.http_media import media_server, playlist
 from tests.integration.workers.capture.media_files import write_video
+from topology.addresses import Allowed
+from workers.capture.guard import proxy_of
 from workers.capture.media import BadSource, SourceDown
 from workers.capture.platforms import stream_of_page
 
@@ -49,11 +51,18 @@ def test_the_smallest_sufficient_stream_of_a_page_is_taken(tmp_path: Path, sessi
         server.files["a.ts"] = write_video(tmp_path / "a.ts", 3).read_bytes()
         server.files["shop/live"] = f'<p data-stream="{server.url("master.m3u8")}">'.encode()
         server.files["shop/closed"] = b"<p>We are closed.</p>"
-        assert stream_of_page(server.url("shop/live"), 240, session) == server.url("360.m3u8")
-        assert stream_of_page(server.url("shop/live"), 1080, session) == server.url("720.m3u8")
+        assert stream_of_page(server.url("shop/live"), 240, session=session) == server.url("360.m3u8")
+        assert stream_of_page(server.url("shop/live"), 1080, session=session) == server.url("720.m3u8")
         with pytest.raises(SourceDown, match="shows no stream now"):
-            stream_of_page(server.url("shop/closed"), 240, session)
-        assert stream_of_page(server.url("other/page"), 240, session) is None
+            stream_of_page(server.url("shop/closed"), 240, session=session)
+        assert stream_of_page(server.url("other/page"), 240, session=session) is None
+
+
+def test_pages_are_fetched_through_the_proxy_that_checks_addresses(session: Any) -> None:
+    with media_server() as server:
+        server.files["shop/live"] = b'<p data-stream="http://127.0.0.1:9/a.m3u8">'
+        with pytest.raises(SourceDown, match="streamlink finds no stream in it"):
+            stream_of_page(server.url("shop/live"), 240, proxy_of(Allowed()), session)
 
 
 def test_without_streamlink_the_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

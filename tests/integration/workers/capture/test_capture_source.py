@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import socket
 import stat
 import threading
@@ -117,6 +118,14 @@ def test_joined_files_are_read_to_the_end_and_nothing_is_wrong_with_them(
     source, items = play(joined, frames_per_second=10)
     assert len(times(items)) == 120 and sum(isinstance(item, NewEpoch) for item in items) == 1
     assert source.detail == ""
+
+
+def test_a_recording_whose_pictures_end_before_it_does_says_so(tmp_path: Path) -> None:
+    second = write_video(tmp_path / "b.ts", 6, codec="libx265", start=6.2, options={"x265-params": "log-level=none"})
+    (tmp_path / "c.ts").write_bytes(write_video(tmp_path / "a.ts", 6).read_bytes() + second.read_bytes())
+    source, items = play(tmp_path / "c.ts", frames_per_second=10)
+    assert len(times(items)) >= 59 and sound_s(items) > 11
+    assert re.fullmatch("no picture from 0:00:0[67] to 0:00:12", source.detail)
 
 
 def test_of_joined_files_a_broken_one_is_told_and_left_out(tmp_path: Path) -> None:
