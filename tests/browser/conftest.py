@@ -35,7 +35,8 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest.fixture(scope="module")
 def settings(embedded_broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of monitors that no other test's topics reach."""
-    own = {"topic_prefix": f"page-{os.getpid()}-", "stream_partitions": 1, "product_partitions": 1}
+    own: dict[str, object] = {"evidence_url": str(tmp_path_factory.mktemp("evidence"))}
+    own |= {"topic_prefix": f"page-{os.getpid()}-", "stream_partitions": 1, "product_partitions": 1}
     return embedded_broker.configure(Settings(_env_file=None)).model_copy(update=own)
 
 

@@ -6,6 +6,7 @@ Products are those of the samples. What is detected was recorded from `cope-live
 
 import asyncio
 import io
+import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -19,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from topology.admin import create_topics
+from topology.evidence import EvidenceStore, Kept, KeptFrame, evidence_url
 from topology.records import (
-    Frame,
     Keyword,
     Keywords,
     PageImage,
@@ -34,7 +35,6 @@ from topology.records import (
 from topology.settings import Settings
 from topology.topic_log import Producer, end_offsets, partition_of
 from topology.topics import (
-    LIVE_FRAMES,
     LIVE_KEYWORDS,
     LIVE_STREAMS,
     PAGE_VECTORS,
@@ -72,6 +72,7 @@ class Stage:
         self._producer = producer
         self._client = client
         self._settings = worker.settings
+        self._store = EvidenceStore(evidence_url(worker.settings))
 
     async def send(self, topic: str, key: str, value: Any) -> None:
         await self._producer.send(topic, key, value)
@@ -113,36 +114,49 @@ class Stage:
         )
         await self.send(RECOGNITION_STATE, stream_id, reached)
 
-    async def event(self, event: ProductDetected, stream_id: str | None = None, **changes: Any) -> ProductDetected:
-        """A detection, of another room if wished; its frames are sent too."""
-        stream_id = stream_id or event.stream_id
-        own = {"stream_id": stream_id, "detection_id": f"{event.detection_id[:8]}-{stream_id}"} | changes
-        event = msgspec.structs.replace(event, **own)
+    async def event(
+        self, recorded: ProductDetected, stream_id: str | None = None, *, keep: bool = True, **changes: Any
+    ) -> ProductDetected:
+        """A detection as it was recorded, of another room if wished, and the frames that are kept of it."""
+        stream_id = stream_id or recorded.stream_id
+        evidence = recorded.evidence
+        frames = tuple(msgspec.structs.replace(frame, offset=0) for frame in evidence.frames) if keep else ()
+        own = {
+            "stream_id": stream_id,
+            "detection_id": str(uuid.uuid5(uuid.UUID(recorded.detection_id), stream_id)),
+            "evidence": msgspec.structs.replace(evidence, frames=frames),
+        }
+        event = msgspec.structs.replace(recorded, **(own | changes))
+        if keep:
+            self.keep(event, recorded.stream_id)
         await self.send(PRODUCT_DETECTED, stream_id, event)
         return event
 
-    async def frames(self, event: ProductDetected, source: str) -> None:
-        """The frames that a detection rests on, taken from a sample stream."""
-        for frame in event.evidence.frames:
-            jpeg = frame_of(source, frame.pts_ms)
-            width, height = Image.open(io.BytesIO(jpeg)).size
-            record = Frame(
-                stream_id=event.stream_id,
-                epoch=event.epoch,
+    def keep(self, event: ProductDetected, source: str) -> None:
+        """Keeps the frames that a detection rests on, taken from a sample stream, as the evidence role does."""
+        frames = [
+            KeptFrame(
                 pts_ms=frame.pts_ms,
                 captured_at_ms=frame.captured_at_ms,
-                width=width,
-                height=height,
-                jpeg=jpeg,
+                box=frame.box,
+                score=frame.score,
+                page_image=frame.page_image,
+                jpeg=frame_of(source, frame.pts_ms),
             )
-            await self.send(LIVE_FRAMES, event.stream_id, record)
+            for frame in event.evidence.frames
+        ]
+        self.keep_frames(event, frames)
 
-    async def show(self, stream_id: str, recorded: ProductDetected, **changes: Any) -> ProductDetected:
-        """A room that shows a product now, with its frames."""
-        source = recorded.stream_id
-        event = msgspec.structs.replace(recorded, stream_id=stream_id)
-        await self.frames(event, source)
-        return await self.event(recorded, stream_id, **changes)
+    def keep_frames(self, event: ProductDetected, frames: list[KeptFrame]) -> None:
+        """Keeps frames of a detection."""
+        kept = Kept(
+            detection_id=event.detection_id,
+            stream_id=event.stream_id,
+            product_id=event.product_id,
+            events=(event,),
+            frames=tuple(frames),
+        )
+        self._store.put(kept)
 
     async def said(self, stream_id: str, texts: Iterable[str | None], *, epoch: int = 0, start_ms: int = 0) -> None:
         """Words that were said, six seconds each; an empty text is silence, None a hole."""
@@ -319,13 +333,14 @@ async def evening(stage: Stage) -> None:
     for room, (source, product) in showing.items():
         event = events[source, product, "started"]
         await stage.room(room, lag_s=31.0 if room == "dan-kitchen" else 4.0, position_ms=event.emitted_media_ms + 4_000)
-        changes = {"confidence": doubtful[room]} if room in doubtful else {}
-        await stage.show(room, event, **changes)
+        changes: dict[str, Any] = {"confidence": doubtful[room]} if room in doubtful else {}
+        await stage.event(event, room, **changes)
     await stage.room("ivy-beauty", "failed", detail="rtmp://media.example answered 404 Not Found")
     await stage.room("jo-garden", "stalled", detail="no frame came")
     await stage.room("kit-toys")
     await stage.room("lou-books", silent_s=47)
     await whole_room(stage, "room-en")
+    await stage.until("/streams", lambda found: len(found["streams"]) == len(showing) + 5)
 
 
 async def whole_room(stage: Stage, room: str) -> None:
@@ -333,11 +348,9 @@ async def whole_room(stage: Stage, room: str) -> None:
     events = recorded()
     await stage.room(room, epoch=1, reconnects=1, position_ms=90_000)
     await stage.event(events["room-zh", "saleor-63", "started"], room, epoch=0)
-    for (source, _, status), event in events.items():
+    for (source, _, _), event in events.items():
         if source == "room-en":
-            await stage.frames(msgspec.structs.replace(event, stream_id=room, epoch=1), source)
             await stage.event(event, room, epoch=1)
-        del status
     said = [
         "Hello everybody, welcome back to the room.",
         "This is the Hyperspace Turquoise Paint, and it goes on in one coat.",
@@ -355,3 +368,4 @@ async def whole_room(stage: Stage, room: str) -> None:
     ]
     await stage.said(room, ["Good evening.", "We start in a minute."], epoch=0)
     await stage.said(room, said, epoch=1)
+    await stage.until(f"/streams/{room}/detections", lambda found: len(found["detections"]) == 8)

@@ -1,15 +1,20 @@
 """The page in a browser, with a monitor at work on a broker."""
 
 import asyncio
+import io
 import re
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 from axe_playwright_python.async_playwright import Axe
+from PIL import Image
 from playwright.async_api import expect
 from pydantic import SecretStr
 
 from tests.browser.stage import monitor_stage, recorded
+from topology.evidence import KeptFrame
+from topology.records import Evidence, EvidenceFrame
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -98,6 +103,54 @@ async def test_what_happens_shows_by_itself(browser, stage):
         await expect(tile(page, "kit-toys")).to_contain_text("Orange Juice")
         await stage.event(recorded()["room-en", "saleor-71", "ended"], "kit-toys", detection_id=started.detection_id)
         await expect(tile(page, "kit-toys")).to_contain_text("Nothing from the catalogue")
+
+
+def marked(width, height, place):
+    """A frame with a red rectangle, and where it is, relative to the frame."""
+    image = Image.new("RGB", (width, height), (20, 60, 90))
+    image.paste((255, 0, 0), place)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue(), (place[0] / width, place[1] / height, place[2] / width, place[3] / height)
+
+
+async def red_in(locator):
+    """Where the red of a marked frame is in a picture of the screen, in the page's pixels."""
+    shot = Image.open(io.BytesIO(await locator.screenshot())).convert("RGB")
+    pixels = np.asarray(shot, np.int16)
+    rows, columns = np.nonzero((pixels[..., 0] > 150) & (pixels[..., 1:].max(axis=2) < 100))
+    left = await locator.evaluate("(frame) => [frame.getBoundingClientRect().x, frame.getBoundingClientRect().y]")
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + np.array(left * 2)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "place"),
+    [(640, 360, (320, 40, 480, 300)), (360, 640, (20, 400, 330, 600)), (500, 500, (0, 0, 500, 250))],
+)
+async def test_the_box_lies_where_the_product_is(browser, stage, width, height, place):
+    jpeg, box = marked(width, height, place)
+    room = f"box-{width}x{height}"
+    await stage.room(room, "stalled", detail=" ")
+    seen = EvidenceFrame(pts_ms=21_000, box=box, score=1.0, offset=0)
+    event = await stage.event(recorded()[STARTED], room, keep=False, evidence=Evidence(frames=(seen,)))
+    kept = KeptFrame(pts_ms=21_000, captured_at_ms=1, box=box, score=1.0, page_image="", jpeg=jpeg)
+    stage.keep_frames(event, [kept])
+    for view in (1280, 360, 1920):
+        async with opened(browser, "about:blank", viewport={"width": view, "height": 900}) as page:
+            await page.goto(f"{stage.url}/detection/{event.detection_id}")
+            shown = page.locator(".evidence .pair .frame")
+            await expect(shown.locator(".box")).to_be_visible()
+            drawn = await shown.locator(".box").evaluate(CORNERS)
+            await shown.locator("svg").evaluate("(drawing) => drawing.remove()")
+            assert np.abs(np.array(drawn) - await red_in(shown)).max() <= 2, view
+
+
+# The corners of a shape on the screen, without the width of its line.
+CORNERS = """(shape) => {
+  const { x, y, width, height } = shape.getBBox();
+  const at = (...point) => new DOMPoint(...point).matrixTransform(shape.getScreenCTM());
+  return [at(x, y).x, at(x, y).y, at(x + width, y + height).x, at(x + width, y + height).y];
+}"""
 
 
 async def no_lists(page):
@@ -296,7 +349,9 @@ async def test_a_thousand_rooms_stay_responsive(browser, settings):
                 room = rooms[number * 7 % 1_000]
                 event = events[number % len(events)]
                 at_ms = 60_000 + number * 1_000
-                await stage.event(event, room, media_end_ms=at_ms, emitted_media_ms=at_ms, detection_id=f"{number}")
+                await stage.event(
+                    event, room, media_end_ms=at_ms, emitted_media_ms=at_ms, detection_id=f"{number}", keep=False
+                )
                 await asyncio.sleep(0.005)
 
         async with opened(browser, stage.url) as page:
