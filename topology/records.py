@@ -406,6 +406,35 @@ class ProductDetected(msgspec.Struct, frozen=True, kw_only=True):
     index_version: str
 
 
+class Verdict(Record, frozen=True, kw_only=True):
+    """What a person says of a detection. Topic `detection_verdicts` (compacted), key `detection_id`.
+
+    A tombstone takes it back. What the detection said is repeated: its events are gone after a week.
+
+    Attributes:
+        verdict: "other": another product was shown; "not_in_catalogue": something that no page is about.
+        product_id: What was shown, with "other"; else empty.
+        who: The person's name, if it is known.
+        at: Wall clock, RFC 3339, UTC.
+        detected: The product that was detected.
+        media_start_ms: Media time at which the showing began.
+        media_end_ms: Media time up to which the product was seen.
+        model_version: Of the model that was judged.
+    """
+
+    detection_id: Id
+    verdict: Literal["right", "wrong", "other", "not_in_catalogue"]
+    product_id: Annotated[str, Meta(max_length=512)] = ""
+    who: Phrase = ""
+    at: str = ""
+    stream_id: str = ""
+    detected: str = ""
+    epoch: Count = 0
+    media_start_ms: Ms = 0
+    media_end_ms: Ms = 0
+    model_version: str = ""
+
+
 R = TypeVar("R", bound=Record)
 
 _encoder = msgspec.msgpack.Encoder()

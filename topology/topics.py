@@ -27,6 +27,7 @@ RECOGNITION_STATE = "recognition_state"
 PRODUCT_PAGES = "product_pages"
 PAGE_VECTORS = "page_vectors"
 PRODUCT_DETECTED = "product_detected"
+DETECTION_VERDICTS = "detection_verdicts"
 
 DEAD_LETTER_SUFFIX = ".dlq"
 
@@ -43,7 +44,7 @@ class TopicSpec:
     """
 
     name: str
-    keyed_by: Literal["stream", "product"]
+    keyed_by: Literal["stream", "product", "detection"]
     retention_ms: int | None
     max_message_bytes: int = 1_048_576
 
@@ -71,6 +72,7 @@ _SOURCES = (
     TopicSpec(PRODUCT_PAGES, "product", None, 8_388_608),
     TopicSpec(PAGE_VECTORS, "product", None),
     TopicSpec(PRODUCT_DETECTED, "stream", 7 * _DAY_MS),
+    TopicSpec(DETECTION_VERDICTS, "detection", None),
 )
 
 # Topics that a worker consumes: each has a dead-letter queue.

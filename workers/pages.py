@@ -64,10 +64,14 @@ class Pages:
         settings: Of the worker.
         reader: Reads pages.
         alike: Keep what finds look-alikes.
+        longest: Longer side of its pictures.
     """
 
-    def __init__(self, settings: Settings, reader: RecordReader, *, alike: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, reader: RecordReader, *, alike: bool = False, longest: int = LONGEST_SIDE_PX
+    ) -> None:
         self._reader = reader
+        self._longest = longest
         self._allowed = Allowed.of(settings)
         self._alike = alike
         self._follower = Follower(settings, PAGE_VECTORS, PageVectors)
@@ -123,10 +127,10 @@ class Pages:
         for number in range(bisect_right(self._order, after), len(self._order)):
             one = self._listed[self._order[number]]
             told = f"{one.product_id} {one.title}".casefold()
+            if len(found) >= limit:
+                break
             if all(word in told for word in words):
                 found.append(one)
-                if len(found) == limit:
-                    break
         return found
 
     def look_alikes(self, product_id: str, most: int) -> list[tuple[Listed, float]]:
@@ -183,7 +187,7 @@ class Pages:
         return found
 
     def _jpeg(self, image: PageImage) -> bytes:
-        return jpeg(load_image(image, self._allowed, longest=LONGEST_SIDE_PX))
+        return jpeg(load_image(image, self._allowed, longest=self._longest))
 
     def _keep(self, key: tuple[str, int, int, int], found: bytes) -> None:
         self._pictures[key] = found

@@ -35,6 +35,7 @@ BYSTANDERS = 12  # things that may stand about on a stream, and as many products
 PIECE_S = 6  # of rendered speech that is transcribed at a time, as long as one is in service at most
 PAGE_PICTURES = 2  # of a product
 MOST_PRODUCTS = 600  # of recorded data: enough for catalogues of 300 that differ
+NOT_LISTED = -1  # the number of what is in no catalogue
 HELD_S = 4  # a recorded clip of fewer pictures shows them again: they are of one showing, which lasts longer
 
 
@@ -151,19 +152,24 @@ class RenderedShowings:
 class RecordedShowings:
     """Streams made of the live clips of a data set, a frame a second, each clip with what was said in it.
 
-    Between two clips there is no gap. Nothing is shown, for a reader, where the product is not in its catalogue.
+    Between two clips there is no gap. Nothing is shown, for a reader, where the product is not in its catalogue. Clips
+    of products without a page are of things that are in no catalogue.
     """
 
     def __init__(self, source: Source, rng: np.random.Generator, count: int) -> None:
         self.counts = source.counts
         self._source, self._rng = source, rng
-        order = (int(number) for number in rng.permutation(len(source)))
+        order = [int(number) for number in rng.permutation(len(source))]
         self._numbers = list(islice((n for n in order if len(source.items(n, "page"))), MOST_PRODUCTS))
-        live = [(i, rng.permutation(len(source.items(number, "live")))) for i, number in enumerate(self._numbers)]
+        unlisted = [n for n in order if not len(source.items(n, "page"))]
+        shown = [*enumerate(self._numbers), *((NOT_LISTED, number) for number in unlisted)]
+        live = [(i, n, rng.permutation(len(source.items(n, "live")))) for i, n in shown]
         # Products in turn, until there are enough showings or no clips are left.
-        most = max((len(clips) for _, clips in live), default=0)
-        turns = ((i, int(clips[turn])) for turn in range(most) for i, clips in live if turn < len(clips))
-        self._shown = list(islice(turns, count))
+        most = max((len(clips) for *_, clips in live), default=0)
+        turns = [(i, n, int(clips[turn])) for turn in range(most) for i, n, clips in live if turn < len(clips)]
+        if unlisted and len(turns) > AT_A_STREAM:  # not all at the end
+            turns = [turns[at] for at in rng.permutation(len(turns))]
+        self._shown = turns[:count]
         self.count = -(-len(self._shown) // AT_A_STREAM)
         self.products: Sequence[Known] = [
             Known(source.product_id(n), source.category(n) or source.product_id(n), *_said_of(source, n))
@@ -181,8 +187,8 @@ class RecordedShowings:
             clips: list[tuple[int, list[Pixels]]] = []
             lines: list[Line] = []
             second = 0
-            for number, clip in self._shown[at : at + AT_A_STREAM]:
-                item = self._source.items(self._numbers[number], "live")[clip]
+            for number, product, clip in self._shown[at : at + AT_A_STREAM]:
+                item = self._source.items(product, "live")[clip]
                 kept = spread(None, len(item.images), SHOWING_S)
                 pictures = self._read(item.with_pictures(kept))
                 while 0 < len(pictures) < HELD_S:

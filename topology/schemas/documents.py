@@ -27,6 +27,7 @@ RECORDS: dict[str, type[Record] | type[ProductDetected]] = {
     topics.PRODUCT_PAGES: records.ProductPage,
     topics.PAGE_VECTORS: records.PageVectors,
     topics.PRODUCT_DETECTED: records.ProductDetected,
+    topics.DETECTION_VERDICTS: records.Verdict,
 }
 """What each topic carries. Dead-letter queues carry the original bytes of their source."""
 

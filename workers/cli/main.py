@@ -32,6 +32,11 @@ _ELSEWHERE: Mapping[str, tuple[str, str, str]] = {
     "score": ("workers.cli.score", "score_command", "Score detected events against the truth of the streams."),
     "simulate": ("workers.cli.simulate.command", "simulate_command", "Render a live-commerce stream from a catalogue."),
     "train": ("cope.train", "train_command", "Train a model; as python -m cope.train."),
+    "verdicts": (
+        "workers.cli.verdicts",
+        "verdicts_command",
+        "Make data to learn from of people's verdicts.",
+    ),
     "watch": ("workers.cli.watch.command", "watch_command", "Recognise the products that streams show."),
 }
 

@@ -69,6 +69,12 @@ def write_truth(path: Path, truths: Iterable[StreamTruth]) -> None:
             )
             for showing in truth.showings
         ]
+        lines += [
+            json.dumps(
+                {"stream_id": truth.stream_id, "start_ms": one.start_ms, "end_ms": one.end_ms}, ensure_ascii=False
+            )
+            for one in truth.unlisted
+        ]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

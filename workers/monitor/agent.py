@@ -12,23 +12,29 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from aiohttp import web
 
 from topology import metrics
+from topology.errors import BadInput, Unavailable
 from topology.evidence import EvidenceStore, evidence_url
-from topology.records import ProductDetected, RecognitionState, StreamAnnounced, StreamStatus
+from topology.records import ProductDetected, RecognitionState, Record, StreamAnnounced, StreamStatus
 from topology.topic_log import Follower, RecordReader, end_offsets
 from topology.topics import LIVE_STREAMS, PAGE_VECTORS, PRODUCT_DETECTED, RECOGNITION_STATE, STREAM_STATUS
 from topology.worker import Worker
+from workers.monitor.answers import VerdictView
 from workers.monitor.detections import Detections, detection_url
 from workers.monitor.feed import Feed, Kind
 from workers.monitor.history import History
 from workers.monitor.http import Api, now_ms
 from workers.monitor.kept import KeptEvidence
+from workers.monitor.openapi import FILE
 from workers.monitor.page_files import add_page
 from workers.monitor.products import Products
-from workers.monitor.routes import Routes
+from workers.monitor.routes import RefusedError, Route, Routes
 from workers.monitor.session import Sessions
 from workers.monitor.state import MAX_STREAMS, STATES, MonitorState, StreamState, StreamView
+from workers.monitor.verdicts import Verdicts
+from workers.monitor.writing import Writing
 from workers.pages import Pages
 
 _log = logging.getLogger(__name__)
@@ -40,6 +46,7 @@ EVENTS_TAIL = 2_000
 SWEEP_EVERY_S = 10.0
 PROBE_EVERY_S = 10.0
 PROBE_TIMEOUT_S = 10.0
+WRITE_TIMEOUT_S = 10.0
 
 
 def build(worker: Worker) -> None:
@@ -63,6 +70,7 @@ class Monitor:
         self._reader = RecordReader(settings)
         self._pages = Pages(settings, self._reader, alike=True)
         self._products = Products(self._pages, self._history)
+        self._verdicts = Verdicts(settings, self._write, self._tell_verdict)
         self._kept = KeptEvidence(EvidenceStore(evidence_url(settings)))
         self._api = Api(self._state, self._feed, self._dressed)
         self._trouble = ""
@@ -81,7 +89,7 @@ class Monitor:
     def register(self) -> None:
         """Hooks itself into the worker."""
         worker = self._worker
-        self._routes().serve(worker.http)
+        self.routes().serve(worker.http)
         add_page(worker.http)
         worker.health.add("topics", self._check_topics)
         worker.background(self._follow_statuses)
@@ -89,6 +97,7 @@ class Monitor:
         worker.background(self._follow_progress)
         worker.background(self._follow_events)
         worker.background(self._pages.follow)
+        worker.background(self._verdicts.follow)
         worker.background(self._sweep)
         worker.background(self._probe)
         worker.on_stop(self._stop)
@@ -96,13 +105,16 @@ class Monitor:
         for state in STATES:
             metrics.MONITOR_STREAMS.labels(state).set_function(partial(self._count, state))
 
-    def _routes(self) -> Routes:
+    def routes(self) -> Routes:
+        """Returns the routes, in the order in which they are tried."""
         settings = self._worker.settings
         routes = Routes({"streams": self._behind, "products": self._behind_products})
         routes.add(*Sessions(settings, self._state, self._history).routes())
-        routes.add(*Detections(settings, self._history, self._products, self._kept).routes())
+        routes.add(*Detections(settings, self._history, self._products, self._kept, self._verdicts).routes())
         routes.add(*self._products.routes())
+        routes.add(*Writing(self._write).routes())
         routes.add(*self._api.routes())
+        routes.add(Route("GET", "/openapi.json", _openapi, "This document.", "application/json", needs=""))
         return routes
 
     def _dressed(self, view: StreamView) -> StreamView:
@@ -157,6 +169,24 @@ class Monitor:
         if view is not None:
             self._publish("stream", self._dressed(view))
 
+    def _tell_verdict(self, view: VerdictView) -> None:
+        self._publish("verdict", view)
+
+    async def _write(self, topic: str, key: str, record: Record | None) -> None:
+        """Sends a record for somebody who waits, and not for ever.
+
+        Raises:
+            Unavailable: The broker does not answer.
+            RefusedError: The record is too large.
+        """
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self._worker.delivery.send(topic, key, record)
+        except TimeoutError:
+            raise Unavailable("the broker does not answer: nothing is written for sure; try again") from None
+        except BadInput as error:
+            raise RefusedError(413, str(error)) from None
+
     def _publish(self, kind: Kind, value: msgspec.Struct) -> None:
         if not self._behind():  # what is read back at the start is no change
             self._feed.publish(kind, msgspec.json.encode(value))
@@ -205,3 +235,7 @@ class Monitor:
 
     def _count(self, state: StreamState) -> float:
         return self._state.counts()[state]
+
+
+async def _openapi(_: web.Request) -> web.Response:
+    return web.Response(body=FILE.read_bytes(), content_type="application/json")

@@ -210,6 +210,24 @@ class Summary(Answer, frozen=True, kw_only=True):
     role: Literal["viewer", "reviewer", "open"]
 
 
+class VerdictInput(Answer, frozen=True, kw_only=True):
+    """A verdict to be given, or taken back ("undo").
+
+    Attributes:
+        product_id: What was shown; only with "other".
+    """
+
+    verdict: Literal["right", "wrong", "other", "not_in_catalogue", "undo"]
+    product_id: str | None = None
+
+
+class Written(Answer, frozen=True, kw_only=True):
+    """A record was written to a topic, and the broker has acknowledged it."""
+
+    topic: str
+    key: str
+
+
 class Login(Answer, frozen=True, kw_only=True):
     """A token to be changed into a cookie; `name` is written beside verdicts."""
 

@@ -18,13 +18,26 @@ from workers.monitor.answers import (
     FrameView,
     ReviewList,
     Transcript,
+    VerdictInput,
     VerdictView,
 )
 from workers.monitor.history import History, Order, Sighting, Why
 from workers.monitor.kept import KeptEvidence
 from workers.monitor.products import Products
-from workers.monitor.routes import RefusedError, Route, answer, from_cursor, limit_of, number_of, picture, to_cursor
+from workers.monitor.routes import (
+    RefusedError,
+    Route,
+    answer,
+    body,
+    from_cursor,
+    limit_of,
+    number_of,
+    picture,
+    to_cursor,
+)
+from workers.monitor.session import user_of
 from workers.monitor.transcript import read_transcript
+from workers.monitor.verdicts import Verdicts
 
 _LOOKED_AT = 8  # sightings of a stream, until one has a frame
 _COMING_S = 15.0  # after an event, evidence may still be under way
@@ -33,11 +46,14 @@ _COMING_S = 15.0  # after an event, evidence may still be under way
 class Detections:
     """What the newest sightings were, and why."""
 
-    def __init__(self, settings: Settings, history: History, products: Products, kept: KeptEvidence) -> None:
+    def __init__(
+        self, settings: Settings, history: History, products: Products, kept: KeptEvidence, verdicts: Verdicts
+    ) -> None:
         self._settings = settings
         self._history = history
         self._products = products
         self._kept = kept
+        self._verdicts = verdicts
 
     def routes(self) -> list[Route]:
         """Returns the routes."""
@@ -83,6 +99,14 @@ class Detections:
                 "image/jpeg",
             ),
             Route(
+                "POST",
+                "/detections/{detection_id}/verdict",
+                self._judge,
+                "Says whether a detection is right. Saying the same again changes nothing.",
+                VerdictView,
+                body=VerdictInput,
+            ),
+            Route(
                 "GET",
                 "/detections/{detection_id}/page.jpg",
                 self._page_picture,
@@ -104,12 +128,23 @@ class Detections:
         return answer(await read_transcript(self._settings, request.match_info["stream_id"], from_ms, to_ms))
 
     async def _review(self, request: web.Request) -> web.Response:
-        found = self._history.doubtful(lambda one: self._verdict(one) is not None, limit_of(request))
+        found = self._history.doubtful(lambda one: self._verdicts.of(one) is not None, limit_of(request))
         return answer(ReviewList(items=[self._item(one, why) for one, why in found]))
 
     async def _one(self, request: web.Request) -> web.Response:
         one, kept = await self._found(request.match_info["detection_id"])
         return answer(self._detail(one, kept))
+
+    async def _judge(self, request: web.Request) -> web.Response:
+        given = await body(request, VerdictInput)
+        one, _ = await self._found(request.match_info["detection_id"])
+        if (given.verdict == "other") != bool(given.product_id):
+            raise RefusedError(400, 'name the product_id that was shown with "other", and with nothing else')
+        if given.product_id and self._products.view(given.product_id) is None:
+            raise RefusedError(400, f"no product {given.product_id[:80]!r} is indexed")
+        if given.product_id == one.product_id:
+            raise RefusedError(400, 'this is the product that was detected: that is "right"')
+        return answer(await self._verdicts.give(one.event, given, user_of(request).name or ""))
 
     async def _newest_frame(self, request: web.Request) -> web.Response:
         stream_id = request.match_info["stream_id"]
@@ -163,14 +198,11 @@ class Detections:
             raise RefusedError(404, f"no detection {detection_id[:80]!r}, or it is too old")
         return one, kept
 
-    def _verdict(self, detection_id: str) -> VerdictView | None:
-        return None
-
     def _item(self, one: Sighting, why: Why | UnsetType = UNSET) -> DetectionItem:
         event = one.event
         fields = {name: getattr(event, name) for name in event.__struct_fields__}
         title = self._products.title(one.product_id)
-        return DetectionItem(**fields, verdict=self._verdict(one.detection_id), title=title, why=why)
+        return DetectionItem(**fields, verdict=self._verdicts.of(one.detection_id), title=title, why=why)
 
     def _detail(self, one: Sighting, kept: Kept | None) -> DetectionDetail:
         events = one.events
@@ -182,7 +214,7 @@ class Detections:
             page=self._products.view(one.product_id),
             candidates=self._candidates(one),
             threshold=self._settings.threshold,
-            verdict=self._verdict(one.detection_id),
+            verdict=self._verdicts.of(one.detection_id),
         )
 
     def _candidates(self, one: Sighting) -> list[CandidateView]:

@@ -8,7 +8,7 @@ import uuid
 from collections import deque
 from typing import Literal
 
-Kind = Literal["detection", "stream", "reset"]
+Kind = Literal["detection", "stream", "verdict", "reset"]
 
 # How many changes can be resumed after a broken connection. A thousand streams make about 200 a second, so this is
 # 40 s for them and hours for a few; at about 1 kB each, 8 MB.

@@ -16,7 +16,7 @@ from workers.cli import main as command_line
 
 COMMANDS = [
     *("calibrate", "config", "dlq", "evaluate", "events", "export", "index", "score", "simulate", "streams", "topics"),
-    *("train", "watch", "withdraw", "worker"),
+    *("train", "verdicts", "watch", "withdraw", "worker"),
 ]
 
 
@@ -28,7 +28,8 @@ def test_help_lists_every_command_with_what_it_does() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "export verify", "streams add", "streams end", "streams list", "topics create"]
+    "command",
+    [*COMMANDS, "export verify", "streams add", "streams end", "streams list", "topics create", "verdicts export"],
 )
 def test_each_command_has_help(command: str) -> None:
     result = CliRunner().invoke(command_line.cli, [*command.split(), "--help"])

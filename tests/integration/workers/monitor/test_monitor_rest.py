@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.integration.workers.monitor.test_monitor_agent import event, get, monitor, send_stream, until
+from tests.integration.workers.monitor.test_monitor_agent import (
+    event,
+    get,
+    monitor,
+    read_changes,
+    send_stream,
+    stream,
+    until,
+)
 from topology.admin import create_topics
 from topology.records import Keyword, Keywords, PageImage, PageVectors, ProductPage, RunnerUp
-from topology.topic_log import Producer, end_offsets, partition_of
-from topology.topics import LIVE_KEYWORDS, PAGE_VECTORS, PRODUCT_DETECTED, PRODUCT_PAGES
+from topology.topic_log import Producer, end_offsets, partition_of, read_partition
+from topology.topics import DETECTION_VERDICTS, LIVE_KEYWORDS, PAGE_VECTORS, PRODUCT_DETECTED, PRODUCT_PAGES
 
 
 def jpeg(colour=(200, 30, 30), size=(64, 48)):
@@ -155,3 +163,75 @@ async def test_a_token_becomes_a_cookie_and_a_viewer_stays_one(broker, producer)
             assert (told["who"], told["role"]) == ("Vi", "viewer")
         async with client.delete("/session", headers=headers) as response:
             assert response.status == 200 and response.cookies["cope_session"].value == ""
+
+
+async def test_a_verdict_is_given_once_told_to_all_and_taken_back(broker, producer):
+    await publish(producer, broker, "bag")
+    await publish(producer, broker, "cap")
+    await producer.send(PRODUCT_DETECTED, "room", doubtful())
+    async with monitor(broker) as (worker, client), monitor(broker) as (_, other_client):
+
+        async def known():
+            async with client.get("/products/cap") as product, client.get("/detections/d-1") as detection:
+                return product.status == detection.status == 200
+
+        await until(known, worker)
+        async with other_client.get("/events") as feed:
+            for _ in range(2):
+                given = {"verdict": "other", "product_id": "cap"}
+                async with client.post("/detections/d-1/verdict", json=given) as response:
+                    told = await response.json()
+                    assert (response.status, told["verdict"], told["product_id"]) == (200, "other", "cap")
+            ((kind, _, data),) = await read_changes(feed, 1)
+            assert (kind, data["verdict"], data["detection_id"]) == ("verdict", "other", "d-1")
+            assert (await get(client, "/review"))["items"] == []
+            assert (await get(client, "/detections/d-1"))["verdict"]["product_id"] == "cap"
+            assert sum((await end_offsets(broker, DETECTION_VERDICTS)).values()) == 1, "the same again writes nothing"
+            async with client.post("/detections/d-1/verdict", json={"verdict": "undo"}) as response:
+                assert (await response.json())["verdict"] == "undo"
+            ((_, _, data),) = await read_changes(feed, 1)
+            assert data["verdict"] == "undo"
+        assert len((await get(client, "/review"))["items"]) == 1
+        for given, status in (
+            ({"verdict": "other"}, 400),
+            ({"verdict": "right", "product_id": "cap"}, 400),
+            ({"verdict": "other", "product_id": "bag"}, 400),
+            ({"verdict": "other", "product_id": "none"}, 400),
+            ({"verdict": "perhaps"}, 400),
+            ([], 400),
+        ):
+            async with client.post("/detections/d-1/verdict", json=given) as response:
+                assert (response.status, set(await response.json())) == (status, {"error"}), given
+        async with client.post("/detections/none/verdict", json={"verdict": "right"}) as response:
+            assert response.status == 404
+
+
+async def test_streams_are_announced_and_pages_published_with_the_checks_of_the_command_line(broker, producer):
+    async with monitor(broker) as (worker, client):
+        announced = {"stream_id": "room-9", "url": "rtmp://media.example/9", "language": "en", "product_ids": ["bag"]}
+        async with client.post("/streams", json=announced) as response:
+            assert (response.status, await response.json()) == (200, {"topic": "live_streams", "key": "room-9"})
+
+        async def there():
+            return await stream(client, "room-9")
+
+        assert (await until(there, worker))["state"] == "announced"
+        page = {"title": "A mug", "images": [{"uri": "https://shop.example/mug.jpg"}]}
+        async with client.put("/products/mug%2F1", json=page) as response:
+            assert (response.status, (await response.json())["key"]) == (200, "mug/1")
+        (record,) = [
+            one
+            for partition in await end_offsets(broker, PRODUCT_PAGES)
+            async for one in read_partition(broker, PRODUCT_PAGES, partition, ProductPage)
+        ]
+        assert (record.key, record.value.product_id, record.value.title) == ("mug/1", "mug/1", "A mug")
+        for method, path, body, what in (
+            ("POST", "/streams", {"stream_id": "x", "url": "gopher://x"}, "unknown scheme"),
+            ("POST", "/streams", {"stream_id": "x", "url": "rtmp://x", "lanugage": "en"}, "no field"),
+            ("POST", "/streams", [], "not a JSON object"),
+            ("PUT", "/products/mug", {**page, "product_id": "cup"}, "another product_id"),
+            ("PUT", "/products/mug", {"title": "A mug", "images": []}, "no images"),
+            ("PUT", "/products/mug", {"images": [{"uri": "x"}]}, "title"),
+        ):
+            async with client.request(method, path, json=body) as response:
+                assert response.status == 400 and what in (await response.json())["error"]

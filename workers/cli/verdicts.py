@@ -1,0 +1,241 @@
+"""`cope-live verdicts export`: what people said of detections, as data to learn from and truth to measure against."""
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from topology.admin import require_topics
+from topology.errors import UserError
+from topology.evidence import EvidenceStore, Kept, evidence_url
+from topology.records import PageVectors, Verdict
+from topology.settings import Settings
+from topology.topic_log import RecordReader, end_offsets, read_partition
+from topology.topics import DETECTION_VERDICTS, PAGE_VECTORS
+from workers.cli.main import tool_settings
+from workers.cli.truth import Showing, StreamTruth, Unlisted, write_truth
+from workers.pages import Pages
+
+# As the page encoder sees pictures at most.
+_LONGEST_SIDE_PX = 640
+_PICTURES = 4  # of a page: learning looks at as many
+
+
+@dataclass
+class Export:
+    """What was written, and what could not be.
+
+    Attributes:
+        clips: Verdicts of which frames are kept, and which say what was shown.
+        unlisted: Clips among them of things that are in no catalogue.
+        pages: Products with a page.
+        without_frames: Verdicts of which no frame is kept (any more).
+        said_nothing: Verdicts "wrong", which do not say what was shown.
+        showings: Lines of truth.
+        without_pictures: Products of which no picture can be read here.
+    """
+
+    clips: int = 0
+    unlisted: int = 0
+    pages: int = 0
+    without_frames: int = 0
+    said_nothing: int = 0
+    showings: int = 0
+    without_pictures: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Some lines for people."""
+        lines = [
+            f"{self.clips} clips ({self.unlisted} of things in no catalogue) and {self.pages} pages in manifest.jsonl, "
+            f"{self.showings} showings in truth.jsonl"
+        ]
+        if self.without_frames:
+            lines.append(f"{self.without_frames} verdicts are left out of the manifest: no frames are kept of them")
+        if self.said_nothing:
+            lines.append(f'{self.said_nothing} verdicts say only "wrong": what was shown instead is not known')
+        if self.without_pictures:
+            lines.append(
+                f"{self.without_pictures} pages are left out: none of their pictures can be read here "
+                "(COPE_ALLOWED_FOLDERS and COPE_ALLOWED_NETWORKS list what pages may name)"
+            )
+        return "\n".join(lines)
+
+
+@click.group("verdicts")
+def verdicts_command() -> None:
+    """Make data to learn from of what people said of detections."""
+
+
+@verdicts_command.command("export", short_help="Write a manifest and truth.")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--split",
+    type=click.Choice(("val", "train", "test")),
+    default="val",
+    show_default=True,
+    help="Side of the split: calibration reads val, training train.",
+)
+@click.option(
+    "--products",
+    type=click.IntRange(0),
+    default=600,
+    show_default=True,
+    help="Pages of at most so many products of the catalogue beside those that verdicts name.",
+)
+def export_command(out: Path, split: str, products: int) -> int:
+    """Write what `train` and `calibrate` read (manifest.jsonl) and what `score` reads (truth.jsonl) to the folder OUT.
+
+    A clip is made of each verdict of which frames are kept: of the product that was detected ("right"), of another
+    one ("other"), or of something that is in no catalogue. Status 1 if there was none.
+    """
+    export = asyncio.run(_export(tool_settings(), out, split, products))
+    click.echo(str(export))
+    return 0 if export.clips else 1
+
+
+async def _export(settings: Settings, out: Path, split: str, most_products: int) -> Export:
+    try:
+        (out / "images").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}: name another folder") from None
+    await require_topics(settings)
+    verdicts = await read_verdicts(settings)
+    reader = RecordReader(settings)
+    export = Export()
+    try:
+        pages = Pages(settings, reader, longest=_LONGEST_SIDE_PX)
+        categories = await _read_pages(settings, pages)
+        store = EvidenceStore(evidence_url(settings))
+        for verdict in verdicts:
+            if verdict.verdict == "wrong":
+                export.said_nothing += 1
+                continue
+            kept = await asyncio.to_thread(store.get, verdict.detection_id)
+            if kept is None or not kept.frames:
+                export.without_frames += 1
+                continue
+            export.rows.append(_clip(out, verdict, kept, split, categories))
+            export.clips += 1
+            export.unlisted += verdict.verdict == "not_in_catalogue"
+        named = [one for verdict in verdicts for one in (verdict.product_id, verdict.detected) if one]
+        others = [one.product_id for one in pages.search("", "", most_products)]
+        for product_id in dict.fromkeys([*named, *others]):
+            row = await _page(out, pages, product_id, split, categories)
+            if row is not None:
+                export.rows.append(row)
+                export.pages += 1
+            elif pages.get(product_id) is not None:
+                export.without_pictures += 1
+    finally:
+        await reader.stop()
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in export.rows)
+    (out / "manifest.jsonl").write_text("".join(lines), encoding="utf-8")
+    truths = truth_of(verdicts)
+    write_truth(out / "truth.jsonl", truths)
+    export.showings = sum(len(truth.showings) + len(truth.unlisted) for truth in truths)
+    return export
+
+
+async def read_verdicts(settings: Settings) -> list[Verdict]:
+    """Reads the newest verdict on each detection, by id."""
+    found: dict[str, Verdict] = {}
+    for partition in await end_offsets(settings, DETECTION_VERDICTS):
+        async for record in read_partition(settings, DETECTION_VERDICTS, partition, Verdict):
+            found.pop(record.key, None)
+            if record.value is not None:
+                found[record.key] = record.value
+    return [found[key] for key in sorted(found)]
+
+
+def truth_of(verdicts: Iterable[Verdict]) -> list[StreamTruth]:
+    """Returns what verdicts say that streams show, each showing as long as its sighting was.
+
+    Streams that began anew (a later epoch) are left out: `score` knows one media time of a stream.
+    """
+    showings: dict[str, list[Showing]] = {}
+    unlisted: dict[str, list[Unlisted]] = {}
+    for one in verdicts:
+        end_ms = max(one.media_end_ms, one.media_start_ms + 1)
+        if one.verdict == "wrong" or one.epoch or not one.stream_id:
+            continue
+        if one.verdict == "not_in_catalogue":
+            unlisted.setdefault(one.stream_id, []).append(Unlisted(one.media_start_ms, end_ms))
+        else:
+            product_id = one.product_id or one.detected
+            showings.setdefault(one.stream_id, []).append(Showing(product_id, one.media_start_ms, end_ms))
+    return [
+        StreamTruth(
+            stream_id,
+            max(one.end_ms for one in (*showings.get(stream_id, ()), *unlisted.get(stream_id, ()))),
+            tuple(sorted(showings.get(stream_id, ()), key=lambda one: one.start_ms)),
+            tuple(sorted(unlisted.get(stream_id, ()), key=lambda one: one.start_ms)),
+        )
+        for stream_id in sorted({*showings, *unlisted})
+    ]
+
+
+async def _read_pages(settings: Settings, pages: Pages) -> dict[str, str]:
+    """Reads the catalogue; returns the category of each product."""
+    categories: dict[str, str] = {}
+    for partition in await end_offsets(settings, PAGE_VECTORS):
+        async for record in read_partition(settings, PAGE_VECTORS, partition, PageVectors):
+            pages.take(record.key, record.value)
+            categories[record.key] = record.value.category if record.value is not None else ""
+    return categories
+
+
+def _clip(out: Path, verdict: Verdict, kept: Kept, split: str, categories: dict[str, str]) -> dict[str, Any]:
+    images = []
+    for frame in kept.frames:
+        name = f"images/{verdict.detection_id}-{frame.pts_ms}.jpg".replace("..", "_")
+        (out / name).write_bytes(frame.jpeg)
+        images.append(name)
+    product_id = verdict.product_id or verdict.detected
+    if verdict.verdict == "not_in_catalogue":
+        product_id = f"unlisted {verdict.detection_id}"  # of which there is no page
+    return {
+        "product_id": product_id,
+        "domain": "live",
+        "id": verdict.detection_id,
+        "images": images,
+        "boxes": [frame.box if _is_box(frame.box) else None for frame in kept.frames],
+        "text": " ".join(dict.fromkeys(word for event in kept.events for word in event.evidence.keywords)),
+        "room": kept.stream_id,
+        "category": categories.get(verdict.product_id or verdict.detected, ""),
+        "split": split,
+    }
+
+
+async def _page(
+    out: Path, pages: Pages, product_id: str, split: str, categories: dict[str, str]
+) -> dict[str, Any] | None:
+    listed = pages.get(product_id)
+    if listed is None or listed.error:
+        return None
+    images = []
+    for number in range(min(len(listed.images), _PICTURES)):
+        picture = await pages.picture(product_id, number)
+        if picture is not None:
+            name = f"images/page-{listed.partition}-{listed.offset}-{number}.jpg"
+            (out / name).write_bytes(picture)
+            images.append(name)
+    if not images:
+        return None
+    return {
+        "product_id": product_id,
+        "domain": "page",
+        "id": product_id,
+        "images": images,
+        "text": listed.title,
+        "category": categories.get(product_id, ""),
+        "split": split,
+    }
+
+
+def _is_box(box: Sequence[float] | None) -> bool:
+    return box is not None and 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1
