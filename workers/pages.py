@@ -17,7 +17,7 @@ from topology.addresses import Allowed
 from topology.errors import BadInput
 from topology.records import PageImage, PageVectors, ProductPage
 from topology.settings import Settings
-from topology.topic_log import Follower, RecordReader
+from topology.topic_log import Follower, LogRecord, RecordReader
 from topology.topics import PAGE_VECTORS, PRODUCT_PAGES
 from workers.images import load_image
 
@@ -39,6 +39,7 @@ class Listed:
         error: Why it could not be encoded; empty if it was.
         partition: Of its page in `product_pages`.
         offset: Of its page there.
+        encoded_at: Partition and offset of its record in `page_vectors`.
         vector: (D,) float16, L2-normalised: the mean over its pictures; None without.
     """
 
@@ -49,6 +50,7 @@ class Listed:
     partition: int
     offset: int
     vector: NDArray[np.float16] | None = None
+    encoded_at: tuple[int, int] = (0, -1)
 
     def image_number(self, uri: str) -> int | None:
         """Returns which of its pictures has a URI; None without pictures."""
@@ -86,10 +88,11 @@ class Pages:
     async def follow(self) -> None:
         """Works until cancelled."""
         async for record in self._follower:
-            self.take(record.key, record.value)
+            self.take(record)
 
-    def take(self, key: str, value: PageVectors | None) -> None:
+    def take(self, record: LogRecord[PageVectors]) -> None:
         """Takes what `page_vectors` says of a product."""
+        key, value = record.key, record.value
         before = self._listed.pop(key, None)
         if before is not None and before.vector is not None:
             self._vectors -= 1
@@ -100,7 +103,14 @@ class Pages:
         if vector is not None:
             self._vectors += 1
         self._listed[key] = Listed(
-            key, value.title, value.images, value.error, value.source_partition, value.source_offset, vector
+            key,
+            value.title,
+            value.images,
+            value.error,
+            value.source_partition,
+            value.source_offset,
+            vector,
+            (record.partition, record.offset),
         )
 
     def get(self, product_id: str) -> Listed | None:

@@ -184,7 +184,7 @@ async def _read_pages(settings: Settings, pages: Pages) -> dict[str, str]:
     categories: dict[str, str] = {}
     for partition in await end_offsets(settings, PAGE_VECTORS):
         async for record in read_partition(settings, PAGE_VECTORS, partition, PageVectors):
-            pages.take(record.key, record.value)
+            pages.take(record)
             categories[record.key] = record.value.category if record.value is not None else ""
     return categories
 

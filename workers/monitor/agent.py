@@ -9,7 +9,7 @@ times as heavy, would tell nothing more.
 import asyncio
 import logging
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
@@ -21,6 +21,7 @@ from topology.records import ProductDetected, RecognitionState, Record, StreamAn
 from topology.topic_log import Follower, RecordReader, end_offsets
 from topology.topics import LIVE_STREAMS, PAGE_VECTORS, PRODUCT_DETECTED, RECOGNITION_STATE, STREAM_STATUS
 from topology.worker import Worker
+from workers.monitor.again import Again
 from workers.monitor.answers import VerdictView
 from workers.monitor.detections import Detections, detection_url
 from workers.monitor.feed import Feed, Kind
@@ -37,6 +38,9 @@ from workers.monitor.verdicts import Verdicts
 from workers.monitor.writing import Writing
 from workers.pages import Pages
 
+if TYPE_CHECKING:
+    from cope.serving.encoder import Encoder
+
 _log = logging.getLogger(__name__)
 
 # What is on now was told within the last `update_every_ms` of media time, so the newest events are enough; a week of
@@ -49,19 +53,20 @@ PROBE_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 10.0
 
 
-def build(worker: Worker) -> None:
+def build(worker: Worker, encoder: "Encoder | None" = None) -> None:
     """Registers the monitor role.
 
     Args:
         worker: Gets the followers and the routes.
+        encoder: A model that the process has loaded already, to look again with; None: load it when it is needed.
     """
-    Monitor(worker).register()
+    Monitor(worker, encoder).register()
 
 
 class Monitor:
     """Feeds the state from the topics, and the feed from the state."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, encoder: "Encoder | None" = None) -> None:
         settings = worker.settings
         self._worker = worker
         self._state = MonitorState(settings.window_ms)
@@ -70,6 +75,7 @@ class Monitor:
         self._reader = RecordReader(settings)
         self._pages = Pages(settings, self._reader, alike=True)
         self._products = Products(self._pages, self._history)
+        self._again = Again(settings, self._pages, self._reader, worker.in_executor, encoder)
         self._verdicts = Verdicts(settings, self._write, self._tell_verdict)
         self._kept = KeptEvidence(EvidenceStore(evidence_url(settings)))
         self._api = Api(self._state, self._feed, self._dressed)
@@ -110,7 +116,9 @@ class Monitor:
         settings = self._worker.settings
         routes = Routes({"streams": self._behind, "products": self._behind_products})
         routes.add(*Sessions(settings, self._state, self._history).routes())
-        routes.add(*Detections(settings, self._history, self._products, self._kept, self._verdicts).routes())
+        routes.add(
+            *Detections(settings, self._history, self._products, self._kept, self._verdicts, self._again).routes()
+        )
         routes.add(*self._products.routes())
         routes.add(*Writing(self._write).routes())
         routes.add(*self._api.routes())

@@ -221,6 +221,27 @@ class VerdictInput(Answer, frozen=True, kw_only=True):
     product_id: str | None = None
 
 
+class Judged(Answer, frozen=True, kw_only=True):
+    """What was taken for what is shown, by one model.
+
+    Attributes:
+        product_id: None: nothing of the catalogue.
+        candidates: Best first.
+    """
+
+    product_id: str | None
+    confidence: float
+    candidates: list[CandidateView]
+    model_version: str
+
+
+class AgainView(Answer, frozen=True, kw_only=True):
+    """A detection as it was, and its kept frames as the model and the catalogue of now see them."""
+
+    before: Judged
+    after: Judged
+
+
 class Written(Answer, frozen=True, kw_only=True):
     """A record was written to a topic, and the broker has acknowledged it."""
 

@@ -9,13 +9,16 @@ from msgspec import UNSET, UnsetType
 from topology.evidence import Kept, KeptFrame
 from topology.records import EvidenceFrame
 from topology.settings import Settings
+from workers.monitor.again import Again
 from workers.monitor.answers import (
+    AgainView,
     BeliefPoint,
     CandidateView,
     DetectionDetail,
     DetectionItem,
     DetectionList,
     FrameView,
+    Judged,
     ReviewList,
     Transcript,
     VerdictInput,
@@ -47,13 +50,20 @@ class Detections:
     """What the newest sightings were, and why."""
 
     def __init__(
-        self, settings: Settings, history: History, products: Products, kept: KeptEvidence, verdicts: Verdicts
+        self,
+        settings: Settings,
+        history: History,
+        products: Products,
+        kept: KeptEvidence,
+        verdicts: Verdicts,
+        again: Again,
     ) -> None:
         self._settings = settings
         self._history = history
         self._products = products
         self._kept = kept
         self._verdicts = verdicts
+        self._again = again
 
     def routes(self) -> list[Route]:
         """Returns the routes."""
@@ -107,6 +117,14 @@ class Detections:
                 body=VerdictInput,
             ),
             Route(
+                "POST",
+                "/detections/{detection_id}/again",
+                self._look_again,
+                "Looks at the kept frames again, with the model and the catalogue of now.",
+                AgainView,
+                needs="products",
+            ),
+            Route(
                 "GET",
                 "/detections/{detection_id}/page.jpg",
                 self._page_picture,
@@ -134,6 +152,34 @@ class Detections:
     async def _one(self, request: web.Request) -> web.Response:
         one, kept = await self._found(request.match_info["detection_id"])
         return answer(self._detail(one, kept))
+
+    async def _look_again(self, request: web.Request) -> web.Response:
+        one, kept = await self._found(request.match_info["detection_id"])
+        if kept is None or not kept.frames:
+            raise RefusedError(
+                409, "its frames are gone, or were never kept: COPE_EVIDENCE_DAYS says how long they are"
+            )
+        before = self._candidates(one)
+        found, version = await self._again.look(kept, [candidate.product_id for candidate in before])
+        after = [self._candidate(product_id, confidence) for product_id, confidence in found]
+        is_shown = bool(after) and after[0].confidence >= self._settings.threshold
+        event = one.event
+        return answer(
+            AgainView(
+                before=Judged(
+                    product_id=event.product_id,
+                    confidence=event.confidence,
+                    candidates=before,
+                    model_version=event.model_version,
+                ),
+                after=Judged(
+                    product_id=after[0].product_id if is_shown else None,
+                    confidence=after[0].confidence if after else 0.0,
+                    candidates=after,
+                    model_version=version,
+                ),
+            )
+        )
 
     async def _judge(self, request: web.Request) -> web.Response:
         given = await body(request, VerdictInput)
@@ -224,15 +270,16 @@ class Detections:
             other = event.evidence.runner_up
             if other is not None:
                 best[other.product_id] = max(best.get(other.product_id, 0.0), other.confidence)
-        return [
-            CandidateView(
-                product_id=product_id,
-                title=self._products.title(product_id),
-                confidence=confidence,
-                image_url=self._products.image_url(product_id),
-            )
-            for product_id, confidence in sorted(best.items(), key=lambda entry: (-entry[1], entry[0]))
-        ]
+        ordered = sorted(best.items(), key=lambda entry: (-entry[1], entry[0]))
+        return [self._candidate(product_id, confidence) for product_id, confidence in ordered]
+
+    def _candidate(self, product_id: str, confidence: float) -> CandidateView:
+        return CandidateView(
+            product_id=product_id,
+            title=self._products.title(product_id),
+            confidence=confidence,
+            image_url=self._products.image_url(product_id),
+        )
 
 
 def _frames(one: Sighting, kept: Kept | None) -> list[FrameView]:

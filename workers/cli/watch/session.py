@@ -66,7 +66,7 @@ class WatchResult:
 
 
 # Roles that compute with the model share one encoder: its towers take some 600 MB.
-_ENCODING_ROLES = ("catalog", "embed", "recognize")
+_ENCODING_ROLES = ("catalog", "embed", "recognize", "monitor")
 
 # Partitions share work among processes, and here is one. Each more costs the start a few round trips.
 _ONE_PROCESS = {"stream_partitions": 1, "product_partitions": 1}

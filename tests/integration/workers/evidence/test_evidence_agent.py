@@ -100,6 +100,11 @@ async def test_what_an_event_rests_on_is_kept_and_served(settings, producer, unt
         assert (kept.title, [one.status for one in kept.events]) == ("The bag", ["started", "ended"])
         assert Image.open(io.BytesIO(kept.page)).size == (64, 48)
 
+        async def told() -> bool:
+            (room,) = (await get(client, "/streams"))["streams"]
+            return (room["frame"], room["box"]) == ("/detections/d-1/frames/6000.jpg", list(BOX))
+
+        await until(told)
         detail = await get(client, "/detections/d-1")
         assert [one["url"] for one in detail["frames"]][-1] == "/detections/d-1/frames/6000.jpg"
         async with client.get(detail["frames"][1]["url"]) as response:
@@ -108,8 +113,6 @@ async def test_what_an_event_rests_on_is_kept_and_served(settings, producer, unt
         for path in (detail["frames"][1]["crop_url"], "/detections/d-1/page.jpg", "/streams/room/frame.jpg"):
             async with client.get(path) as response:
                 assert (response.status, response.content_type) == (200, "image/jpeg"), path
-        (room,) = (await get(client, "/streams"))["streams"]
-        assert (room["frame"], tuple(room["box"])) == ("/detections/d-1/frames/6000.jpg", BOX)
         async with client.get("/detections/d-1/frames/5000.jpg") as response:
             assert (response.status, set(await response.json())) == (404, {"error"})
 
