@@ -130,6 +130,12 @@ def _rows(name: str, data: bytes, columns: Mapping[str, str]) -> tuple[Iterator[
             raise UserError(
                 f"{name}: no column {shown(theirs)} for --map {ours}={theirs} (it has {listed(list(there))})"
             )
+    # As a person reads them: `Title` is the title.
+    columns = {
+        ours: found[0]
+        for ours in (REQUIRED_COLUMNS if reader_of(there) is None else ())
+        if ours not in there and len(found := [one for one in there if one.strip().lower() == ours]) == 1
+    } | dict(columns)
     if columns:
         rows = ((where, _renamed(row, columns)) for where, row in rows)
     renamed = {theirs: ours for ours, theirs in columns.items()}

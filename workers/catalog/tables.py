@@ -7,6 +7,8 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from html.entities import html5
 from typing import Any, Literal
 from xml.etree import ElementTree
 
@@ -81,16 +83,18 @@ def _unpacked(name: str, data: bytes) -> bytes:
 
 def _text(name: str, data: bytes) -> str:
     encoding = "utf-8-sig"
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        encoding = "utf-32"
+    elif data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
-    elif b"\0" in data[:200]:  # no byte order mark: letters of the header have their zero behind or before them
+    elif data[:200].count(0) > len(data[:200]) // 4:  # no mark: letters of the header have a zero behind or before them
         encoding = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
     try:
-        return data.decode(encoding)
+        return data.decode(encoding).replace("\0", "")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         if encoding != "utf-8-sig":
-            raise UserError(f"{name}, line {line}: broken UTF-16; save it as UTF-8") from error
+            raise UserError(f"{name}, line {line}: broken {encoding[:6].upper()}; save it as UTF-8") from error
         raise UserError(
             f"{name}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8, "
             f"for example: iconv -f {_likely_encoding(data)} -t UTF-8 {name.rpartition('/')[2]}"
@@ -101,11 +105,12 @@ def _likely_encoding(data: bytes) -> str:
     """Chinese letters are pairs of high bytes, one beside the other; accents of the west stand among plain letters."""
     runs = re.findall(rb"[\x80-\xff]+[\x40-\xff]?", data)
     paired = sum(len(run) >= 3 for run in runs)
-    try:
-        data.decode("gb18030")
-    except UnicodeDecodeError:
-        return "WINDOWS-1252"
-    return "GB18030" if paired * 2 > len(runs) else "WINDOWS-1252"
+    for encoding, fits in {"GB18030": paired * 2 > len(runs), "WINDOWS-1252": True}.items():
+        with suppress(UnicodeDecodeError):
+            data.decode(encoding)
+            if fits:
+                return encoding
+    return "ITS-ENCODING"
 
 
 # ---------------------------------------------------------------------- CSV
@@ -229,11 +234,25 @@ class _NoDoctype(ElementTree.TreeBuilder):
         raise UserError("a document type, which feeds have none of; remove <!DOCTYPE …>")
 
 
+# What shops write and XML has not: entities of HTML, and letters that control a printer.
+_CONTROL = bytes(set(range(32)) - set(b"\t\n\r"))
+_HTML_ENTITY = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos);)([A-Za-z][A-Za-z0-9]{1,30});")
+
+
+def _tidied(data: bytes) -> bytes:
+    return _HTML_ENTITY.sub(_numbered, data.translate(None, _CONTROL).lstrip())
+
+
+def _numbered(entity: re.Match[bytes]) -> bytes:
+    text = html5.get(f"{entity[1].decode()};", "")
+    return "".join(f"&#{ord(letter)};" for letter in text).encode() or entity[0]
+
+
 def _xml(name: str, data: bytes) -> Iterator[Row]:
     # The tree builder above refuses what makes XML dangerous: document types, and with them entities of their own.
     parser = ElementTree.XMLParser(target=_NoDoctype())  # noqa: S314
     try:
-        root = ElementTree.fromstring(data, parser)  # noqa: S314
+        root = ElementTree.fromstring(_tidied(data), parser)  # noqa: S314
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
     except (ElementTree.ParseError, ValueError, LookupError) as error:

@@ -170,3 +170,13 @@ def test_a_catalogue_is_read_from_an_address(shop: str) -> None:
     with pytest.raises(UserError, match="404") as caught:
         read_catalog(f"{shop.replace('//', '//ann:secret@')}/none?token=secret")
     assert "secret" not in str(caught.value)
+
+
+def test_a_feed_as_templates_write_it(tmp_path: Path) -> None:
+    plain = RSS.format(encoding="UTF-8")
+    text = plain.replace("<channel>", "<channel>\x0b<title>A&nbsp;shop&hellip;</title>")
+    assert len(read(tmp_path, "feed.xml", f"\n \n{text}")) == len(
+        read(tmp_path, "plain.xml", RSS.format(encoding="UTF-8"))
+    )
+    with pytest.raises(UserError, match="broken XML"):
+        read(tmp_path, "feed.xml", text.replace("&nbsp;", "&nonsense;"))

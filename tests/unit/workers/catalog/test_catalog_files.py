@@ -60,6 +60,9 @@ def test_json_lines_give_all_fields(folder: Path) -> None:
     assert [image.uri for image in page.images] == [str(folder / "bag.png")]
 
 
+GOOD_CSV = "product_id,title,images\np-1,Bag,bag.png\n"
+
+
 def test_the_three_formats_give_the_same_pages(folder: Path) -> None:
     row = GOOD | {"title": "红色包", "images": ["bag.png", "https://shop.example/b.jpg"], "colour": "red"}
     csv = csv_file(folder, 'product_id,title,images,colour\np-1,红色包,"bag.png|https://shop.example/b.jpg",red\n')
@@ -314,3 +317,23 @@ def test_a_broken_image_is_found_by_the_check_only(folder: Path, name: str, cont
     assert "line 2" in message
     assert name in message
     assert words in message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        GOOD_CSV.encode("utf-32"),
+        GOOD_CSV.replace("Bag", "B\0ag").encode(),
+        GOOD_CSV.replace("product_id,title,images", " Product_ID ,Title,IMAGES").encode(),
+    ],
+    ids=["utf-32", "a zero byte", "names in other letters"],
+)
+def test_what_tools_do_to_tables_is_undone(folder: Path, data: bytes) -> None:
+    (folder / "catalog.csv").write_bytes(data)
+    assert [page.title for page in read_catalog(folder / "catalog.csv")] == ["Bag"]
+
+
+def test_an_encoding_that_cannot_be_told_is_not_guessed(folder: Path) -> None:
+    (folder / "catalog.csv").write_bytes("product_id,title,images\n1,赤い急須,bag.png\n".encode("shift_jis"))
+    with pytest.raises(UserError, match="iconv -f ITS-ENCODING"):
+        read_catalog(folder / "catalog.csv")
