@@ -12,6 +12,9 @@ NETWORK_SCHEMES = ("rtmp", "rtmps", "rtsp", "rtsps", "srt", "http", "https", "ud
 MOST_BAG_BYTES = 262_144
 LONGEST_URL = 8_192
 
+# They end lines and move a terminal's cursor where a name is shown.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 _SHOWN = 60  # of a value in an error's line
 
 
@@ -23,8 +26,8 @@ def check(record: Record) -> None:
     """
     if isinstance(record, StreamAnnounced):
         _check_announced(record)
-    elif isinstance(record, ProductPage) and not record.product_id.strip():
-        raise BadInput("a page with an empty product_id: name the product")
+    elif isinstance(record, ProductPage):
+        _check_name("a page", "product_id", record.product_id)
 
 
 def shown(value: str) -> str:
@@ -33,8 +36,7 @@ def shown(value: str) -> str:
 
 
 def _check_announced(announced: StreamAnnounced) -> None:
-    if not announced.stream_id.strip():
-        raise BadInput("a stream with an empty stream_id: name the stream")
+    _check_name("a stream", "stream_id", announced.stream_id)
     what = f"stream {shown(announced.stream_id)}"
     if announced.state == "live":
         _check_url(what, announced.url)
@@ -51,6 +53,13 @@ def _check_announced(announced: StreamAnnounced) -> None:
         )
 
 
+def _check_name(what: str, field: str, name: str) -> None:
+    if not name.strip():
+        raise BadInput(f"{what} with an empty {field}: name it")
+    if _CONTROL.search(name):
+        raise BadInput(f"{what} with a control character in its {field} {shown(name)}: leave it out")
+
+
 def _check_url(what: str, url: str) -> None:
     if not url.strip():
         raise BadInput(f"{what}: no url: name what is to be opened")
@@ -61,5 +70,5 @@ def _check_url(what: str, url: str) -> None:
         raise BadInput(
             f"{what}: unknown scheme {shown(scheme[1])}: expected one of {', '.join(NETWORK_SCHEMES)}, or a file's path"
         )
-    if "\0" in url:
-        raise BadInput(f"{what}: its url has a NUL character")
+    if _CONTROL.search(url):
+        raise BadInput(f"{what}: its url has a control character, such as a line's end: leave it out")

@@ -10,7 +10,8 @@ from urllib.parse import quote
 import msgspec
 
 from topology.checks import check
-from topology.records import ProductDetected, Record, decode, encode, refusing
+from topology.errors import BadInput
+from topology.records import JSON_KINDS, ProductDetected, Record, decode, encode, refusing
 
 Headers = list[tuple[str, bytes]]
 Value = Record | ProductDetected
@@ -39,9 +40,19 @@ def decode_value(value: bytes, kind: type[Any]) -> Any:
     if kind is ProductDetected:
         with refusing(f"a {kind.__name__}"):
             return _json_decoder.decode(value)
+    _check_format(value, kind)
     record = decode(value, cast(type[Record], kind))
     check(record)
     return record
+
+
+def _check_format(value: bytes, kind: type[Any]) -> None:
+    """A decoder would say of text, and of bytes with a schema registry's prefix, that they are a number."""
+    text = value.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if value[:1] <= b"\x7f" and not (kind in JSON_KINDS and text[:1] == b"{"):
+        expected = "neither MessagePack nor a JSON object" if kind in JSON_KINDS else "not MessagePack"
+        begins = f"begins with the bytes {value[:6].hex(' ')}" if value else "is empty"
+        raise BadInput(f"not a {kind.__name__}: it is {expected}, it {begins}")
 
 
 def cloud_event_headers(event: ProductDetected) -> Headers:

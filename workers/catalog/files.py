@@ -16,6 +16,7 @@ from urllib.parse import urljoin
 
 from cope.keywords.markup import plain
 from topology.addresses import ANYTHING
+from topology.checks import check
 from topology.errors import BadInput, Unavailable, UserError
 from topology.records import PageImage, ProductPage
 from topology.redact import redacted
@@ -172,7 +173,7 @@ def _page(row: Mapping[str, object], place: str) -> ProductPage:
     images = tuple(_image(uri, place) for uri in _image_uris(row["images"]))
     if not images:
         raise UserError(f"product {shown(values['product_id'])} has no images; name at least one in 'images'")
-    return ProductPage(
+    page = ProductPage(
         product_id=values["product_id"],
         title=plain(values["title"]) or values["title"],
         images=images,
@@ -184,6 +185,11 @@ def _page(row: Mapping[str, object], place: str) -> ProductPage:
             str(name): plain(text) for name, text in values.items() if name not in _KNOWN_COLUMNS and text and name
         },
     )
+    try:
+        check(page)
+    except BadInput as error:
+        raise UserError(str(error)) from error
+    return page
 
 
 def _text(column: str, value: object) -> str:

@@ -93,7 +93,7 @@ def _row(one: DeadLetter) -> dict[str, Any]:
         "topic": one.topic,
         "letter": one.name,
         "at": datetime.fromtimestamp(one.log_ms / 1000, UTC).isoformat(timespec="seconds"),
-        "key": (one.key or b"").decode(errors="replace"),
+        "key": redacted("".join(map(_printable, (one.key or b"").decode(errors="replace")))),
         "partition": one.partition,
         "offset": one.offset,
         "error": one.error,
@@ -101,6 +101,10 @@ def _row(one: DeadLetter) -> dict[str, Any]:
         "attempts": one.attempts,
         "bytes": size,
     }
+
+
+def _printable(letter: str) -> str:
+    return letter if letter.isprintable() else "�"
 
 
 def _line(one: DeadLetter) -> str:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from topology.codec import cloud_event_headers, decode_key, decode_value, encode_key, encode_value
 from topology.errors import BadInput, NewerSchema
-from topology.records import SCHEMA_VERSION, Frame, Keyword, Keywords, ProductDetected, Speech
+from topology.records import SCHEMA_VERSION, Frame, Keyword, Keywords, ProductDetected, Speech, StreamAnnounced
 
 texts = st.text(max_size=20)
 
@@ -91,3 +91,26 @@ def test_keys_survive_the_wire(key: str) -> None:
 def test_foreign_keys_are_read_as_well_as_possible() -> None:
     assert decode_key(None) == ""
     assert decode_key(b"\xff7") == "\ufffd7"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (b"[{}]", "neither MessagePack nor a JSON object, it begins with the bytes 5b 7b 7d 5d"),
+        (b'"{}"', "neither MessagePack nor a JSON object"),
+        (b'\0\0\0\0\x07{"stream_id": "s"}', "it begins with the bytes 00 00 00 00 07 7b"),
+        ('{"stream_id": "s"}'.encode("utf-16-be"), "it begins with the bytes 00 7b"),
+        (b"", "it is empty"),
+        (b'{"stream_id": "a\\u001b[2J", "url": "a.mp4"}', r"a control character in its stream_id 'a\x1b[2J'"),
+        (b'{"stream_id": "s", "url": "a.mp4\\n"}', "its url has a control character"),
+    ],
+)
+def test_an_announcement_that_is_none_is_told_by_what_it_is(value: bytes, said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        decode_value(value, StreamAnnounced)
+    assert said in str(caught.value)
+
+
+def test_a_frame_in_json_is_told_that_frames_are_messagepack() -> None:
+    with pytest.raises(BadInput, match="not a Frame: it is not MessagePack, it begins with the bytes 7b"):
+        decode_value(b"{}", Frame)

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from topology import topics
 from topology.admin import create_topics
+from topology.dead_letters import DeadLetter
 from topology.delivery import Message
 from topology.errors import BadInput, UserError
 from topology.records import Evidence, ProductDetected, StreamAnnounced
@@ -76,6 +77,11 @@ async def test_a_broker_that_deletes_no_records_is_told_in_a_line(broker) -> Non
         await producer.send_raw(topics.dead_letter(topics.LIVE_STREAMS), b"s", b"?", [])
     with pytest.raises(UserError, match=r"does not delete records of .*: its retention does, or delete the topic"):
         await dlq._purge(broker, topics.LIVE_STREAMS)
+
+
+def test_keys_that_nobody_can_read_do_not_move_the_cursor() -> None:
+    letter = DeadLetter("live_streams", 0, 1, 2, 0, "BadInput", "bad", "1", b"a\x1b[2J\n\xff", b"", left_out=False)
+    assert dlq._line(letter).isprintable()
 
 
 def test_a_topic_without_a_queue_is_named() -> None:

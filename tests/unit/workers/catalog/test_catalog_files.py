@@ -337,3 +337,9 @@ def test_an_encoding_that_cannot_be_told_is_not_guessed(folder: Path) -> None:
     (folder / "catalog.csv").write_bytes("product_id,title,images\n1,赤い急須,bag.png\n".encode("shift_jis"))
     with pytest.raises(UserError, match="iconv -f ITS-ENCODING"):
         read_catalog(folder / "catalog.csv")
+
+
+def test_an_id_with_a_control_character_is_named_with_its_row(folder: Path) -> None:
+    found = read_all(json_lines(folder, GOOD | {"product_id": "p\x1b[2J"}, GOOD))
+    assert [page.product_id for page in found.pages] == ["p-1"]
+    assert r"line 1: a page with a control character in its product_id 'p\x1b[2J'" in found.problems[0]
