@@ -31,6 +31,7 @@ _ELSEWHERE: Mapping[str, tuple[str, str, str]] = {
     ),
     "score": ("workers.cli.score", "score_command", "Score detected events against the truth of the streams."),
     "simulate": ("workers.cli.simulate.command", "simulate_command", "Render a live-commerce stream from a catalogue."),
+    "timeline": ("workers.cli.timeline", "timeline_command", "Write the chapters of the recording of a room."),
     "train": ("cope.train", "train_command", "Train a model; as python -m cope.train."),
     "verdicts": (
         "workers.cli.verdicts",

@@ -15,8 +15,8 @@ from workers.__main__ import main
 from workers.cli import main as command_line
 
 COMMANDS = [
-    *("calibrate", "config", "dlq", "evaluate", "events", "export", "index", "score", "simulate", "streams", "topics"),
-    *("train", "verdicts", "watch", "withdraw", "worker"),
+    *("calibrate", "config", "dlq", "evaluate", "events", "export", "index", "score", "simulate", "streams"),
+    *("timeline", "topics", "train", "verdicts", "watch", "withdraw", "worker"),
 ]
 
 
