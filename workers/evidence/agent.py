@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 SWEEP_EVERY_S = 60.0
 # Sightings that go on, at hand: as many as there are streams that show something, some 200 kB each.
 _OPEN = 256
+_ENVELOPE_BYTES = 20_000  # of a detection, beside its pictures
 _DAY_S = 24 * 3600.0
 _MB = 1_000_000
 
@@ -107,6 +108,9 @@ class EvidenceKeeper:
         return await retrying(read, "read evidence")
 
     async def _put(self, kept: Kept) -> None:
+        needed = _ENVELOPE_BYTES + len(kept.page) + sum(len(one.jpeg) + len(one.crop) for one in kept.frames)
+        if self._bytes + needed > self._settings.evidence_limit_mb * _MB:
+            await self._clear(needed)
         write = partial(asyncio.to_thread, self._store.put, kept)
         size = await retrying(write, "write evidence")
         self._open[kept.detection_id] = kept
@@ -114,8 +118,6 @@ class EvidenceKeeper:
         while len(self._open) > _OPEN:
             self._open.popitem(last=False)
         self._bytes += size  # more than it is, where it replaced another; the next sweep counts anew
-        if self._bytes > self._settings.evidence_limit_mb * _MB:
-            await self._clear()
 
     async def _frame(self, event: ProductDetected, wanted: EvidenceFrame, partition: int) -> KeptFrame | None:
         read = partial(self._reader.read, LIVE_FRAMES, partition, wanted.offset, Frame)
@@ -157,9 +159,10 @@ class EvidenceKeeper:
             await self._clear()
             await asyncio.sleep(SWEEP_EVERY_S)
 
-    async def _clear(self) -> None:
+    async def _clear(self, needed: int = 0) -> None:
+        """Makes room for what is about to be written."""
         settings = self._settings
-        limits = settings.evidence_days * _DAY_S, settings.evidence_limit_mb * _MB
+        limits = settings.evidence_days * _DAY_S, max(0, settings.evidence_limit_mb * _MB - needed)
         self._bytes = await retrying(partial(asyncio.to_thread, self._store.sweep, *limits), "clear evidence")
         metrics.EVIDENCE_BYTES.set(self._bytes)
 

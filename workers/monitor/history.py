@@ -13,9 +13,9 @@ from topology.records import EvidenceFrame, ProductDetected
 Why = Literal["low confidence", "small margin", "often confused"]
 Order = tuple[int, int, str]
 
-# A sighting of three events takes some 6 kB, so these are 20,000 sightings: an hour of 200 rooms. Older ones are told
+# A sighting of three events takes some 6 kB, so these are 10,000 sightings: an hour of 100 rooms. Older ones are told
 # only by the evidence that is kept of them.
-MOST_BYTES = 128 * 1024 * 1024
+MOST_BYTES = 64 * 1024 * 1024
 # Events of one sighting: the first, and the newest ones. At one in 10 s, of the last minutes.
 _EVENTS = 16
 _BELIEFS = 720  # points of a sighting's belief: two hours

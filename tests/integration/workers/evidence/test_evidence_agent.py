@@ -2,6 +2,7 @@
 
 import io
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -117,23 +118,40 @@ async def test_what_an_event_rests_on_is_kept_and_served(settings, producer, unt
             assert (response.status, set(await response.json())) == (404, {"error"})
 
 
-async def test_frames_that_are_gone_are_left_out_and_the_detection_is_kept(settings, producer, until):
+async def test_what_is_gone_is_left_out_the_limit_is_obeyed_and_old_detections_are_told_of(settings, producer, until):
+    settings = settings.model_copy(update={"evidence_limit_mb": 1})
     store = EvidenceStore(settings.evidence_url)
     offsets = await send_frames(settings, producer, 3)
     wrong = [offsets[0], offsets[1] - 1, 10_000]  # the neighbour's, and one that is not there
+    large = await send_large_frame(settings, producer)
     async with keeping(settings):
         await producer.send(PRODUCT_DETECTED, "room", seen("started", 8_000, [(0, 0.5), (1, 0.8), (2, 0.6)], wrong))
         await until(lambda: store.get("d-1") is not None)
-    assert [one.pts_ms for one in store.get("d-1").frames] == [0]
-
-
-async def test_an_older_detection_than_the_monitors_memory_is_told_of_from_what_is_kept(settings, producer, until):
-    offsets = await send_frames(settings, producer, 2)
-    store = EvidenceStore(settings.evidence_url)
-    async with keeping(settings):
-        await producer.send(PRODUCT_DETECTED, "room", seen("started", 8_000, [(0, 0.5)], offsets))
-        await until(lambda: store.get("d-1") is not None)
+        assert [one.pts_ms for one in store.get("d-1").frames] == [0]
+        for number in range(8):
+            one = seen("started", 8_000, [(9, 0.5)], {9: large})
+            await producer.send(PRODUCT_DETECTED, "room", msgspec.structs.replace(one, detection_id=f"large-{number}"))
+        await until(lambda: store.get("large-7") is not None)
+        assert store.get("d-1") is None, "the oldest goes first"
+        assert size_of(settings.evidence_url) <= 1_000_000
     elsewhere = settings.model_copy(update={"topic_prefix": settings.topic_prefix + "empty-"})
     async with monitor(elsewhere) as (_, client):
-        detail = await get(client, "/detections/d-1")
+        detail = await get(client, "/detections/large-7")
         assert (detail["detection"]["status"], len(detail["frames"])) == ("started", 1)
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in Path(folder).rglob("*.evidence"))
+
+
+async def send_large_frame(broker, producer):
+    ends = await end_offsets(broker, LIVE_FRAMES)
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (500, 700, 3), np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG", quality=60)
+    assert 150_000 < buffer.tell() < 250_000
+    frame = Frame(
+        stream_id="room", epoch=0, pts_ms=9_000, captured_at_ms=7, width=700, height=500, jpeg=buffer.getvalue()
+    )
+    await producer.send(LIVE_FRAMES, "room", frame)
+    return ends[partition_of("room", len(ends))]

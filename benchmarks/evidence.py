@@ -1,0 +1,83 @@
+"""What evidence costs beside a watch: `python -m benchmarks.evidence [STREAM...]`; JSON in build/.
+
+A watch leaves its topics on a broker; then the evidence role alone, in this process, keeps what its events rest on.
+Processor seconds of both, and of the role while nothing happens.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from topology.embedded import EmbeddedBroker
+from topology.settings import Settings, load_settings
+from topology.topics import PRODUCT_DETECTED
+from topology.worker import Worker
+from workers.evidence.agent import build
+
+IDLE_S = 20.0
+ONE = {"stream_partitions": 1, "product_partitions": 1}
+
+
+async def _keep(settings: Settings) -> tuple[float, float]:
+    """Returns the processor seconds that it took, and those of a minute without events."""
+    worker = Worker("evidence", settings, serve_http=False)
+    build(worker)
+    began_s = time.process_time()
+    await worker.start()
+    await worker.delivery.until_done(PRODUCT_DETECTED)
+    done_s = time.process_time()
+    await asyncio.sleep(IDLE_S)
+    idle_s = time.process_time() - done_s
+    await worker.stop()
+    return done_s - began_s, idle_s * 60 / IDLE_S
+
+
+@click.command(help=__doc__)
+@click.argument("streams", nargs=-1)
+def main(streams: tuple[str, ...]) -> None:
+    """Runs the benchmark."""
+    sources = streams or tuple(str(path) for path in sorted(Path("samples/streams").glob("*.mp4")))
+    with EmbeddedBroker() as broker, tempfile.TemporaryDirectory() as folder:
+        settings = broker.configure(load_settings()).model_copy(
+            update=ONE | {"evidence_url": folder, "allowed_folders": str(Path("samples").resolve())}
+        )
+        events = Path(folder) / "events.jsonl"
+        arguments = ["watch", *sources, "--catalog", "samples/catalog.jsonl", "--events", str(events)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("COPE_")} | {
+            "COPE_BROKER": settings.broker,
+            "COPE_IDEMPOTENT_PRODUCER": "false",
+            "COPE_BROKER_SESSION_TIMEOUT_S": str(settings.broker_session_timeout_s),
+            "COPE_STREAM_PARTITIONS": "1",
+            "COPE_PRODUCT_PARTITIONS": "1",
+        }
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "workers", *arguments], env=environment, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        told = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
+        watch_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        keep_s, idle_s = asyncio.run(_keep(settings))
+        files = [path.stat().st_size for path in Path(folder).rglob("*.evidence")]
+    row = {
+        "sightings": len({event["detection_id"] for event in told}),
+        "watch_cpu_s": round(watch_s, 1),
+        "evidence_cpu_s": round(keep_s, 2),
+        "evidence_idle_cpu_s_a_minute": round(idle_s, 2),
+        "share": round(keep_s / watch_s, 4),
+        "kept": len(files),
+        "kept_bytes": sum(files),
+    }
+    print(json.dumps(row, indent=1))
+    Path("build").mkdir(exist_ok=True)
+    Path("build/evidence.json").write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
