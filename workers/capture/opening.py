@@ -101,10 +101,15 @@ def open_container(url: str, settings: Settings, part: tuple[int, int] | None = 
 
 
 def _guarded(settings: Settings) -> dict[str, str]:
-    """The proxy that checks addresses, unless all are allowed, or a proxy of the operator's own decides."""
+    """The proxy that checks addresses, unless all are allowed, or a proxy of the operator's own decides.
+
+    That one resolves names and follows redirects: which addresses it opens is for it to say.
+    """
     allowed = Allowed.of(settings)
-    if allowed.everywhere or any(os.environ.get(name) for name in ("http_proxy", "HTTP_PROXY", "https_proxy")):
+    if allowed.everywhere or os.environ.get("http_proxy", "").startswith("http://"):  # as FFmpeg reads it
         return {}
+    # It excepts hosts from the operator's proxy, and there is none; FFmpeg would except them from ours.
+    os.environ.pop("no_proxy", None)
     return {"http_proxy": proxy_of(allowed)}
 
 

@@ -65,6 +65,18 @@ def test_redirects_and_playlists_lead_no_further_than_what_is_allowed(server: st
         probe(f"{server}/{name}", NAMED)
 
 
+@pytest.mark.parametrize("name", ["elsewhere", "bad.m3u8"])
+@pytest.mark.parametrize(
+    ("variable", "value"), [("no_proxy", "localhost,127.0.0.1"), ("https_proxy", "http://h:1"), ("http_proxy", "h:1")]
+)
+def test_no_variable_that_ffmpeg_reads_another_way_leads_past_the_check(
+    server: str, name: str, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(CopeError):
+        probe(f"{server}/{name}", NAMED)
+
+
 def test_a_private_address_and_a_local_file_are_refused(tmp_path: Path) -> None:
     closed = SETTINGS.model_copy(update={"allowed_networks": "", "allowed_folders": ""})
     write_video(tmp_path / "a.mp4", 1, sound=False)
