@@ -83,9 +83,13 @@ class Stage:
 
     async def until(self, path: str, holds: Any) -> Any:
         """Waits until what stands at a path is as wanted; returns it."""
-        async with asyncio.timeout(60):
-            while not holds(found := await self.get(path)):  # noqa: ASYNC110 - it is asked over HTTP
-                await asyncio.sleep(0.05)
+        found = None
+        try:
+            async with asyncio.timeout(60):
+                while not holds(found := await self.get(path)):  # noqa: ASYNC110 - it is asked over HTTP
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"{path} stays {str(found)[:1000]}") from None
         return found
 
     async def room(

@@ -207,13 +207,87 @@ async def test_the_address_carries_the_moment(browser, stage):
         assert page.url.endswith("t=57040")
         await page.reload()
         await expect(page.locator(".stage h2")).to_have_text("Carrot Juice")
-        lane = await hand.bounding_box()
-        await page.mouse.move(lane["x"] + lane["width"] * 0.05, lane["y"] + 20)
+        await expect(page.locator(".gap")).to_have_count(1)
+        width = await hand.evaluate("(lane) => lane.clientWidth")
+        await hand.hover(position={"x": width * 0.05, "y": 20})
         await expect(page.locator(".peek")).to_contain_text("Hyperspace Turquoise Paint")
         await page.mouse.down()
         await expect(page.locator(".stage h2")).to_have_text("Hyperspace Turquoise Paint")
         await page.get_by_role("button", name="Follow live").click()
         assert page.url.endswith("/room/room-en")
+
+
+async def doubt(stage, count):
+    """Detections for a person to look at, in a room of their own, the most doubtful first."""
+    room = f"doubt-{count}-{asyncio.get_running_loop().time()}"
+    await stage.room(room)
+    for number in range(count):
+        changes = {"detection_id": f"{room}-{number}", "confidence": 0.02 + number / 100}
+        await stage.event(recorded()[STARTED], room, keep=False, **changes)
+    return [f"{room}-{number}" for number in range(count)]
+
+
+async def verdict(stage, detection_id, wanted):
+    await stage.until(
+        f"/detections/{detection_id}",
+        lambda found: (found["verdict"] and (found["verdict"]["verdict"], found["verdict"]["product_id"])) == wanted,
+    )
+
+
+async def test_a_queue_is_judged_by_one_key_each(browser, stage):
+    ids = await doubt(stage, 5)
+    await stage.until("/review", lambda found: [one["detection_id"] for one in found["items"][:5]] == ids)
+    async with opened(browser, f"{stage.url}/queue") as page:
+        details, told = page.get_by_role("link", name="Details"), page.locator(".told")
+        for key, words, given in (
+            ("r", "Judged right", ("right", None)),
+            ("w", "Judged wrong", ("wrong", None)),
+            ("n", "Judged: not in the catalogue", ("not_in_catalogue", None)),
+        ):
+            await expect(details).to_have_attribute("href", f"/detection/{ids[0]}")
+            await page.keyboard.press(key)
+            await expect(told).to_have_text(words)
+            await verdict(stage, ids.pop(0), given)
+        await expect(details).to_have_attribute("href", f"/detection/{ids[0]}")
+        await page.keyboard.press("j")
+        await expect(details).to_have_attribute("href", f"/detection/{ids[1]}")
+        await page.keyboard.press("k")
+        await expect(details).to_have_attribute("href", f"/detection/{ids[0]}")
+        await page.keyboard.press("ArrowRight")
+        await page.keyboard.press("ArrowLeft")
+        await page.keyboard.press("o")
+        await expect(page.get_by_role("searchbox", name="Search products")).to_be_focused()
+        await page.keyboard.type("carrot")
+        await expect(page.locator(".choices li")).to_have_count(1)
+        await page.keyboard.press("Enter")
+        await expect(told).to_have_text("Judged: another product, Carrot Juice")
+        await verdict(stage, ids[0], ("other", "saleor-73"))
+        await expect(details).to_have_attribute("href", f"/detection/{ids[1]}")
+        await page.keyboard.press("u")
+        await expect(told).to_have_text("Undone")
+        await verdict(stage, ids[0], None)
+        await expect(details).to_have_attribute("href", f"/detection/{ids[0]}")
+        await page.keyboard.press("o")
+        await expect(page.get_by_role("dialog")).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        await page.keyboard.press("Control+r")  # the browser's key, not ours
+        await expect(details).to_have_attribute("href", f"/detection/{ids[0]}")
+        await verdict(stage, ids[0], None)
+
+
+async def test_a_word_on_a_detection_reaches_all_who_look(browser, stage):
+    (one,) = await doubt(stage, 1)
+    await stage.until(f"/detections/{one}", lambda found: "detection" in found)
+    address = f"{stage.url}/detection/{one}"
+    async with opened(browser, address) as page, opened(browser, address) as other:
+        await expect(other.locator("h1")).to_have_text("Orange Juice")
+        await page.keyboard.press("w")
+        for each in (page, other):
+            await expect(each.locator(".judged")).to_contain_text("Judged wrong")
+        await other.get_by_role("button", name="Undo").click()
+        for each in (page, other):
+            await expect(each.locator(".judged")).to_have_count(0)
 
 
 async def test_a_detection_tells_why(browser, stage):
@@ -297,6 +371,7 @@ async def test_it_is_dark_or_light_as_the_system_or_the_user_says(browser, stage
     async with opened(browser, stage.url, color_scheme="dark") as page:
         dark = await page.evaluate(ground)
         await page.get_by_label("Colours").select_option("Light")
+        await expect(page.locator("html")).to_have_attribute("data-theme", "light")
         light = await page.evaluate(ground)
         assert dark != light
         await page.reload()

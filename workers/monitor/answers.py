@@ -76,6 +76,7 @@ class FrameView(Answer, frozen=True, kw_only=True):
         score: Cosine of that region with the page picture.
         url: Of the frame; None if it is not kept.
         crop_url: Of the region; None if it is not kept.
+        page_image_url: Of the page picture that it fits best; None if the catalogue does not have it.
     """
 
     pts_ms: int
@@ -85,6 +86,7 @@ class FrameView(Answer, frozen=True, kw_only=True):
     page_image: str
     url: str | None
     crop_url: str | None
+    page_image_url: str | None = None
 
 
 class CandidateView(Answer, frozen=True, kw_only=True):

@@ -256,11 +256,41 @@ class Detections:
             detection=events[-1],
             events=events,
             belief=[BeliefPoint(media_ms=at_ms, confidence=value) for at_ms, value in one.belief],
-            frames=_frames(one, kept),
+            frames=self._frames(one, kept),
             page=self._products.view(one.product_id),
             candidates=self._candidates(one),
             threshold=self._settings.threshold,
             verdict=self._verdicts.of(one.detection_id),
+        )
+
+    def _frames(self, one: Sighting, kept: Kept | None) -> list[FrameView]:
+        """The kept frames; while there are none, those that the events name, without pictures."""
+        if kept is None or not kept.frames:
+            named = {frame.pts_ms: frame for event in one.events for frame in event.evidence.frames}
+            return [self._frame_view(one, named[at]) for at in sorted(named)]
+        address = detection_url(one.detection_id)
+        return [
+            self._frame_view(
+                one,
+                frame,
+                f"{address}/frames/{frame.pts_ms}.jpg",
+                f"{address}/crops/{frame.pts_ms}.jpg" if frame.crop else None,
+            )
+            for frame in kept.frames
+        ]
+
+    def _frame_view(
+        self, one: Sighting, frame: EvidenceFrame | KeptFrame, url: str | None = None, crop_url: str | None = None
+    ) -> FrameView:
+        return FrameView(
+            pts_ms=frame.pts_ms,
+            captured_at_ms=frame.captured_at_ms,
+            box=frame.box,
+            score=frame.score,
+            page_image=frame.page_image,
+            url=url,
+            crop_url=crop_url,
+            page_image_url=self._products.image_url(one.product_id, frame.page_image),
         )
 
     def _candidates(self, one: Sighting) -> list[CandidateView]:
@@ -280,34 +310,6 @@ class Detections:
             confidence=confidence,
             image_url=self._products.image_url(product_id),
         )
-
-
-def _frames(one: Sighting, kept: Kept | None) -> list[FrameView]:
-    """The kept frames; while there are none, those that the events name, without pictures."""
-    if kept is None or not kept.frames:
-        named = {frame.pts_ms: frame for event in one.events for frame in event.evidence.frames}
-        return [_frame_view(named[at]) for at in sorted(named)]
-    address = detection_url(one.detection_id)
-    return [
-        _frame_view(
-            frame,
-            f"{address}/frames/{frame.pts_ms}.jpg",
-            f"{address}/crops/{frame.pts_ms}.jpg" if frame.crop else None,
-        )
-        for frame in kept.frames
-    ]
-
-
-def _frame_view(frame: EvidenceFrame | KeptFrame, url: str | None = None, crop_url: str | None = None) -> FrameView:
-    return FrameView(
-        pts_ms=frame.pts_ms,
-        captured_at_ms=frame.captured_at_ms,
-        box=frame.box,
-        score=frame.score,
-        page_image=frame.page_image,
-        url=url,
-        crop_url=crop_url,
-    )
 
 
 def detection_url(detection_id: str) -> str:

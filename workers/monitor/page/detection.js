@@ -15,9 +15,8 @@ export function Detection({ id }) {
     if (name === "undo" && !verdict) return;
     setSearching(false);
     try {
-      await give(id, name, product?.product_id);
+      await give(id, name, product);
       setProblem(null);
-      again();
     } catch (failure) {
       setProblem(failure);
     }
@@ -40,7 +39,7 @@ export function Detection({ id }) {
       <${Confidence} value=${detection.confidence} />
     </header>
     <section class="card word" aria-label=${t("verdict")}>
-      <${VerdictButtons} judge=${judge} judged=${verdict} />
+      <${VerdictButtons} judge=${judge} judged=${verdict} mayUndo=${verdict !== null} />
       <${Judged} verdict=${verdict} />
       ${problem && html`<${Problem} error=${problem} />`}
     </section>

@@ -61,6 +61,9 @@ export async function reload() {
   }
 }
 
+// A verdict that was given here: the feed tells of it too, a moment later.
+export const tellVerdict = (verdict) => apply("verdict", verdict);
+
 // Calls back for each detection and verdict as it comes; returns how to end that.
 export function listen(callback) {
   listeners.add(callback);

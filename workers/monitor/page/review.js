@@ -12,16 +12,17 @@ const AGAIN_EVERY_MS = 15_000; // when the queue is empty
 
 export function Review() {
   const [got, error, again] = useLoaded(() => get("/review", { limit: LIMIT }), []);
-  const [skipped, setSkipped] = useState(0);
-  const [done, setDone] = useState([]); // given here, the newest last: what undo takes back
+  const [position, setPosition] = useState(0);
+  const [done, setDone] = useState([]); // judged here, the newest last: what undo takes back
   const [searching, setSearching] = useState(false);
   const [message, setMessage] = useState("");
   const [problem, setProblem] = useState(null);
-  const told = live.use(verdictsOf);
-  const given = new Map(done.map(({ item, verdict }) => [item.detection_id, verdict]));
-  const verdictOf = (id) => given.get(id) ?? told.get(id)?.verdict ?? "undo";
-  const items = (got?.items ?? []).filter((item) => verdictOf(item.detection_id) === "undo");
-  const item = items[Math.min(skipped, items.length - 1)];
+  const verdicts = live.use(verdictsOf);
+  const isOpen = ({ detection_id }) => (verdicts.get(detection_id)?.verdict ?? "undo") === "undo";
+  const all = got?.items ?? [];
+  const items = all.filter(isOpen);
+  const place = Math.min(position, items.length - 1);
+  const item = items[place];
 
   useEffect(() => {
     if (items.length || !got) return;
@@ -29,33 +30,27 @@ export function Review() {
     return () => clearInterval(timer);
   }, [items.length, got]);
 
-  const tell = async (of, verdict, product) => {
-    try {
-      await give(of.detection_id, verdict, product?.product_id);
-      setProblem(null);
-      return true;
-    } catch (failure) {
-      setProblem(failure);
-      return false;
-    }
-  };
   const judge = async (verdict, product) => {
-    if (verdict === "undo") {
-      const last = done.at(-1);
-      if (!last || !(await tell(last.item, "undo"))) return;
-      live.get().verdicts.delete(last.item.detection_id);
-      setDone(done.slice(0, -1));
-      setSkipped(Math.max(0, (got?.items ?? []).filter((one) => verdictOf(one.detection_id) === "undo" || one === last.item).indexOf(last.item)));
-      return setMessage(t("undone"));
-    }
-    if (!item) return;
+    const of = verdict === "undo" ? done.at(-1) : item;
+    if (!of) return;
     if (verdict === "other" && !product) return setSearching(true);
     setSearching(false);
-    if (!(await tell(item, verdict, product))) return;
-    setDone([...done, { item, verdict }]);
-    setMessage(t(`judged_${verdict}`, { title: product?.title }));
+    try {
+      await give(of.detection_id, verdict, product);
+    } catch (failure) {
+      return setProblem(failure);
+    }
+    setProblem(null);
+    if (verdict === "undo") {
+      setDone(done.slice(0, -1));
+      setPosition(all.filter((one) => one === of || isOpen(one)).indexOf(of));
+      setMessage(t("undone"));
+    } else {
+      setDone([...done, of]);
+      setMessage(t(`judged_${verdict}`, { title: product?.title }));
+    }
   };
-  const move = (by) => setSkipped(Math.max(0, Math.min(items.length - 1, Math.min(skipped, items.length - 1) + by)));
+  const move = (by) => setPosition(Math.max(0, Math.min(items.length - 1, place + by)));
   useKeys({
     ...Object.fromEntries(Object.entries(KEYS).map(([name, key]) => [key, () => judge(name)])),
     j: () => move(1),
@@ -78,7 +73,7 @@ export function Review() {
       : html`<div class="empty-view"><h2>${t("all_done")}</h2><p>${t("all_done_why")}</p></div>`}
     <div class="dock">
       <div class="actions">
-        <${VerdictButtons} judge=${judge} judged=${done.length > 0 ? {} : null} />
+        <${VerdictButtons} judge=${judge} mayUndo=${done.length > 0} />
         <div class="moves">
           <button class="plain" onClick=${() => move(-1)}>${t("previous")} <kbd aria-hidden="true">K</kbd></button>
           <button class="plain" onClick=${() => move(1)}>${t("next")} <kbd aria-hidden="true">J</kbd></button>

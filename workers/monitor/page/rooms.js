@@ -101,7 +101,9 @@ class Tile extends Component {
     return html`<li class="tile tone-${toneOf(state)}">
       <div class="pictures">
         <${Frame} url=${room.frame} box=${room.box} room=${room.stream_id} />
-        ${room.on && html`<${Picture} url=${room.on.image_url} title=${title} />`}
+        ${room.on
+          ? html`<${Picture} url=${room.on.image_url} title=${title} />`
+          : room.frame && html`<div class="none"></div>`}
       </div>
       <div class="body">
         <div class="line">

@@ -1,26 +1,28 @@
 // What a person says of a detection: buttons, keys, and the search for another product.
 import { at, get, send } from "./api.js";
-import { live } from "./live.js";
-import { Picture } from "./parts.js";
-import { html, useEffect, useRef, useState } from "./ui.js";
+import { live, tellVerdict } from "./live.js";
+import { Picture, useLoaded } from "./parts.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 import { t } from "./words.js";
 
 // The key of each verdict, in both languages: keyboards have these letters.
 export const KEYS = { right: "r", wrong: "w", other: "o", not_in_catalogue: "n", undo: "u" };
 
-export const give = (id, verdict, product_id) =>
-  send("POST", at("detections", id, "verdict"), { verdict, ...(product_id && { product_id }) });
+export async function give(id, verdict, product) {
+  const word = { verdict, ...(product && { product_id: product.product_id }) };
+  tellVerdict(await send("POST", at("detections", id, "verdict"), word));
+}
 
 // The newest word on a detection: told by the feed, or known when the detection was read. An undone one is none.
 export function useVerdict(id, known) {
   const told = live.use((value) => value.verdicts.get(id));
-  const verdict = told ?? known;
+  const verdict = told ?? known ?? null;
   return verdict?.verdict === "undo" ? null : verdict;
 }
 
 export const mayJudge = (value) => value.summary === null || value.summary.role !== "viewer";
 
-export function VerdictButtons({ judge, judged, busy }) {
+export function VerdictButtons({ judge, judged, mayUndo }) {
   const may = live.use(mayJudge);
   if (!may) return html`<p class="quiet">${t("viewer_only")}</p>`;
   return html`<div class="verdicts" role="group" aria-label=${t("verdict")}>
@@ -31,7 +33,7 @@ export function VerdictButtons({ judge, judged, busy }) {
           class="button ${name}"
           aria-pressed=${name === "undo" ? null : judged?.verdict === name}
           aria-keyshortcuts=${key}
-          disabled=${busy || (name === "undo" && !judged)}
+          disabled=${name === "undo" && !mayUndo}
           onClick=${() => judge(name)}
         >
           ${t(name)} <kbd aria-hidden="true">${key.toUpperCase()}</kbd>
@@ -41,8 +43,10 @@ export function VerdictButtons({ judge, judged, busy }) {
 }
 
 export function Judged({ verdict }) {
+  const other = verdict?.product_id;
+  const [product] = useLoaded(() => (other ? get(at("products", other)) : Promise.resolve(null)), [other]);
   if (!verdict) return null;
-  const words = t(`judged_${verdict.verdict}`, { title: verdict.title ?? verdict.product_id });
+  const words = t(`judged_${verdict.verdict}`, { title: product?.title ?? verdict.product_id });
   return html`<p class="judged ${verdict.verdict}">
     ${words}${verdict.who && html` <span class="quiet">${t("by", { who: verdict.who })}</span>`}
   </p>`;
@@ -54,7 +58,7 @@ export function ProductSearch({ choose, cancel, not }) {
   const dialog = useRef(null);
   const [text, setText] = useState("");
   const [found, setFound] = useState(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const opener = document.activeElement;
     dialog.current.showModal();
     return () => opener?.focus();
