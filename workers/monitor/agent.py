@@ -19,7 +19,14 @@ from topology.errors import BadInput, Unavailable
 from topology.evidence import EvidenceStore, evidence_url
 from topology.records import ProductDetected, RecognitionState, Record, StreamAnnounced, StreamStatus
 from topology.topic_log import Follower, RecordReader, end_offsets
-from topology.topics import LIVE_STREAMS, PAGE_VECTORS, PRODUCT_DETECTED, RECOGNITION_STATE, STREAM_STATUS
+from topology.topics import (
+    DETECTION_VERDICTS,
+    LIVE_STREAMS,
+    PAGE_VECTORS,
+    PRODUCT_DETECTED,
+    RECOGNITION_STATE,
+    STREAM_STATUS,
+)
 from topology.worker import Worker
 from workers.monitor.again import Again
 from workers.monitor.answers import VerdictView
@@ -90,6 +97,7 @@ class Monitor:
             LIVE_STREAMS: self._announcements,
             RECOGNITION_STATE: self._progress,
             PRODUCT_DETECTED: self._events,
+            DETECTION_VERDICTS: self._verdicts.follower,
         }
 
     def register(self) -> None:

@@ -28,12 +28,12 @@ class Verdicts:
     def __init__(self, settings: Settings, write: Write, tell: Callable[[VerdictView], None]) -> None:
         self._write = write
         self._tell = tell
-        self._follower = Follower(settings, DETECTION_VERDICTS, Verdict)
+        self.follower = Follower(settings, DETECTION_VERDICTS, Verdict)
         self._given: OrderedDict[str, Verdict] = OrderedDict()
 
     async def follow(self) -> None:
         """Works until cancelled."""
-        async for record in self._follower:
+        async for record in self.follower:
             self._take(record.key, record.value)
 
     def of(self, detection_id: str) -> VerdictView | None:

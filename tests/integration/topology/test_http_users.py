@@ -111,3 +111,9 @@ async def test_a_trusted_proxy_names_the_user_and_any_other_does_not(serve):
 async def test_errors_are_json_and_tell_nothing_of_the_inside(serve, method, path, status):
     got, told = await ask(await serve(), method, path)
     assert got == status and set(told) == {"error"} and "secret" not in told["error"]
+
+
+async def test_a_body_that_is_too_large_is_refused_in_json(serve):
+    client = await serve()
+    async with client.post("/who", data=b"x" * 100_000) as response:
+        assert (response.status, set(await response.json())) == (413, {"error"})

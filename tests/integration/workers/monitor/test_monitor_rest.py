@@ -204,6 +204,10 @@ async def test_a_verdict_is_given_once_told_to_all_and_taken_back(broker, produc
                 assert (response.status, set(await response.json())) == (status, {"error"}), given
         async with client.post("/detections/none/verdict", json={"verdict": "right"}) as response:
             assert response.status == 404
+        async with client.post("/detections/d-1/verdict", json={"verdict": "right"}) as response:
+            assert response.status == 200
+    async with monitor(broker) as (_, client):
+        assert (await get(client, "/review"))["items"] == [], "a verdict of before the start is known with the rest"
 
 
 async def test_streams_are_announced_and_pages_published_with_the_checks_of_the_command_line(broker, producer):
