@@ -146,7 +146,9 @@ class Detections:
         return answer(await read_transcript(self._settings, request.match_info["stream_id"], from_ms, to_ms))
 
     async def _review(self, request: web.Request) -> web.Response:
-        found = self._history.doubtful(lambda one: self._verdicts.of(one) is not None, limit_of(request))
+        found = self._history.doubtful(
+            lambda one: self._verdicts.of(one) is not None, limit_of(request), self._verdicts.corrected
+        )
         return answer(ReviewList(items=[self._item(one, why) for one, why in found]))
 
     async def _one(self, request: web.Request) -> web.Response:

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -147,14 +147,18 @@ class History:
                     break
         return found
 
-    def doubtful(self, is_settled: Callable[[str], bool], limit: int) -> list[tuple[Sighting, Why]]:
+    def doubtful(
+        self, is_settled: Callable[[str], bool], limit: int, corrected: Collection[frozenset[str]] = ()
+    ) -> list[tuple[Sighting, Why]]:
         """Returns sightings that are likely wrong, the likeliest first, and why a person should look.
 
         Args:
             is_settled: Says of an id whether a person has looked already.
             limit: At most so many.
+            corrected: Pairs of products of which a person has named one where the other was detected.
         """
         pairs = Counter(self._pairs())
+        pairs.update(dict.fromkeys(corrected, _CONFUSED))
         found: list[tuple[float, str, Sighting, Why]] = []
         for one in self._sightings.values():
             if is_settled(one.detection_id):

@@ -41,6 +41,11 @@ class Verdicts:
         given = self._given.get(detection_id)
         return None if given is None else _view(given)
 
+    @property
+    def corrected(self) -> set[frozenset[str]]:
+        """Pairs of products of which one was detected and the other named by a person."""
+        return {frozenset((one.detected, one.product_id)) for one in self._given.values() if one.verdict == "other"}
+
     async def give(self, event: ProductDetected, given: VerdictInput, who: str) -> VerdictView:
         """Gives a verdict on the detection of an event, or takes it back; the same again changes nothing.
 

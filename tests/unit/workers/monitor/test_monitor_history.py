@@ -86,3 +86,11 @@ def test_two_products_that_compete_again_and_again_are_told_of():
     for number in range(3):
         history.add(sighting(number, confidence=0.85, runner_up=("cap", 0.14)))
     assert [why for _, why in history.doubtful(lambda _: False, 10)] == ["often confused"] * 3
+
+
+def test_a_pair_that_a_person_has_corrected_is_told_of_at_once():
+    history = History()
+    history.add(sighting(1, confidence=0.85, runner_up=("cap", 0.14)))
+    history.add(sighting(2, confidence=0.85, runner_up=("hat", 0.14)))
+    found = history.doubtful(lambda _: False, 10, {frozenset(("bag", "cap"))})
+    assert [(one.detection_id, why) for one, why in found] == [("d1", "often confused")]
