@@ -157,6 +157,7 @@ class AvSource:
         self._joined = False  # its clock changed
         self._video_next_us = self._audio_next_us = 0
         self._end_us: int | None = None  # of the epoch: latest end of a picture or sound
+        self._seen_us: int | None = None  # of the epoch: latest end of a picture that was decoded
         self._old_pictures: set[int] = set()  # time stamps of pictures that the connection before has given
         self._cut = ""  # a recording that is shorter than its header says
         # When the last picture came, and the stream's time stamp then; and packets since that should have given one.
@@ -317,7 +318,10 @@ class AvSource:
     def _picture(self, frame: Any) -> Picture:
         self._picture_at, self._undecoded = (time.monotonic(), self._video_next_us), 0
         time_us = _frame_us(frame, self._video)
-        position_us = self._clock.position_us(self._video_next_us if time_us is None else time_us)
+        time_us = self._video_next_us if time_us is None else time_us
+        length_us = _us(frame.duration, frame.time_base or self._video.time_base) or self._picture_us()
+        self._seen_us = _later(self._seen_us, time_us + length_us)
+        position_us = self._clock.position_us(time_us)
         aspect = self._video.sample_aspect_ratio
         return Picture(
             pts_ms=max(0, round(position_us / 1000)),
@@ -366,10 +370,12 @@ class AvSource:
             self.losses.silence(self._clock.position_us(silent_us) if is_silent else None)
 
     def _tell_unseen(self) -> None:
-        """Tells of an epoch of a recording that ends without pictures: its codec has changed, its picture has ended."""
+        """Tells of an epoch of a recording that ends without pictures (a codec that has changed), or without sound."""
         if self.info.live or self._end_us is None:
             return
-        (_, since_us), self._picture_at = self._picture_at, (time.monotonic(), None)
+        if self._audio is not None and self._end_us - self._audio_next_us > AUDIO_OFFSET_US:
+            self.losses.silence(self._clock.position_us(self._audio_next_us))
+        since_us, self._seen_us = self._seen_us, None
         since_us = self._clock.zero_us if since_us is None else since_us
         patience_s = self._settings.stall_timeout_s if self._settings.sampling == "keyframes" else _UNSEEN_S
         if since_us is not None and self._end_us - since_us > patience_s * _US:

@@ -128,6 +128,13 @@ def test_a_recording_whose_pictures_end_before_it_does_says_so(tmp_path: Path) -
     assert re.search("no picture from 0:00:0[67] to 0:00:12$", source.detail)
 
 
+def test_a_recording_whose_sound_ends_before_it_does_says_so(tmp_path: Path) -> None:
+    silent = write_video(tmp_path / "b.ts", 14, sound=False, start=6.2)
+    (tmp_path / "c.ts").write_bytes(write_video(tmp_path / "a.ts", 6).read_bytes() + silent.read_bytes())
+    source, _ = play(tmp_path / "c.ts")
+    assert source.detail == "no sound since 0:00:06"
+
+
 def test_of_joined_files_a_broken_one_is_told_and_left_out(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "a.flv").read_bytes()
     (tmp_path / "c.flv").write_bytes(whole + b"FLV\x01\x05\0\0\0\x09\0\0\0\0" + whole)
