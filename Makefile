@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test fuzz lint format bench samples clean
+.PHONY: help demo unit test fuzz lint format bench samples screenshots clean
 
 help: ## List these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -62,6 +62,9 @@ samples: $(VENV)/offline.stamp ## Make the sample streams again; needs npm for t
 	    --out samples/streams/room-en.mp4 --truth samples/streams/room-en.truth.jsonl
 	$(BIN)/cope-live simulate samples/catalog.jsonl --recipe samples/recipe-zh.toml --voices build/voices/package/voices \
 	    --out samples/streams/room-zh.mp4 --truth samples/streams/room-zh.truth.jsonl
+
+screenshots: $(VENV)/dev.stamp ## Make the pictures of docs/page.md again; needs a Chromium
+	$(BIN)/python -m tests.browser.screenshots
 
 clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

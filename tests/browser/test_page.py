@@ -302,6 +302,26 @@ async def test_a_detection_tells_why(browser, stage):
         assert '"product_id": "saleor-71"' in await page.evaluate("navigator.clipboard.readText()")
 
 
+async def test_a_detection_is_looked_at_again(browser, stage):
+    """What the model says is told by the tests of the route; here it is given, for a model takes seconds to load."""
+    product = {"title": "Orange Juice", "confidence": 0.63, "image_url": None}
+    before = {"product_id": "saleor-71", "confidence": 0.63, "candidates": [{"product_id": "saleor-71", **product}]}
+    after = {"product_id": None, "confidence": 0.0, "candidates": []}
+    async with opened(browser, f"{stage.url}/detection/{await detection(stage)}", quiet=False) as page:
+        again = page.locator(".again")
+        await page.route("**/again", lambda route: route.fulfill(status=409, json={"error": "the frames are gone"}))
+        await page.get_by_role("button", name="Look at this again").click()
+        await expect(again.get_by_role("alert")).to_contain_text("the frames are gone")
+        await page.unroute("**/again")
+        await page.route("**/again", lambda route: route.fulfill(json={"before": before, "after": after}))
+        await page.get_by_role("button", name="Try again").click()
+        await expect(again).to_contain_text(
+            re.compile(
+                r"says something else[\s\S]*Then[\s\S]*Orange Juice[\s\S]*Likely 63 %[\s\S]*Now[\s\S]*No product"
+            )
+        )
+
+
 async def test_the_catalogue_is_searched_and_warns_of_twins(browser, stage):
     async with opened(browser, f"{stage.url}/catalogue") as page:
         await expect(tile(page, "Mug without a picture")).to_contain_text("Cannot be recognised")

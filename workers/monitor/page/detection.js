@@ -63,9 +63,10 @@ export function Detection({ id }) {
 // The frames of a detection, one of them large, beside the catalogue picture that it matches.
 export function Evidence({ got, title }) {
   const { detection, frames, page } = got;
-  const [chosen, choose] = useState(0);
+  const [chosen, choose] = useState(null); // the best, as long as nobody chooses
   const kept = frames.filter(({ url }) => url);
-  const frame = kept[Math.min(chosen, kept.length - 1)];
+  const best = kept.reduce((most, one) => (most && most.score >= one.score ? most : one), null);
+  const frame = kept.find(({ pts_ms }) => pts_ms === chosen) ?? best;
   return html`<section class="card evidence" aria-label=${t("frames")}>
     <div class="pair">
       <figure>
@@ -80,12 +81,12 @@ export function Evidence({ got, title }) {
     ${kept.length > 1 &&
     html`<ul class="strip">
       ${kept.map(
-        (one, n) =>
+        (one) =>
           html`<li key=${one.pts_ms}>
             <button
               aria-pressed=${one === frame}
               aria-label=${t("frame_at", { time: clock(one.pts_ms) })}
-              onClick=${() => choose(n)}
+              onClick=${() => choose(one.pts_ms)}
             >
               <${Frame} url=${one.url} box=${one.box} room=${detection.stream_id} />
               <span>${clock(one.pts_ms)}</span>
