@@ -103,6 +103,9 @@ async def test_what_happens_shows_by_itself(browser, stage):
         await expect(tile(page, "kit-toys")).to_contain_text("Orange Juice")
         await stage.event(recorded()["room-en", "saleor-71", "ended"], "kit-toys", detection_id=started.detection_id)
         await expect(tile(page, "kit-toys")).to_contain_text("Nothing from the catalogue")
+        await expect(tile(page, "kit-toys")).to_contain_text("Last shown: Orange Juice")
+        await page.reload()
+        await expect(tile(page, "kit-toys")).to_contain_text("Last shown: Orange Juice")
 
 
 def marked(width, height, place):

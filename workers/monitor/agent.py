@@ -9,7 +9,7 @@ times as heavy, would tell nothing more.
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -17,7 +17,7 @@ from aiohttp import web
 from topology import metrics
 from topology.errors import BadInput, Unavailable
 from topology.evidence import EvidenceStore, evidence_url
-from topology.records import ProductDetected, RecognitionState, Record, StreamAnnounced, StreamStatus
+from topology.records import EvidenceFrame, ProductDetected, RecognitionState, Record, StreamAnnounced, StreamStatus
 from topology.topic_log import Follower, RecordReader, end_offsets
 from topology.topics import (
     DETECTION_VERDICTS,
@@ -40,13 +40,15 @@ from workers.monitor.page_files import add_page
 from workers.monitor.products import Products
 from workers.monitor.routes import RefusedError, Route, Routes
 from workers.monitor.session import Sessions
-from workers.monitor.state import MAX_STREAMS, STATES, MonitorState, StreamState, StreamView
+from workers.monitor.state import MAX_STREAMS, STATES, LastEvent, MonitorState, OnNow, StreamState, StreamView
 from workers.monitor.verdicts import Verdicts
 from workers.monitor.writing import Writing
 from workers.pages import Pages
 
 if TYPE_CHECKING:
     from cope.serving.encoder import Encoder
+
+Named = TypeVar("Named", OnNow, LastEvent)
 
 _log = logging.getLogger(__name__)
 
@@ -134,22 +136,28 @@ class Monitor:
         return routes
 
     def _dressed(self, view: StreamView) -> StreamView:
-        on = view.on
-        sighting = self._history.get(view.last_event.detection_id) if view.last_event is not None else None
+        on, last = view.on, view.last_event
+        if last is None:
+            return view
+        sighting = self._history.get(last.detection_id)
         best = sighting.best if sighting is not None else None
-        if sighting is not None and best is not None and best.offset >= 0:
-            frame = f"{detection_url(sighting.detection_id)}/frames/{best.pts_ms}.jpg"
+        if best is not None and best.offset >= 0:
+            frame = f"{detection_url(last.detection_id)}/frames/{best.pts_ms}.jpg"
             view = msgspec.structs.replace(view, frame=frame, box=best.box)
+        view = msgspec.structs.replace(view, last_event=self._named(last, best))
         if on is None:
             return view
         other = on.runner_up
-        dressed = msgspec.structs.replace(
-            on,
-            title=self._products.title(on.product_id),
-            image_url=self._products.image_url(on.product_id, best.page_image if best else None),
-            runner_up_title=None if other is None else self._products.title(other.product_id),
+        runner_up_title = None if other is None else self._products.title(other.product_id)
+        on = msgspec.structs.replace(self._named(on, best), runner_up_title=runner_up_title)
+        return msgspec.structs.replace(view, on=on)
+
+    def _named(self, event: Named, best: EvidenceFrame | None) -> Named:
+        return msgspec.structs.replace(
+            event,
+            title=self._products.title(event.product_id),
+            image_url=self._products.image_url(event.product_id, best.page_image if best else None),
         )
-        return msgspec.structs.replace(view, on=dressed)
 
     # -- topics --------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,12 @@ class OnNow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LastEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest `product_detected` event of a stream, without its evidence."""
+    """The newest `product_detected` event of a stream, without its evidence.
+
+    Attributes:
+        title: Of the product; None if the catalogue does not have it.
+        image_url: Of the page picture that it was told by.
+    """
 
     status: Literal["started", "updated", "ended"]
     product_id: str
@@ -63,6 +68,8 @@ class LastEvent(msgspec.Struct, frozen=True, kw_only=True):
     emitted_media_ms: int
     detected_at: str
     latency_ms: int
+    title: str | None = None
+    image_url: str | None = None
 
 
 class StreamView(msgspec.Struct, frozen=True, kw_only=True):
@@ -328,4 +335,5 @@ def _on(stream: _Stream) -> OnNow | None:
 
 
 def _last_event(event: ProductDetected) -> LastEvent:
-    return LastEvent(**{name: getattr(event, name) for name in LastEvent.__struct_fields__})
+    told = set(LastEvent.__struct_fields__) & set(event.__struct_fields__)
+    return LastEvent(**{name: getattr(event, name) for name in told})

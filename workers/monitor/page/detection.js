@@ -240,14 +240,16 @@ function LookAgain({ id }) {
   </section>`;
 }
 
+const SHOWN_AGAIN = 4;
+
 function Result({ name, result }) {
   const best = result.candidates?.find((one) => one.product_id === result.product_id);
   return html`<div>
-    <h3>${t(name)}</h3>
+    <h3>${t(name)} <span class="id">${result.model_version}</span></h3>
     ${result.product_id
       ? html`<p><a href=${at("product", result.product_id)}>${best?.title ?? result.product_id}</a></p>
           <${Confidence} value=${result.confidence} />`
       : html`<p>${t("nothing_found")}</p>`}
-    <${Candidates} candidates=${result.candidates} own=${result.product_id} />
+    <${Candidates} candidates=${result.candidates.slice(0, SHOWN_AGAIN)} own=${result.product_id} />
   </div>`;
 }

@@ -155,12 +155,12 @@ function apply(kind, value) {
 
 function withEvent(room, event) {
   const same = room.on?.detection_id === event.detection_id;
-  const told = { ...room, last_event: event };
-  if (event.status === "ended") return same ? { ...told, on: null } : told;
   const { keywords: heard, read, runner_up } = event.evidence;
   // Names and pictures are not in the event; those of another product must not stand under this one.
   const on = { ...(same ? room.on : {}), ...event, runner_up };
-  return { ...told, on, heard, read, ...(same ? {} : { frame: null, box: null }) };
+  const told = { ...room, last_event: on, heard, read, ...(same ? {} : { frame: null, box: null }) };
+  if (event.status !== "ended") return { ...told, on };
+  return same || !room.on ? { ...told, on: null } : room;
 }
 
 async function readRoom(id) {

@@ -97,13 +97,12 @@ class Tile extends Component {
   render({ room }) {
     const state = condition(room);
     const why = explain(room);
-    const title = room.on && (room.on.title ?? room.on.product_id);
+    const shown = room.on ?? room.last_event;
+    const title = shown && (shown.title ?? shown.product_id);
     return html`<li class="tile tone-${toneOf(state)}">
       <div class="pictures">
         <${Frame} url=${room.frame} box=${room.box} room=${room.stream_id} />
-        ${room.on
-          ? html`<${Picture} url=${room.on.image_url} title=${title} />`
-          : room.frame && html`<div class="none"></div>`}
+        ${shown && html`<${Picture} url=${shown.image_url} title=${title} />`}
       </div>
       <div class="body">
         <div class="line">
@@ -111,10 +110,20 @@ class Tile extends Component {
           <${Sign} tone=${toneOf(state)}>${t(`state_${state}`)}<//>
         </div>
         ${why && html`<p class="trouble tone-${toneOf(state)}">${why}</p>`}
-        ${room.on ? html`<${Claim} room=${room} title=${title} />` : html`<p class="nothing">${t("nothing_on")}</p>`}
+        ${!room.on && state !== "ended" && html`<p class="nothing">${t("nothing_on")}</p>`}
+        ${room.on
+          ? html`<${Claim} room=${room} title=${title} />`
+          : shown && html`<${Last} event=${shown} title=${title} />`}
       </div>
     </li>`;
   }
+}
+
+function Last({ event, title }) {
+  return html`<div class="line last">
+    <p>${t("last", { title })}</p>
+    <a class="why" href=${at("detection", event.detection_id)} aria-label=${`${t("why")} ${title}`}>${t("why")}</a>
+  </div>`;
 }
 
 function Claim({ room, title }) {

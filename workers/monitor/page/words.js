@@ -42,6 +42,7 @@ const WORDS = {
   no_rooms: ["No rooms yet. They appear as soon as streams are announced.", "暂无直播间。开播后会立即显示。"],
   none_match: ["No room matches.", "没有符合条件的直播间。"],
   nothing_on: ["Nothing from the catalogue is shown", "当前没有展示库内商品"],
+  last: ["Last shown: {title}", "上一件：{title}"],
   no_frame: ["No frame kept", "未保存画面"],
   no_picture: ["No picture", "无图片"],
   since: ["since {time}", "自 {time}"],
