@@ -6,6 +6,8 @@ Products are those of the samples. What is detected was recorded from `cope-live
 
 import asyncio
 import io
+import itertools
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -373,3 +375,50 @@ async def whole_room(stage: Stage, room: str) -> None:
     await stage.said(room, ["Good evening.", "We start in a minute."], epoch=0)
     await stage.said(room, said, epoch=1)
     await stage.until(f"/streams/{room}/detections", lambda found: len(found["detections"]) == 8)
+
+
+async def crowd(stage: Stage, number: int) -> list[str]:
+    """So many rooms; returns their names."""
+    rooms = [f"room-{one:04}" for one in range(number)]
+    await asyncio.gather(*(stage.room(room) for room in rooms))
+    await stage.until("/streams", lambda found: len(found["streams"]) == number)
+    return rooms
+
+
+async def change(stage: Stage, rooms: list[str], per_second: int) -> None:
+    """Detections in these rooms, one after the other, until cancelled."""
+    events = [event for (_, _, status), event in recorded().items() if status == "started"]
+    begun = time.monotonic()
+    for number in itertools.count():
+        at_ms = 60_000 + number * 1_000
+        changes = {"media_end_ms": at_ms, "emitted_media_ms": at_ms, "detection_id": str(number)}
+        room = rooms[number * 7 % len(rooms)]
+        await stage.event(events[number % len(events)], room, keep=False, **changes)
+        await asyncio.sleep(max(0.0, begun + number / per_second - time.monotonic()))
+
+
+# What a user does, and how long each action takes until the picture after it, in milliseconds.
+TRACE = """async () => {
+  const shown = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+  const field = document.querySelector("input[type=search]");
+  const type = (text) => {
+    field.value = text;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  const filters = document.querySelectorAll(".tabs button");
+  const actions = [
+    () => scrollTo(0, 2000), () => scrollTo(0, 20000), () => filters[2].click(), () => filters[0].click(),
+    () => type("room-0"), () => type("room-07"), () => type(""), () => scrollTo(0, 50000), () => type("room-0777"),
+  ];
+  const taken = [];
+  for (let round = 0; round < 5; round++) {
+    for (const act of actions) {
+      const begun = performance.now();
+      act();
+      await shown();
+      taken.push(performance.now() - begun);
+      await new Promise((resolve) => setTimeout(resolve, 60));
+    }
+  }
+  return taken;
+}"""

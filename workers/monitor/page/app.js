@@ -2,7 +2,7 @@
 import { send, whenUnauthorised } from "./api.js";
 import { Catalogue, Product } from "./catalogue.js";
 import { Detection } from "./detection.js";
-import { live, reload, start } from "./live.js";
+import { forget, live, reload, start } from "./live.js";
 import { Sign } from "./parts.js";
 import { Review } from "./review.js";
 import { Room } from "./room.js";
@@ -124,7 +124,7 @@ function SignOut() {
   if (!who) return null;
   const leave = async () => {
     await send("DELETE", "/session");
-    live.set({ connection: "signed out", summary: null });
+    forget();
   };
   return html`<button class="plain" onClick=${leave} title=${who}>${t("sign_out")}</button>`;
 }
@@ -159,7 +159,7 @@ const roomsOf = (value) => value.rooms;
 const summaryOf = (value) => value.summary;
 const whoOf = (value) => value.summary?.who;
 
-whenUnauthorised(() => live.set({ connection: "signed out" }));
+whenUnauthorised(forget);
 document.documentElement.dataset.theme = localStorage.getItem("theme") ?? "auto";
 startRouter();
 start();

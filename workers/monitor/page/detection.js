@@ -1,15 +1,30 @@
 // One detection: what it rests on, and what a person says of it.
 import { at, get, send } from "./api.js";
+import { listen } from "./live.js";
 import { Confidence, Frame, Loading, Picture, Problem, Span, useKeys, useLoaded } from "./parts.js";
-import { html, useState } from "./ui.js";
+import { html, useEffect, useState } from "./ui.js";
 import { give, Judged, KEYS, ProductSearch, useVerdict, VerdictButtons } from "./verdict.js";
 import { clock, percent, t } from "./words.js";
+
+const AGAIN_MS = 1_000; // the frames of an event are kept a moment after it
 
 export function Detection({ id }) {
   const [got, error, again] = useLoaded(() => get(at("detections", id)), [id]);
   const [problem, setProblem] = useState(null);
   const [searching, setSearching] = useState(false);
   const verdict = useVerdict(id, got?.verdict);
+  useEffect(() => {
+    let timer;
+    const leave = listen((kind, value) => {
+      if (kind !== "detection" || value.detection_id !== id) return;
+      clearTimeout(timer);
+      timer = setTimeout(again, AGAIN_MS);
+    });
+    return () => {
+      clearTimeout(timer);
+      leave();
+    };
+  }, [id]);
   const judge = async (name, product) => {
     if (name === "other" && !product) return setSearching(true);
     if (name === "undo" && !verdict) return;

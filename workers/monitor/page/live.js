@@ -41,7 +41,7 @@ function pause() {
 }
 
 function resume() {
-  if (feed !== null) return;
+  if (feed !== null || live.get().connection === "signed out") return;
   if (lastId === null) reload();
   else connect();
 }
@@ -55,10 +55,19 @@ export async function reload() {
     schedule("list", listInterval(), refresh);
     readSummary();
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401) return live.set({ connection: "signed out" });
+    if (error instanceof ApiError && error.status === 401) return forget();
     live.set({ connection: "broken" });
     schedule("reload", AGAIN_MS, reload);
   }
+}
+
+// Who signs out leaves nothing on the screen, nor in memory.
+export function forget() {
+  pause();
+  lastId = null;
+  rooms.clear();
+  for (const timer of timers.values()) clearTimeout(timer);
+  live.set({ connection: "signed out", rooms: [], summary: null, verdicts: new Map() });
 }
 
 // A verdict that was given here: the feed tells of it too, a moment later.
@@ -129,7 +138,7 @@ async function retry() {
   try {
     live.set({ summary: await get("/summary") });
   } catch (error) {
-    if (error.status === 401) return live.set({ connection: "signed out" });
+    if (error.status === 401) return forget();
   }
   connect();
 }
@@ -165,8 +174,9 @@ function withEvent(room, event) {
 
 async function readRoom(id) {
   try {
+    const before = rooms.get(id);
     const room = await get(at("streams", id));
-    if (rooms.get(id)?.on?.detection_id === room.on?.detection_id) rooms.set(id, room);
+    if (rooms.get(id) === before) rooms.set(id, room); // else a change has come meanwhile, which is newer
     live.set({ rooms: [...rooms.values()] }, { soon: true });
   } catch {
     // It has been forgotten, or the connection is broken: the feed tells either.

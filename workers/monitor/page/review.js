@@ -9,6 +9,7 @@ import { t } from "./words.js";
 
 const LIMIT = 50;
 const AGAIN_EVERY_MS = 15_000; // when the queue is empty
+const AGAIN_SOON_MS = 1_000; // when it has just been emptied: there may be more than was asked for
 
 export function Review() {
   const [got, error, again] = useLoaded(() => get("/review", { limit: LIMIT }), []);
@@ -26,8 +27,8 @@ export function Review() {
 
   useEffect(() => {
     if (items.length || !got) return;
-    const timer = setInterval(again, AGAIN_EVERY_MS);
-    return () => clearInterval(timer);
+    const timer = setTimeout(again, all.length ? AGAIN_SOON_MS : AGAIN_EVERY_MS);
+    return () => clearTimeout(timer);
   }, [items.length, got]);
 
   const judge = async (verdict, product) => {
