@@ -87,9 +87,10 @@ export function ProductSearch({ choose, cancel, not }) {
       value=${text}
       onInput=${({ target }) => setText(target.value)}
       onKeyDown=${(event) => {
-        if (event.key !== "Enter" || !found?.length) return;
+        if (event.key === "Enter" && found?.length) choose(found[0]);
+        else if (event.key === "Escape") dialog.current.close(); // and not only what was typed
+        else return;
         event.preventDefault();
-        choose(found[0]);
       }}
     />
     <ul class="choices" aria-live="polite">
