@@ -52,6 +52,11 @@ async def views(stage):
     return [*paths, f"/detection/{await detection(stage)}"]
 
 
+async def accessible(page):
+    found = await Axe().run(page)
+    assert not found.violations_count, (page.url, found.generate_report())
+
+
 def tile(page, room):
     return page.locator(".tile").filter(has=page.get_by_role("link", name=room, exact=True))
 
@@ -262,6 +267,7 @@ async def test_a_queue_is_judged_by_one_key_each(browser, stage):
         await expect(page.get_by_role("searchbox", name="Search products")).to_be_focused()
         await page.keyboard.type("carrot")
         await expect(page.locator(".choices li")).to_have_count(1)
+        await accessible(page)
         await page.keyboard.press("Enter")
         await expect(told).to_have_text("Judged: another product, Carrot Juice")
         await verdict(stage, ids[0], ("other", "saleor-73"))
@@ -368,14 +374,20 @@ async def test_markup_in_a_title_is_text(browser, stage):
 
 async def test_who_has_no_token_sees_nothing(browser, settings):
     guarded = settings.model_copy(
-        update={"http_token": SecretStr("open sesame"), "topic_prefix": f"{settings.topic_prefix}guarded-"}
+        update={
+            "http_token": SecretStr("open sesame"),
+            "http_viewer_token": SecretStr("just looking"),
+            "topic_prefix": f"{settings.topic_prefix}guarded-",
+        }
     )
     async with monitor_stage(guarded) as stage:
         await stage.room("secret-room")
+        await stage.event(recorded()[STARTED], "secret-room", detection_id="d-1", keep=False)
         await stage.until("/streams", lambda found: found["streams"])
         async with opened(browser, stage.url, quiet=False) as page:
             assert await page.evaluate("fetch('/streams').then((answer) => answer.status)") == 401
             await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+            await accessible(page)
             await page.get_by_label("Token").fill("guessed")
             await page.keyboard.press("Enter")
             await expect(page.get_by_role("alert")).to_have_text("This token is not known.")
@@ -390,6 +402,13 @@ async def test_who_has_no_token_sees_nothing(browser, settings):
             await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
             await expect(page.get_by_text("secret-room")).to_have_count(0)
             await expect(page.locator(".counts")).to_have_count(0)
+            await page.goto(f"{stage.url}/detection/d-1")
+            await page.get_by_label("Token").fill("just looking")
+            await page.keyboard.press("Enter")
+            await expect(page.get_by_text("You may look, not judge")).to_be_visible()
+            await page.keyboard.press("w")
+            await expect(page.get_by_role("button", name="Wrong")).to_have_count(0)
+            assert (await stage.get("/detections/d-1"))["verdict"] is None
 
 
 async def test_it_speaks_english_and_chinese(browser, stage):
@@ -425,8 +444,7 @@ async def test_each_view_is_accessible_and_fits(browser, stage, language, scheme
             await page.goto(stage.url + path)
             await expect(page.locator("main h1")).to_be_visible()
             await expect(page.locator(".loading")).to_have_count(0)
-            found = await Axe().run(page)
-            assert not found.violations_count, (path, found.generate_report())
+            await accessible(page)
             assert await page.evaluate("document.documentElement.scrollWidth") <= width, path
 
 

@@ -43,7 +43,7 @@ function Page() {
       ${connection === "signed out"
         ? html`<${SignIn} />`
         : View
-          ? html`<${View} key=${`${at.view}/${at.id}`} id=${at.id} query=${at.query} />`
+          ? html`<${View} key=${`${at.view}/${at.id}`} id=${at.id} />`
           : html`<p class="problem">${t("not_found")}</p>`}
     </main>
   <//>`;

@@ -1,7 +1,7 @@
 // The products: what can be recognised, what cannot and why, and what is easily confused.
 import { at, get } from "./api.js";
 import { Frame, Loading, Picture, Problem, Sign, useLoaded } from "./parts.js";
-import { note } from "./router.js";
+import { note, query } from "./router.js";
 import { html, useEffect, useState } from "./ui.js";
 import { clock, t } from "./words.js";
 
@@ -9,8 +9,8 @@ const LIMIT = 48;
 const TYPING_MS = 200;
 const TWIN = 0.9; // cosine of two page pictures above which they are hard to tell apart
 
-export function Catalogue({ query }) {
-  const [text, setText] = useState(query.q ?? "");
+export function Catalogue() {
+  const [text, setText] = useState(() => query().q ?? "");
   const [wanted, setWanted] = useState(text);
   const [more, setMore] = useState([]);
   const [got, error, again] = useLoaded(() => get("/products", { q: wanted, limit: LIMIT }), [wanted]);

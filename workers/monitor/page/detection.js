@@ -1,9 +1,9 @@
 // One detection: what it rests on, and what a person says of it.
 import { at, get, send } from "./api.js";
-import { listen } from "./live.js";
+import { listen, live } from "./live.js";
 import { Confidence, Frame, Loading, Picture, Problem, Span, useKeys, useLoaded } from "./parts.js";
 import { html, useEffect, useState } from "./ui.js";
-import { give, Judged, KEYS, ProductSearch, useVerdict, VerdictButtons } from "./verdict.js";
+import { give, Judged, KEYS, mayJudge, ProductSearch, useVerdict, VerdictButtons } from "./verdict.js";
 import { clock, percent, t } from "./words.js";
 
 const AGAIN_MS = 1_000; // the frames of an event are kept a moment after it
@@ -25,7 +25,9 @@ export function Detection({ id }) {
       leave();
     };
   }, [id]);
+  const may = live.use(mayJudge);
   const judge = async (name, product) => {
+    if (!may) return;
     if (name === "other" && !product) return setSearching(true);
     if (name === "undo" && !verdict) return;
     setSearching(false);

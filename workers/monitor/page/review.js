@@ -4,7 +4,7 @@ import { live } from "./live.js";
 import { Evidence } from "./detection.js";
 import { Confidence, Loading, Problem, RunnerUp, Span, useKeys, useLoaded, Words } from "./parts.js";
 import { html, useEffect, useState } from "./ui.js";
-import { give, KEYS, ProductSearch, VerdictButtons } from "./verdict.js";
+import { give, KEYS, mayJudge, ProductSearch, VerdictButtons } from "./verdict.js";
 import { t } from "./words.js";
 
 const LIMIT = 50;
@@ -19,6 +19,7 @@ export function Review() {
   const [message, setMessage] = useState("");
   const [problem, setProblem] = useState(null);
   const verdicts = live.use(verdictsOf);
+  const may = live.use(mayJudge);
   const isOpen = ({ detection_id }) => (verdicts.get(detection_id)?.verdict ?? "undo") === "undo";
   const all = got?.items ?? [];
   const items = all.filter(isOpen);
@@ -33,7 +34,7 @@ export function Review() {
 
   const judge = async (verdict, product) => {
     const of = verdict === "undo" ? done.at(-1) : item;
-    if (!of) return;
+    if (!of || !may) return;
     if (verdict === "other" && !product) return setSearching(true);
     setSearching(false);
     try {

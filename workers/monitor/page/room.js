@@ -2,7 +2,7 @@
 import { at, get } from "./api.js";
 import { listen, live, lookAt } from "./live.js";
 import { Confidence, Frame, Loading, Picture, Problem, Sign, Span, useLoaded, Words } from "./parts.js";
-import { note } from "./router.js";
+import { note, query } from "./router.js";
 import { nearest, Timeline } from "./timeline.js";
 import { condition, explain, toneOf } from "./trouble.js";
 import { html, useEffect, useMemo, useRef, useState } from "./ui.js";
@@ -11,14 +11,16 @@ import { clock, t } from "./words.js";
 
 const LIMIT = 200;
 const AGAIN_MS = 1_500; // events of a window come together
+const HEAR_EVERY_MS = 30_000; // the monitor reads an hour of a topic for it
 
-export function Room({ id, query }) {
+export function Room({ id }) {
   const room = live.use(useMemo(() => (value) => value.rooms.find(({ stream_id }) => stream_id === id), [id]));
   const loaded = live.use(loadedOf);
   const [list, error, again] = useLoaded(() => get(at("streams", id, "detections"), { limit: LIMIT }), [id]);
   const [speech, , hearAgain] = useLoaded(() => get(at("streams", id, "transcript")), [id]);
   const [older, setOlder] = useState({ detections: [], next: undefined });
-  const [moment, setMoment] = useState(asked(query)); // null: the newest
+  const [moment, setMoment] = useState(asked); // null: the newest
+  const heardAt = useRef(performance.now());
   useEffect(() => lookAt(id), [id]);
   useEffect(() => {
     let timer;
@@ -27,6 +29,8 @@ export function Room({ id, query }) {
       clearTimeout(timer);
       timer = setTimeout(() => {
         again();
+        if (performance.now() - heardAt.current < HEAR_EVERY_MS) return;
+        heardAt.current = performance.now();
         hearAgain();
       }, AGAIN_MS);
     });
@@ -88,7 +92,8 @@ export function Room({ id, query }) {
 
 const loadedOf = (value) => value.loaded;
 
-function asked({ t: ms, epoch }) {
+function asked() {
+  const { t: ms, epoch } = query();
   return ms === undefined || Number.isNaN(Number(ms)) ? null : { epoch: Number(epoch ?? 0), t: Number(ms) };
 }
 
@@ -114,7 +119,7 @@ function lanes(room, sightings, speech) {
   if (room) reach(room.epoch, room.position_ms);
   for (const { epoch, started_at, gaps } of speech?.epochs ?? []) {
     Object.assign(lane(epoch), { gaps, started_at });
-    for (const gap of gaps) reach(epoch, gap.end_ms);
+    for (const gap of gaps) reach(epoch, gap.end_ms ?? gap.start_ms); // null while it lasts
   }
   for (const segment of speech?.segments ?? []) reach(segment.epoch, segment.end_ms);
   for (const one of sightings) {

@@ -22,17 +22,19 @@ export function go(path) {
 }
 
 // The moment that is looked at changes all the time: it stands in the address, but makes no history.
-export function note(query) {
-  const text = new URLSearchParams(query).toString();
+export function note(asked) {
+  const text = new URLSearchParams(asked).toString();
   history.replaceState(null, "", location.pathname + (text && `?${text}`));
 }
+
+// What the address asks for now, also where `note` has written it.
+export const query = () => Object.fromEntries(new URLSearchParams(location.search));
 
 function parse(moved) {
   const [, view, ...rest] = location.pathname.split("/");
   return {
     view,
     id: rest.map(decode).join("/"),
-    query: Object.fromEntries(new URLSearchParams(location.search)),
     moved,
   };
 }

@@ -72,7 +72,7 @@ function Lane({ lane, length, zoom, now, choose, peek, many }) {
   return html`<div class="lane" style=${{ width: `${100 * zoom}%` }}>
     ${many &&
     html`<p class="quiet">
-      ${t("connection_no", { n: lane.epoch + 1 })} ${lane.started_at && new Date(lane.started_at).toLocaleTimeString()}
+      ${t("connection_no", { n: lane.epoch + 1 })} ${lane.started_at && new Date(lane.started_at).toLocaleTimeString(document.documentElement.lang)}
     </p>`}
     <div
       class="track"
@@ -106,7 +106,7 @@ function Lane({ lane, length, zoom, now, choose, peek, many }) {
             key=${gap.start_ms}
             class="gap"
             title=${t("gap", { reason: gap.reason })}
-            style=${{ left: part(gap.start_ms), width: part(gap.end_ms - gap.start_ms) }}
+            style=${{ left: part(gap.start_ms), width: part((gap.end_ms ?? lane.end) - gap.start_ms) }}
           ></div>`,
       )}
       ${now !== null && html`<div class="hand" style=${{ left: part(now) }}></div>`}
@@ -121,7 +121,7 @@ function Lane({ lane, length, zoom, now, choose, peek, many }) {
         ${lane.gaps.map(
           (gap) =>
             html`<li key=${gap.start_ms}>
-              ${t("from_to", { from: clock(gap.start_ms), to: clock(gap.end_ms) })} · ${gap.reason}
+              ${t("from_to", { from: clock(gap.start_ms), to: clock(gap.end_ms ?? lane.end) })} · ${gap.reason}
             </li>`,
         )}
       </ul>
