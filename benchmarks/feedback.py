@@ -88,9 +88,10 @@ async def _judge(settings: Settings, detected: list[dict[str, Any]], gone: Seque
 
 @click.command(help=__doc__)
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--product", "products", multiple=True, default=("saleor-115",), show_default=True)
+@click.option("--product", "products", multiple=True, default=("saleor-88",), show_default=True)
+@click.option("--near/--anew", default=True, show_default=True, help="Stay near the calibration of before.")
 @click.option("--data", multiple=True, help="More to calibrate on, beside the verdicts.")
-def main(out: Path, products: tuple[str, ...], data: tuple[str, ...]) -> None:
+def main(out: Path, products: tuple[str, ...], near: bool, data: tuple[str, ...]) -> None:
     """Runs the loop and writes its figures."""
     out.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in (SAMPLES / "catalog.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -120,7 +121,7 @@ def main(out: Path, products: tuple[str, ...], data: tuple[str, ...]) -> None:
         asyncio.run(_judge(settings, before, products))
         print(_run("verdicts", "export", str(out / "verdicts"), **at))
     more = [word for one in (*data, str(out / "verdicts")) for word in ("--data", one)]
-    print(_run("calibrate", str(model), *more))
+    print(_run("calibrate", str(model), *(["--near"] if near else []), *more))
     _run("watch", *STREAMS, "--catalog", str(catalogue), "--model", str(model), "--events", str(out / "after.jsonl"))
     figures["after"] = _told("after", _detected(out / "after.jsonl", truth), products)
     (out / "feedback.json").write_text(json.dumps(figures, indent=1) + "\n")

@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     )
     evidence_days: float = Field(30.0, gt=0, description="How long they are kept")
     evidence_limit_mb: int = Field(10_000, gt=0, description="What they may take; beyond, the oldest go")
-    evidence_frames: int = Field(4, ge=1, le=8, description="Frames kept of a sighting, the best; each costs 20 ms")
+    evidence_frames: int = Field(3, ge=1, le=8, description="Frames kept of a sighting, the best; each costs 20 ms")
     evidence_faces: Literal["blur", "keep"] = Field("blur", description="What becomes of faces in kept frames")
 
     # Webhook

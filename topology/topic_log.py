@@ -17,6 +17,7 @@ from aiokafka.errors import (
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
     RecordListTooLargeError,
     RecordTooLargeError,
     SaslAuthenticationFailed,
@@ -54,6 +55,7 @@ LARGEST_RECORD_BYTES = max(spec.max_message_bytes for spec in TOPICS.values())
 LINGER_MS = 5  # a batch waits so long for company; above, it would show in the latency of live events
 # A fetch for a single record brings its neighbours along up to this size; a larger record still comes, alone (KIP-74).
 _ONE_RECORD_BYTES = 65_536
+_PARTITION_BYTES = 1_048_576  # as Kafka's own consumers
 
 # Errors of the broker's state or the network are passing; these are not.
 _PERMANENT = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, SaslAuthenticationFailed)
@@ -394,7 +396,7 @@ class RecordReader:
 
     async def _fetch(self, target: TopicPartition, offset: int) -> Any:
         if self._consumer is None:
-            consumer = _new_consumer(self._settings, max_partition_fetch_bytes=_ONE_RECORD_BYTES)
+            consumer = _new_consumer(self._settings, max_bytes=_ONE_RECORD_BYTES, reset="none")
             try:
                 await consumer.start()
             except BaseException:
@@ -403,16 +405,16 @@ class RecordReader:
             self._consumer = consumer
         consumer = self._consumer
         consumer.assign([target])
+        consumer.seek(target, offset)
         try:
-            end = (await consumer.end_offsets([target]))[target]
-            if not (await consumer.beginning_offsets([target]))[target] <= offset < end:
-                return None
-            consumer.seek(target, offset)
             while True:
                 for message in (await consumer.getmany(target, timeout_ms=POLL_MS)).get(target, ()):
                     return message if message.offset == offset else None  # compacted away: the next one comes
-                if await consumer.position(target) > offset:
+                end = (await consumer.end_offsets([target]))[target]
+                if offset >= end or await consumer.position(target) > offset:
                     return None
+        except OffsetOutOfRangeError:  # deleted by retention
+            return None
         finally:
             consumer.unsubscribe()  # it would go on to fetch what follows
 
@@ -466,14 +468,16 @@ def _raise_permanent(error: BaseException, what: str) -> None:
         ) from error
 
 
-def _new_consumer(settings: Settings, wait_ms: int = POLL_MS, **more: Any) -> AIOKafkaConsumer:
+def _new_consumer(
+    settings: Settings, wait_ms: int = POLL_MS, max_bytes: int = _PARTITION_BYTES, reset: str = "earliest"
+) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
-        **more,
         **client_options(settings),
         group_id=None,
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        auto_offset_reset=reset,
         fetch_max_wait_ms=wait_ms,
+        max_partition_fetch_bytes=max_bytes,
     )
 
 

@@ -15,7 +15,7 @@ from cope.data import showings
 from cope.data.objects import Product
 from cope.data.showings import Known, Stream, shown_frames, speech
 from cope.keywords import MAX_KEYWORDS
-from cope.model.scoring import UNCALIBRATED
+from cope.model.scoring import FEATURES, UNCALIBRATED, Calibration, MatchFeatures
 from cope.render import live_scene
 from cope.render.speech import CHAT
 from cope.serving import artefact
@@ -270,3 +270,22 @@ def test_what_is_read_becomes_a_feature_and_what_never_varies_gets_no_weight(tmp
     fitted = calibrate.fit(found, steps=20)
     assert fitted.weights["read"] > 0
     assert fitted.weights["text"] == fitted.weights["text_share"] == 0.0  # nobody speaks
+
+
+def test_few_clips_move_a_calibration_no_further_than_they_tell():
+    weights = dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 5.0, "text": 2.0}
+    before = Calibration(weights, bias=-4.0, prior=0.05)
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(40):  # as sure of what must be refused as of what is right: only the margin tells
+        margin = 0.3 if number % 2 else 0.0
+        seen = 0.5 + 0.4 * float(rng.random())
+        one = MatchFeatures(visual_recent=seen, margin_recent=margin)
+        found.append(calibrate.Sample([one], 0 if number % 2 else -1))
+    near, anew = calibrate.fit(found, near=before), calibrate.fit(found)
+    assert near.weights["text"] == 2.0, "of words nothing is told"
+    assert anew.weights["text"] == 0.0
+    assert near.weights["margin_recent"] > 1.0
+    assert abs(near.weights["visual_recent"] - 5.0) < abs(anew.weights["visual_recent"] - 5.0)
+    assert near.prior == 0.05
+    assert near.logit(found[0].candidates[0]) < before.logit(found[0].candidates[0])
