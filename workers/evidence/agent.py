@@ -14,7 +14,7 @@ from functools import partial
 from cope.vision.decoding import PictureError
 from topology import metrics
 from topology.delivery import Message
-from topology.errors import Unavailable
+from topology.errors import Unavailable, record_fault
 from topology.evidence import EvidenceStore, Kept, KeptFrame, evidence_url
 from topology.records import EvidenceFrame, Frame, ProductDetected
 from topology.retry import describe, retrying
@@ -71,8 +71,12 @@ class EvidenceKeeper:
     async def _work(self, messages: AsyncIterator[Message[ProductDetected]]) -> None:
         await self._pages.caught_up.wait()
         async for message in messages:
-            await self._take(message.value, message.partition)
-            message.done()
+            try:
+                await self._take(message.value, message.partition)
+            except Exception as error:  # noqa: BLE001 - whatever this event holds, the next one is kept
+                await message.dead_letter(record_fault(error, f"the event of {message.value.stream_id}"))
+            else:
+                message.done()
 
     async def _take(self, event: ProductDetected, stream_partition: int) -> None:
         kept = await self._kept(event)

@@ -3,9 +3,11 @@
 import asyncio
 import io
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+from pydantic import SecretStr
 
 from tests.integration.workers.catalog_parts import HueModel, page, until
 from topology import topics
@@ -35,6 +37,8 @@ def _role(role: Role, settings: Settings) -> Worker:
         "catalog": {"encoder": HueModel()},
         "recognize": {"encoder": HueModel(), "index": MemoryIndex("hue@1")},
         "monitor": {},
+        "evidence": {},
+        "webhook": {},
     }
     return create_worker(role, settings, **parts[role])
 
@@ -50,9 +54,17 @@ async def _show_all(settings: Settings, topic: str) -> None:
         await dlq._show(settings, topic, letter.name, None)
 
 
-async def test_roles_start_without_a_warning_and_show_nothing_that_urls_hide(broker: Settings, capsys) -> None:
+async def test_roles_start_without_a_warning_and_hide_what_urls_hide(broker: Settings, tmp_path: Path, capsys) -> None:
     settings = broker.model_copy(
-        update={"log_level": "debug", "reconnect_max_s": 0.1, "reconnect_give_up_s": 0.5, "open_timeout_s": 2.0}
+        update={
+            "webhook_url": CLOSED.format("hook"),
+            "webhook_secret": SecretStr(SECRET),
+            "evidence_url": str(tmp_path),
+            "log_level": "debug",
+            "reconnect_max_s": 0.1,
+            "reconnect_give_up_s": 0.5,
+            "open_timeout_s": 2.0,
+        }
     )
     log = io.StringIO()
     setup_logging(settings, log)

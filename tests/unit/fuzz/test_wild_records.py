@@ -7,6 +7,7 @@ bytes that once killed a role lie in `tests/data/records/<topic>`, and are tried
 import asyncio
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +23,11 @@ from topology import topics
 from topology.app import make_app
 from topology.codec import decode_value, encode_value
 from topology.errors import BadInput
+from topology.evidence import EvidenceStore
 from topology.index.memory import MemoryIndex
 from topology.records import (
+    Evidence,
+    EvidenceFrame,
     Frame,
     FrameRegions,
     Keyword,
@@ -45,6 +49,7 @@ from workers.capture import agent as capture
 from workers.capture.media import BadSource
 from workers.catalog import agent as catalog
 from workers.embed import agent as embed
+from workers.evidence import agent as evidence
 from workers.monitor.state import MonitorState
 from workers.recognize import agent as recognize
 from workers.recognize.catalogue import Catalogue
@@ -213,6 +218,31 @@ async def take_page(catalogue: Catalogue, key: bytes | None, value: bytes | None
         await catalogue._apply([LogRecord(record, held, topics.PAGE_VECTORS, 0, 0, 0)])
 
 
+def run_evidence(sent: Sent) -> None:
+    frame = Frame(stream_id="good", epoch=0, pts_ms=9_000, captured_at_ms=1, jpeg=jpeg())
+
+    async def read(_topic: str, _partition: int, _offset: int, _kind: type) -> LogRecord[Frame]:
+        return LogRecord(frame, "good", topics.LIVE_FRAMES, 0, 0, 0)
+
+    async def feed(delivery: MemoryDelivery) -> None:
+        await give(delivery, sent)
+        await delivery.give(topics.PRODUCT_DETECTED, b"good", good(DETECTED))
+        assert store.get(DETECTED.detection_id).frames
+
+    def build(worker: Worker) -> None:
+        keeper = evidence.EvidenceKeeper(worker, store)
+        keeper._reader.read = read
+        keeper._pages.follow = asyncio.Event().wait
+        keeper._pages.caught_up.set()
+        keeper.register()
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = EvidenceStore(f"{folder}/kept")
+        unblurred = SETTINGS.model_copy(update={"evidence_faces": "keep"})  # loading the finder takes a second
+        asyncio.run(run_role(Worker("evidence", unblurred, serve_http=False), build, feed))
+        assert os.listdir(folder) == ["kept"]
+
+
 def run_monitor(sent: Sent) -> None:
     kinds = {
         topics.LIVE_STREAMS: StreamAnnounced,
@@ -251,6 +281,11 @@ def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 APP = make_app("embed", SETTINGS)
+DETECTED = ProductDetected(
+    detection_id="d-good", stream_id="good", product_id="p", status="started", epoch=0, media_start_ms=0,
+    media_end_ms=9_000, emitted_media_ms=9_000, detected_at="", latency_ms=3, confidence=0.9, model_version="m",
+    index_version="i", evidence=Evidence(frames=(EvidenceFrame(pts_ms=9_000, box=(0.1, 0.1, 0.9, 0.9), offset=0),)),
+)  # fmt: skip
 ROW = b"\xb6\x34" * 12
 RED = PageImage(data=jpeg())
 
@@ -310,6 +345,28 @@ def test_vectors_that_are_none(sent: Sent) -> None:
     run_recognize(sent)
 
 
+def detected(**fields: object) -> Sent:
+    frame = msgspec.structs.replace(DETECTED.evidence.frames[0], **fields)
+    event = msgspec.structs.replace(DETECTED, detection_id="d", evidence=Evidence(frames=(frame,)))
+    return [(topics.PRODUCT_DETECTED, good(event))]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        detected(box=(9.0, 9.0, 9.5, 9.5)),
+        detected(box=(0.9, 0.9, 0.1, 0.1)),
+        detected(box=(1e308, -1e308, 1e308, 1e308)),
+        detected(box=(-5.0, -5.0, -4.0, -4.0)),
+        [(topics.PRODUCT_DETECTED, good(msgspec.structs.replace(DETECTED, detection_id="../../../d")))],
+        [(topics.PRODUCT_DETECTED, good(msgspec.structs.replace(DETECTED, detection_id="d" * 5_000)))],
+        [(topics.PRODUCT_DETECTED, good(msgspec.structs.replace(DETECTED, detection_id="a\0b")))],
+    ],
+)
+def test_events_that_show_nothing(sent: Sent) -> None:
+    run_evidence(sent)
+
+
 def test_a_bag_as_large_as_a_frame_may_hold() -> None:
     bag = tuple(f"product-{number}" for number in range(100_000))
     frames = [
@@ -349,6 +406,12 @@ def test_embed(sent: Sent) -> None:
 
 
 @few
+@given(wild(product_detected=ProductDetected))
+def test_evidence(sent: Sent) -> None:
+    trying(run_evidence, sent)
+
+
+@few
 @given(wild(product_pages=ProductPage))
 def test_catalog(sent: Sent) -> None:
     trying(run_catalog, sent)
@@ -378,6 +441,7 @@ ROLES = {
     run_transcribe: [topics.LIVE_SPEECH],
     run_embed: [topics.LIVE_FRAMES, topics.LIVE_KEYWORDS],
     run_catalog: [topics.PRODUCT_PAGES],
+    run_evidence: [topics.PRODUCT_DETECTED],
     run_recognize: [topics.LIVE_WINDOWS, topics.PAGE_VECTORS],
 }
 
