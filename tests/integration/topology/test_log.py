@@ -11,7 +11,16 @@ from topology import topics
 from topology.admin import create_topics
 from topology.errors import UserError
 from topology.records import Evidence, PageVectors, ProductDetected, StreamAnnounced
-from topology.topic_log import Follower, LogRecord, Producer, end_offsets, read_partition, read_range
+from topology.topic_log import (
+    Follower,
+    LogRecord,
+    Producer,
+    RecordReader,
+    end_offsets,
+    partition_of,
+    read_partition,
+    read_range,
+)
 
 
 def page(number: int) -> PageVectors:
@@ -62,6 +71,32 @@ async def test_a_range_may_begin_and_end_anywhere(broker) -> None:
     partition = max(ends, key=lambda p: ends[p])
     records = [r async for r in read_range(broker, topics.PAGE_VECTORS, partition, PageVectors, 3, 7)]
     assert [r.value.source_offset for r in records if r.value] == [3, 4, 5, 6]
+
+
+async def test_single_records_are_read_at_their_offsets_and_what_is_not_there_is_none(any_broker) -> None:
+    await create_topics(any_broker)
+    async with Producer(any_broker) as producer:
+        for number in range(10):
+            await producer.send(topics.PAGE_VECTORS, "p", page(number))
+        await producer.send_raw(topics.PAGE_VECTORS, b"p", b"junk", [])
+        await producer.send(topics.PAGE_VECTORS, "p", None)
+    partition = partition_of("p", len(await end_offsets(any_broker, topics.PAGE_VECTORS)))
+    reader = RecordReader(any_broker)
+    try:
+
+        async def read(offset: int) -> LogRecord[PageVectors] | None:
+            return await reader.read(topics.PAGE_VECTORS, partition, offset, PageVectors)
+
+        for offset in (7, 0, 9):
+            found = await read(offset)
+            assert found is not None and found.value == page(offset)
+        gone = await read(11)
+        assert gone is not None and gone.value is None
+        assert [await read(offset) for offset in (10, 12, 10_000)] == [None] * 3
+        again = await read(3)
+        assert again is not None and again.value == page(3), "a miss does not break the connection"
+    finally:
+        await reader.stop()
 
 
 async def test_events_are_read_as_json(broker) -> None:
@@ -147,6 +182,11 @@ async def test_a_compacted_topic_whose_last_offsets_are_gone_still_ends(kafka) -
         await admin.close()
     assert [r async for r in read_partition(kafka, topics.PAGE_VECTORS, 0, PageVectors)] == []
     assert [r.offset async for r in read_partition(kafka, topics.PAGE_VECTORS, 1, PageVectors)] == [ends[1] - 1]
+    reader = RecordReader(kafka)
+    assert await reader.read(topics.PAGE_VECTORS, 1, 0, PageVectors) is None
+    kept = await reader.read(topics.PAGE_VECTORS, 1, ends[1] - 1, PageVectors)
+    assert kept is not None and kept.offset == ends[1] - 1
+    await reader.stop()
     follower = Follower(kafka, topics.PAGE_VECTORS, PageVectors)
     seen: list[LogRecord] = []
     task = asyncio.create_task(follow(follower, seen))
