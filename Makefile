@@ -38,7 +38,7 @@ test: $(VENV)/dev.stamp ## Run all tests, with their coverage
 	$(PYTEST) --cov --cov-report=term tests/unit tests/integration
 	$(BIN)/python -m pytest tests/e2e tests/browser
 
-# 3,600 examples a role, of nearly five records each: four minutes of a processor.
+# 3,600 examples a role, of nearly five records each: minutes.
 fuzz: $(VENV)/dev.stamp ## Give the roles more than 100,000 records that nobody should send
 	OMP_NUM_THREADS=1 FUZZ_EXAMPLES=3600 $(BIN)/python -m pytest --timeout 7200 tests/unit/fuzz
 
