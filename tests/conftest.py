@@ -12,10 +12,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import av
+import hypothesis
 import pytest
 
 from topology.embedded import EmbeddedBroker
 from topology.settings import Settings
+
+# No test is timed: on a machine that has other work, an example may take a second.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 KAFKA_READY_TIMEOUT_S = 60.0
 _prefixes = itertools.count()
