@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from topology.errors import UserError
-from topology.http_guard import KEEP_ALIVE_S, MOST_BODY_BYTES, Gate, errors_in_json, guard, is_loopback
+from topology.http_guard import KEEP_ALIVE_S, MOST_BODY_BYTES, Gate, errors_in_json, guard, is_loopback, protocols
 from topology.http_users import Users
 from topology.redact import redacted
 from topology.settings import Settings
@@ -88,7 +88,9 @@ class HttpServer:
         make = runner.server
         assert make is not None  # noqa: S101 - set up above
         try:
-            server = await asyncio.get_running_loop().create_server(Gate(make), host, port, reuse_address=True)
+            server = await asyncio.get_running_loop().create_server(
+                Gate(protocols(make)), host, port, reuse_address=True
+            )
         except OSError as error:
             await runner.cleanup()
             raise UserError(

@@ -110,6 +110,29 @@ class _Connection(asyncio.Protocol):
             self._timer = None
 
 
+class _Handler(web.RequestHandler):
+    """Answers what is no HTTP in JSON too, and repeats nothing of it."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)
+        response = _error(status, "not a request that this server understands" if status < 500 else _FAILED)
+        response.force_close()
+        return response
+
+
+def protocols(server: web.Server) -> Callable[[], asyncio.Protocol]:
+    """Returns what makes the protocol of each connection to a server."""
+    return lambda: _Handler(server, loop=asyncio.get_running_loop(), **server._kwargs)
+
+
 def guard(settings: Settings) -> Middleware:
     """Returns the middleware that checks `Host` and user, and reads the body in time."""
     users = Users(settings)
@@ -154,9 +177,10 @@ async def errors_in_json(request: web.Request, handler: Handler) -> web.StreamRe
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the client is told in JSON, and the log the rest
         _log.exception("a request failed", extra={"path": request.path[:200], "error": type(error).__name__})
-        return _error(500, "the server failed; its log says why")
+        return _error(500, _FAILED)
 
 
+_FAILED = "the server failed; its log says why"
 _PLAIN = {
     404: "nothing here: docs/monitor.md lists the routes",
     405: "not with this method",

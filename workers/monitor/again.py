@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cope.errors import UserError
 from cope.keywords import PrintedWords, query_terms, text_score
 from cope.model.scoring import Calibration, MatchFeatures, match_features, speech_scores, with_rivals
 from cope.vision.decoding import PictureError, decode
@@ -74,7 +75,10 @@ class Again:
         """
         async with self._one:
             if self._encoder is None:
-                self._encoder = await self._in_executor(_load, self._settings)
+                try:
+                    self._encoder = await self._in_executor(_load, self._settings)
+                except UserError as error:
+                    raise RefusedError(409, f"the model of this monitor cannot be opened: {error}") from None
             encoder = self._encoder
             try:
                 frames, window = await self._in_executor(_seen, encoder, kept)

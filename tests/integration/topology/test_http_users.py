@@ -1,5 +1,8 @@
 """Who may look and who may write: tokens, cookies, a proxy's word; errors are JSON."""
 
+import asyncio
+import json
+
 import pytest
 from aiohttp import ClientSession, CookieJar, web
 from pydantic import SecretStr
@@ -117,3 +120,16 @@ async def test_a_body_that_is_too_large_is_refused_in_json(serve):
     client = await serve()
     async with client.post("/who", data=b"x" * 100_000) as response:
         assert (response.status, set(await response.json())) == (413, {"error"})
+
+
+@pytest.mark.parametrize(
+    "request_bytes", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nA: " + b"secret" * 4_000 + b"\r\n\r\n"]
+)
+async def test_what_is_no_http_is_answered_in_json_and_not_repeated(serve, request_bytes):
+    client = await serve()
+    reader, writer = await asyncio.open_connection(client._base_url.host, client._base_url.port)
+    writer.write(request_bytes)
+    head, _, body = (await asyncio.wait_for(reader.read(), 20)).partition(b"\r\n\r\n")
+    writer.close()
+    assert b" 400 " in head.splitlines()[0] and b"application/json" in head
+    assert set(json.loads(body)) == {"error"} and b"secret" not in body and b"GARBAGE" not in body
