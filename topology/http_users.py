@@ -12,6 +12,7 @@ import json
 import time
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -125,4 +126,8 @@ class Users:
 
 def is_foreign(request: web.Request) -> bool:
     """Returns whether a browser says that the page of another site sent the request."""
-    return request.headers.get("Sec-Fetch-Site", "same-origin") in ("cross-site", "same-site")
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site in ("cross-site", "same-site")
+    origin = request.headers.get("Origin")  # of browsers before 2023
+    return origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()

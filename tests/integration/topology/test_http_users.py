@@ -60,8 +60,12 @@ async def ask(client, method, path="/who", **headers):
 async def test_without_tokens_all_may_write_but_no_other_sites_page(serve):
     client = await serve()
     assert await ask(client, "POST") == (200, {"role": "open", "name": None})
-    status, told = await ask(client, "POST", Sec_Fetch_Site="cross-site")
-    assert status == 403 and "another site" in told["error"]
+    for headers in ({"Sec_Fetch_Site": "cross-site"}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
+        status, told = await ask(client, "POST", **headers)
+        assert status == 403 and "another site" in told["error"]
+    own = str(client._base_url).rstrip("/")
+    assert (await ask(client, "POST", Origin=own))[0] == 200
+    assert (await ask(client, "POST", Origin="https://behind.proxy", Sec_Fetch_Site="same-origin"))[0] == 200
 
 
 async def test_a_viewers_token_reads_and_a_reviewers_writes(serve):
