@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from cope.errors import UserError
 
-FORMAT_VERSION = 3  # of the artefact folder; a reader refuses any other
+FORMAT_VERSION = 4  # of the artefact folder; a reader refuses any other
 
 LiveText = Literal["keywords", "raw", "none"]
 Modalities = Literal["both", "vision", "text"]
@@ -83,6 +83,9 @@ class ModelConfig:
     projection: Literal["whitened", "learned"] = "learned"
     """From descriptors to the shared space. `whitened`: one linear map in closed form, after which the pictures of a
     product differ alike in all directions; `learned`: axes, a correction, and a step for each domain."""
+    colour: Share = 0.0
+    """Share of the colours in the cosine of two pictures, for a whitened projection of a tower that describes them (the
+    packaged one does). Whitening alone forgets them: light changes what a camera sees more than a dye does."""
     domain_projections: bool = True
     """A projection of its own for each of page, video and live; else one for all."""
     tuning: Literal["frozen", "lora", "full"] = "frozen"
@@ -236,7 +239,7 @@ _BASE = TrainConfig(
     evaluate_every=2_000,
 )
 
-_MINI = TrainConfig(model=ModelConfig(dim=768, projection="whitened"))
+_MINI = TrainConfig(model=ModelConfig(dim=768, projection="whitened", colour=0.25))
 
 PRESETS: dict[str, TrainConfig] = {"cope-mini": _MINI, "cope-base": _BASE, "cope-paper": _PAPER}
 

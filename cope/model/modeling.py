@@ -13,8 +13,10 @@ from torch.nn import functional
 
 from cope.config import ModelConfig
 from cope.domains import DOMAINS, Domain
+from cope.errors import UserError
 from cope.model.integration import FrameIntegration, FusionEncoder
 from cope.model.views import Views
+from cope.towers.colours import COLOURS
 
 
 class RegionFinder(nn.Module):
@@ -74,15 +76,38 @@ class VisualProjection(nn.Module):
 
     It starts as orthogonal axes, which keep the angles between the tower's features as far as fewer numbers can, and
     with correction and steps at zero. So with little data it stays close to what a million photographs have taught.
-    A whitened one is its axes alone, which `cope.training.whitening` computes in closed form.
+    A whitened one is its axes, which `cope.training.whitening` computes in closed form, and beside them the colours
+    that a descriptor ends with, as far as they are unlike the mean of all pictures.
     """
 
-    def __init__(self, width: int, dim: int, per_domain: bool = True, whitened: bool = False) -> None:
+    colours: Tensor | None  # the mean of all pictures
+
+    def __init__(
+        self, width: int, dim: int, per_domain: bool = True, whitened: bool = False, colour: float = 0.0
+    ) -> None:
+        """Builds a projection with fresh weights.
+
+        Args:
+            width: Of the descriptors.
+            dim: D.
+            per_domain: A step for each domain; else one for all.
+            whitened: Axes alone.
+            colour: Share of the colours in the cosine of two pictures, which a learned one leaves to its axes.
+
+        Raises:
+            UserError: There is no room for the colours.
+        """
         super().__init__()
-        self.axes = nn.Linear(width, dim)
+        self.whitened = whitened
+        self.colour = colour if whitened else 0.0
+        self.width = width
+        apart = COLOURS if self.colour else 0
+        if apart and min(width, dim) <= apart:
+            raise UserError(f"colours take {apart} of {dim} dimensions: set model.dim above, or model.colour=0")
+        self.register_buffer("colours", torch.zeros(apart) if apart else None)
+        self.axes = nn.Linear(width - apart, dim - apart)
         nn.init.orthogonal_(self.axes.weight)
         nn.init.zeros_(self.axes.bias)
-        self.whitened = whitened
         if whitened:
             self.axes.requires_grad_(False)
             return
@@ -99,7 +124,11 @@ class VisualProjection(nn.Module):
     def forward(self, descriptors: Tensor, domain: Domain) -> Tensor:
         """(N, width) -> (N, D), L2-normalised."""
         if self.whitened:
-            return functional.normalize(self.axes(descriptors), dim=-1)
+            what = functional.normalize(self.axes(descriptors[:, : self.axes.in_features]), dim=-1)
+            if self.colours is None:
+                return what
+            colours = functional.normalize(descriptors[:, self.axes.in_features :] - self.colours, dim=-1)
+            return torch.cat([(1 - self.colour) ** 0.5 * what, self.colour**0.5 * colours], dim=-1)
         z = self.axes(descriptors) + self.correction(descriptors)
         return functional.normalize(z + self.domains[domain if self.per_domain else "all"](z), dim=-1)
 
@@ -159,7 +188,7 @@ class CopeModel(nn.Module):
             else nn.Identity()
         )
         whitened = config.projection == "whitened"
-        self.visual = VisualProjection(vision_width, dim, config.domain_projections, whitened)
+        self.visual = VisualProjection(vision_width, dim, config.domain_projections, whitened, config.colour)
         self.text = TextProjection(text_width, dim)
         if config.vision == config.text and vision_width == text_width:
             # The two halves of one model already share a space (SigLIP): they start out on the same axes.

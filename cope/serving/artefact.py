@@ -108,6 +108,7 @@ class Artefact:
         try:
             channels = [heads[f"finder.laterals.{i}.weight"].shape[1] for i in range(_laterals(heads))]
             widths = [heads[f"{part}.axes.weight"].shape[1] for part in ("visual", "text")]
+            widths[0] += heads["visual.colours"].shape[0] if "visual.colours" in heads else 0
             model = CopeModel(self.config, channels, *widths)
             model.load_state_dict(heads)
         except (RuntimeError, KeyError) as error:

@@ -156,7 +156,7 @@ class Encoder:
         self.model = loaded.model().to(self.device)
         vision = self.tower("vision")
         self.vision = cast(VisionTower, vision)
-        if self.vision.descriptor_width != self.model.visual.axes.in_features:
+        if self.vision.descriptor_width != self.model.visual.width:
             raise UserError(f"the model {loaded.folder} is of another vision tower than {self.config.vision}")
         self.finder = cast("VisionTower | None", finder_tower(self.config, vision, partial(self._frozen, "vision")))
         self.looker = Looker(self.config, self.model.finder, self.finder, self.device, self.computing)

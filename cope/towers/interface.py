@@ -54,12 +54,14 @@ class VisionTower(Tunable, Protocol):
         stride: In pixels.
         map_channels: Of each of its maps.
         descriptor_width: Of its descriptors.
+        colours: So many of their last values are a histogram of colours (`cope.towers.colours`); 0: none are.
         cross_frame: The frames of a clip are described together and see one another.
     """
 
     stride: int
     map_channels: tuple[int, ...]
     descriptor_width: int
+    colours: int
     cross_frame: bool
 
     def maps(self, pixels: Tensor) -> list[Tensor]:

@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cope.config import ModelConfig
 from cope.errors import UserError
+from cope.towers.colours import COLOURS, colours
 from cope.towers.hub import HubText, open_text, open_vision
 from cope.towers.interface import TextTower as TextTower
 from cope.towers.interface import Tower, Tuning
@@ -29,12 +30,13 @@ class EfficientNetLite(Tower):
     """EfficientNet-Lite0 (Tan and Le, 2019; ImageNet weights) with its inner maps laid open.
 
     Descriptors join the average of the last map, which says what a thing is, with averages of earlier maps,
-    which keep colour and texture: they tell the red variant of a shoe from the blue one.
+    which keep texture, and with the colours of the picture: they tell the red variant of a shoe from the blue one.
     """
 
     stride = 32
     map_channels = (40, 112, 320)
-    descriptor_width = 24 + 40 + 112 + 1280
+    descriptor_width = 24 + 40 + 112 + 1280 + COLOURS
+    colours = COLOURS
     cross_frame = False
 
     _TAPS = (2, 4, 10, 15)  # last blocks at strides 4, 8, 16 and 32
@@ -70,10 +72,10 @@ class EfficientNetLite(Tower):
         return self._walk(pixels)[1:]
 
     def describe(self, pixels: Tensor, frames: int = 1) -> Tensor:
-        """(B, 1456): averages over the maps at strides 4, 8, 16 and 32 (after the head)."""
+        """(B, 1554): averages over the maps at strides 4, 8, 16 and 32 (after the head), and the picture's colours."""
         taps = self._walk(pixels)
         last = functional.relu6(self.head(taps[3]))
-        return torch.cat([tap.mean(dim=(2, 3)) for tap in (*taps[:3], last)], dim=1)
+        return torch.cat([*(tap.mean(dim=(2, 3)) for tap in (*taps[:3], last)), colours(pixels)], dim=1)
 
 
 def _fold(block: Any) -> None:
@@ -196,7 +198,7 @@ _FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 
 
 def fingerprint(name: str) -> str:
-    """A hash of a tower's weights, so that an artefact notices when it is put on other ones.
+    """A hash of a tower's weights, and of what it makes of them, so that an artefact notices when it is put on others.
 
     A folder's is that of its weights and of its configuration, tokenizer and processor. What comes from the hub is
     known by its name.
@@ -212,7 +214,10 @@ def fingerprint(name: str) -> str:
         paths = sorted(p for kind in _FILES for p in Path(name).glob(kind))
     if not paths:
         return name
-    return _hash(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+    weights = _hash(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+    if name == "packaged:efficientnet-lite0":
+        return hashlib.sha256(f"{weights} {EfficientNetLite.descriptor_width}".encode()).hexdigest()
+    return weights
 
 
 @cache

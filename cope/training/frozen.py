@@ -82,6 +82,8 @@ def train_frozen(
     m = config.model
     vision = frozen_vision(m.vision, torch.get_num_threads())
     see, read = cast(VisionTower, vision), cast(TextTower, text_tower(m.text))
+    if m.colour and not see.colours:
+        raise UserError(f"the vision tower {m.vision!r} describes no colours; set model.colour=0")
     finder = cast(VisionTower | None, finder_tower(m, vision))
     model = CopeModel(m, () if finder is None else finder.map_channels, see.descriptor_width, read.width)
     drawn = next((one for one in data if isinstance(one.source, RenderedSource)), None)

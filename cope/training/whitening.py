@@ -8,7 +8,7 @@ it for 48 %, and the same projection trained further by InfoNCE for 53 %.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -61,6 +61,10 @@ def whiten(projection: VisualProjection, parts: Sequence[Rows], shrinkage: float
             `shrinkage` is then the share of what it has learned.
     """
     axes = projection.axes
+    if projection.colours is not None and not go_on:
+        mean = np.concatenate([part.rows[:, axes.in_features :] for part in parts]).mean(axis=0)
+        projection.colours.copy_(torch.from_numpy(mean))
+    parts = [replace(part, rows=part.rows[:, : axes.in_features]) for part in parts]
     if go_on:
         before, offset = axes.weight.double().numpy().T, axes.bias.double().numpy()
     else:

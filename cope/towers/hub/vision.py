@@ -20,6 +20,7 @@ UNHEARD = -1e4
 class HubVision(HubTower):
     """The half that sees. Pictures of another size than the model was trained at are resized."""
 
+    colours = 0
     cross_frame = False
 
     def __init__(self, model: Any, whole: Any, mean: Sequence[float], std: Sequence[float]) -> None:

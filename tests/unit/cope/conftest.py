@@ -19,6 +19,7 @@ class TinyVision(nn.Module):
     stride = 32
     map_channels = (8, 8)
     descriptor_width = 24
+    colours = 0
     cross_frame = False
 
     def __init__(self):

@@ -1,10 +1,13 @@
 """The visual projection in closed form."""
 
 import numpy as np
+import pytest
 import torch
 
+from cope.errors import UserError
 from cope.model.modeling import VisualProjection
 from cope.model.views import NOBODY
+from cope.towers.colours import COLOURS
 from cope.training.features import Features
 from cope.training.whitening import Rows, rows_of, whiten
 
@@ -45,6 +48,27 @@ def test_pictures_of_a_product_differ_alike_in_all_directions_afterwards():
     off = seen - np.stack([seen[product == p].mean(axis=0) for p in range(200)])[product]
     scatter = off.T @ off / (len(off) - 200)
     assert np.allclose(scatter / np.trace(scatter) * WIDTH, np.eye(WIDTH), atol=0.02)
+
+
+def test_colours_stand_beside_what_was_whitened():
+    rows, product = shop(0, 200, 4)
+    colours = np.random.default_rng(3).random((2, COLOURS)).astype(np.float32)
+    rows = np.concatenate([rows, colours[product % 2]], axis=1)
+    projection = VisualProjection(WIDTH + COLOURS, 8 + COLOURS, whitened=True, colour=0.25)
+    whiten(projection, [Rows(rows, product, 1.0)], shrinkage=0.01)
+    found = projection(torch.from_numpy(rows), "page")
+    assert found.shape == (len(rows), 8 + COLOURS)
+    assert torch.allclose(found.norm(dim=1), torch.ones(len(rows)), atol=1e-5)
+    what, dye = found[:, :8], found[:, 8:]
+    assert torch.allclose(what.norm(dim=1), torch.full((len(rows),), 0.75**0.5), atol=1e-5)
+    alike = dye @ dye.T / 0.25
+    assert float(alike[0, 6]) == pytest.approx(-1, abs=1e-3)  # two dyes lie on both sides of their mean
+    assert float(alike[0, 12]) == pytest.approx(1, abs=1e-3)
+
+
+def test_colours_need_room():
+    with pytest.raises(UserError, match=r"model\.dim above"):
+        VisualProjection(WIDTH + COLOURS, COLOURS, whitened=True, colour=0.25)
 
 
 def test_fewer_dimensions_keep_the_directions_in_which_pictures_lie():
