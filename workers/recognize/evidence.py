@@ -1,7 +1,7 @@
 """From one window and its candidates to observations for the filter."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -248,11 +248,14 @@ def observe(
     fits = region_fits([regions for _, regions in look.frames], [entry.vectors for entry in entries])
     every = range(len(look.frames))
     features = with_rivals(_features(look, every, look.recent_from_ms, entries, fits, texts, speech, read.window))
-    shown = _frames_that_show(look, entries, fits, calibration, read)
+    log_odds = [round(calibration.logit(one), _DECIMALS) for one in features]
+    likeliest = max(zip(log_odds, entries, strict=True), key=lambda one: one[0], default=None)
+    believed = likeliest[1] if likeliest is not None and likeliest[0] >= 0 else None
+    shown = _frames_that_show(look, entries, fits, calibration, read, believed)
     return [
         Observation(
             product_id=entry.product_id,
-            log_odds=round(calibration.logit(one), _DECIMALS),
+            log_odds=odds,
             frames=tuple(shown.get(entry.product_id, ())),
             visual=round(one.visual_window, 4),
             text=round(text, 4),
@@ -261,7 +264,7 @@ def observe(
             speech=round(one.speech, 4),
             lines=_lines_of(entry, read),
         )
-        for entry, one, text in zip(entries, features, texts, strict=True)
+        for entry, one, text, odds in zip(entries, features, texts, log_odds, strict=True)
     ]
 
 
@@ -306,13 +309,15 @@ def _frames_that_show(
     fits: Sequence[Sequence[RegionFit]],
     calibration: Calibration,
     read: Read,
+    believed: PageEntry | None,
 ) -> dict[str, list[Shown]]:
     """Returns, per product, the new frames that show it: judged one by one, as if nothing had been said.
 
     What was read in a frame counts: it is seen, not said.
 
     A frame shows a product if it speaks for it rather than against it, and either shows it better than any other
-    candidate or would be believed by itself.
+    candidate or would be believed by itself. The product that the whole window speaks for, words included, need only
+    look like what is shown, even if another one looks more like it: words choose between look-alikes.
     """
     shown: dict[str, list[Shown]] = {}
     silence = [0.0] * len(entries)
@@ -322,10 +327,21 @@ def _frames_that_show(
         seen = read.frames.get(pts_ms, {})
         features = with_rivals(_features(look, [number], pts_ms, entries, fits, silence, silence, seen))
         for entry, one in zip(entries, features, strict=True):
-            speaks_for = calibration.log_likelihood_ratio(one) > 0
-            if speaks_for and (one.margin_recent > 0 or calibration.logit(one) >= 0):
+            judged = _without_rivals(one) if entry is believed else one
+            leads = entry is believed or one.margin_recent > 0 or calibration.logit(one) >= 0
+            if leads and calibration.log_likelihood_ratio(judged) > 0:
                 shown.setdefault(entry.product_id, []).append(_shown(look, number, entry))
     return shown
+
+
+def _without_rivals(one: MatchFeatures) -> MatchFeatures:
+    """Returns how a product fits, as if no other one fitted better."""
+    return replace(
+        one,
+        margin_recent=max(0.0, one.margin_recent),
+        margin_window=max(0.0, one.margin_window),
+        margin_fused=max(0.0, one.margin_fused),
+    )
 
 
 def _shown(look: Look, number: int, entry: PageEntry) -> Shown:

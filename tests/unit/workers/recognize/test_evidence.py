@@ -77,6 +77,17 @@ def test_words_raise_a_product_but_show_no_frame():
     assert spoken["a"].frames == spoken["b"].keywords == ()
 
 
+def test_words_choose_between_look_alikes():
+    alike = np.float16(0.72) * AXES[0] + np.float16(0.69) * AXES[1]
+    pages = {one.product_id: one for one in (page("a", 0, "Orange juice"), page("b", 1, "Carrot juice"))}
+    silent = observed(window([frame(7_000, alike), frame(7_500, alike)]), pages)
+    assert len(silent["a"].frames) == 2 and not silent["b"].frames
+    told = observed(window([frame(7_000, alike), frame(7_500, alike)], [("carrot", 1.0), ("juice", 1.0)]), pages)
+    assert told["b"].log_odds > max(0, told["a"].log_odds) and len(told["b"].frames) == 2
+    elsewhere = observed(window([frame(7_000, AXES[5])], [("carrot", 1.0), ("juice", 1.0)]), pages)
+    assert not elsewhere["b"].frames, "what is named must be seen"
+
+
 def test_a_window_without_frames_speaks_against_all():
     found = observed(window(embedding=None))
     assert all(one.log_odds < -2 for one in found.values())
