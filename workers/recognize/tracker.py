@@ -7,9 +7,8 @@ is being shown" and "none of these". Each hop it
 2. weighs every product's belief by the calibrated odds of the newest window, "none" by 1;
 3. normalises.
 
-`leave` and the threshold were chosen on rendered streams of products that the model was not trained on, a quarter of
-which were in no catalogue while something alike was. There, with the first cope-mini, 93 % of all sightings were right,
-and 99 % of those that started at a confidence of 0.9 or more.
+`leave` was chosen on rendered streams of products that the model was not trained on, a quarter of which were in no
+catalogue while something alike was; the threshold on streams of other people's photos too (docs/decisions.md).
 
 Plain Python. Its state is a few hundred bytes, and a filter restored from them goes on exactly as the one that wrote
 them. So that the last bits of a matrix product (about 1e-6, they depend on the batch) do not show, evidence comes in
@@ -46,7 +45,7 @@ class FilterConfig:
         update_every_ms: Media time between `updated` events.
     """
 
-    threshold: float = 0.6
+    threshold: float = 0.5
     release: float = 0.5
     patience_ms: int = 4_000
     leave: float = 0.3
