@@ -29,7 +29,7 @@ ifndef PAGE
 endif
 
 # Two test processes, one thread of PyTorch each: more threads than cores wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3
 
 unit: $(VENV)/dev.stamp ## Run the tests of pure code: no trainings, towers, brokers
 	$(PYTEST) -m "not slow" tests/unit

@@ -40,7 +40,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_photos_train_a_model_which_another_run_goes_on_from(photos, tmp_path, capsys):
     out, more = tmp_path / "model", tmp_path / "more"
-    few = ["--set", "steps=2", "--set", "model.dim=32"]
+    few = ["--set", "steps=2", "--set", "model.dim=130"]
     assert train(["--data", str(photos), "--out", str(out), "--name", "mugs", *few]) == 0
     told = capsys.readouterr().err
     assert "0 products of another side of the split: fewer than 20, so the last checkpoint is taken" in told

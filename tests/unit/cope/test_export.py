@@ -251,7 +251,7 @@ def test_an_unknown_format_is_named(folder, tmp_path, capsys):
     for arguments in ((folder, "--out", tmp_path / "out"), ("verify", folder)):
         status, _, error = run(capsys, *arguments)
         assert status == 2
-        assert "format version 9, this release reads 3" in error
+        assert "format version 9, this release reads 4" in error
         assert error.count("\n") == 1
 
 

@@ -39,7 +39,7 @@ def test_the_version_is_that_of_the_content(tiny, folder, tmp_path):
 
 def test_another_format_version_is_refused(folder):
     change(folder, format_version=2)
-    with pytest.raises(UserError, match="has format version 2, this release reads 3"):
+    with pytest.raises(UserError, match="has format version 2, this release reads 4"):
         artefact.load(folder)
 
 
@@ -49,7 +49,7 @@ def test_another_format_version_is_named_whatever_else_it_has(folder):
         other = {k: v for k, v in content.items() if k not in lost} | {"format_version": 2, "files": {}}
         (folder / "config.json").write_text(json.dumps(other))
         for read in (artefact.load, load_identity):
-            with pytest.raises(UserError, match="has format version 2, this release reads 3"):
+            with pytest.raises(UserError, match="has format version 2, this release reads 4"):
                 read(folder)
 
 
