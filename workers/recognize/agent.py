@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from cope.model.scoring import Calibration
+from cope.model.scoring import UNCALIBRATED, Calibration
 from cope.serving.identity import load_identity
 from topology import metrics
 from topology.delivery import Message
@@ -108,6 +108,11 @@ class Recognizer:
         if self._model is None:
             self._model = load_identity(settings.model, settings.precision)
         version = self._model.version
+        if self._model.calibration == UNCALIBRATED:
+            _log.warning(
+                "the model is not calibrated: its confidences are a cautious guess; run python -m cope.calibrate",
+                extra={"model": version},
+            )
         if self._index is None:
             self._index = await retrying(lambda: open_index(settings, version), "open the index")
         self._catalogue = Catalogue(settings, self._index, self._worker.delivery.refusals(PAGE_VECTORS))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cope.model.scoring import UNCALIBRATED
 from tests.integration.workers.catalog_parts import HueModel, end_of_epoch, page, read_all, running, until, window
 from topology.admin import create_topics
 from topology.records import ProductDetected, RecognitionState
@@ -119,6 +120,16 @@ async def test_an_empty_catalogue_sees_windows_through_as_none(broker, caplog):
         await until(lambda: finished(broker), worker)
     assert await events(broker) == []
     assert "the catalogue is empty" in caplog.text
+
+
+async def test_a_model_that_is_not_calibrated_is_told(broker, caplog):
+    await create_topics(broker)
+    model, worker = HueModel(), Worker("recognize", broker, serve_http=False)
+    model.calibration = UNCALIBRATED
+    build_recognize(worker, encoder=model)
+    async with running(worker):
+        pass
+    assert "the model is not calibrated" in caplog.text and "cope.calibrate" in caplog.text
 
 
 async def test_a_window_of_another_model_is_dead_lettered_and_the_stream_goes_on(catalogue):
