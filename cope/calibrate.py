@@ -38,7 +38,7 @@ from cope.towers.reading import PACKAGED, Line, open_reader
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
 LEAST_PRODUCTS = 12  # a catalogue of 10, and others that are shown and not in it
 LEAST_SHOWINGS = AT_A_STREAM
-CANDIDATES = 12  # per window, as many as recognition looks at closely
+CANDIDATES = 12  # per window: the closest. Recognition looks at up to 60; those beyond are farther off
 # How much it costs to leave the calibration of before, where that is asked for. On verdicts of 13 sightings a mistake
 # was mended at 0.01 and 0.03 and stayed at 0.1; of 12 right sightings three were lost with it, and five without this.
 NEAR = 0.03

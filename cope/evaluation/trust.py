@@ -20,7 +20,7 @@ from cope.model.scoring import Calibration, MatchFeatures, match_features, with_
 
 CLIPS = 1000  # at most; each gives up to `CANDIDATES` probabilities
 CATALOGUE = 100
-CANDIDATES = 12  # as many as recognition looks at closely
+CANDIDATES = 12  # the closest, as in calibration
 RECENT_FRAMES = 2  # of a clip, those of the newest hop: 2 s at a frame per second
 
 
