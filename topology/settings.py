@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         "auto", description="Read words in frames and page pictures; `auto`: if the model does"
     )
     read_every_ms: int = Field(
-        2_000, gt=0, description="Media time between frames that are read; each costs about 0.1 CPU s and its regions"
+        4_000, gt=0, description="Media time between frames that are read; each costs about 0.1 CPU s and its regions"
     )
     read_regions: int = Field(1, ge=0, le=8, description="Salient regions of such a frame that are read enlarged")
 

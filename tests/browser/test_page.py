@@ -317,7 +317,7 @@ async def test_a_detection_tells_why(browser, stage):
         browser, f"{stage.url}/detection/{await detection(stage)}", permissions=["clipboard-read", "clipboard-write"]
     ) as page:
         await expect(page.locator("main")).to_contain_text(
-            re.compile(r"Orange Juice[\s\S]*Likely 63 %[\s\S]*threshold 60 %[\s\S]*Candidates[\s\S]*cope-mini@16b9a425")
+            re.compile(r"Orange Juice[\s\S]*Likely 63 %[\s\S]*threshold 50 %[\s\S]*Candidates[\s\S]*cope-mini@16b9a425")
         )
         await page.get_by_role("button", name="Copy event").click()
         await expect(page.get_by_text("Copied")).to_be_visible()
