@@ -172,7 +172,7 @@ class RecordedShowings:
         self._shown = turns[:count]
         self.count = -(-len(self._shown) // AT_A_STREAM)
         self.products: Sequence[Known] = [
-            Known(source.product_id(n), source.category(n) or source.product_id(n), *_said_of(source, n))
+            Known(source.product_id(n), source.category(n) or source.product_id(n), *_page_text(source, n))
             for n in self._numbers
         ]
 
@@ -208,7 +208,7 @@ class RecordedShowings:
         return [picture.pixels for picture in found if picture.pixels is not None and min(picture.pixels.shape[:2]) > 0]
 
 
-def _said_of(source: Source, number: int) -> tuple[str, str]:
+def _page_text(source: Source, number: int) -> tuple[str, str]:
     """The title of a product's page, and what stands on the lines below it."""
     title, _, rest = source.items(number, "page")[0].text.partition("\n")
     return title, rest

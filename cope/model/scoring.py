@@ -101,10 +101,14 @@ def speech_scores(said: Sequence[tuple[Array, float]], pages: Sequence[Array]) -
         said: Pieces of speech, (D,) L2-normalised, with a weight in [0, 1]: old ones have faded.
         pages: The text of each page, (D,) L2-normalised; of a page without text, (0,).
     """
-    if not said:
-        return [0.0] * len(pages)
-    pieces = np.stack([np.asarray(vector, np.float32) * weight for vector, weight in said])
-    return [max(0.0, float((pieces @ np.asarray(page, np.float32)).max())) if len(page) else 0.0 for page in pages]
+    scores = [0.0] * len(pages)
+    told = [number for number, page in enumerate(pages) if len(page)]
+    if said and told:
+        pieces = np.stack([np.asarray(vector, np.float32) * weight for vector, weight in said])
+        best = (pieces @ np.stack([np.asarray(pages[number], np.float32) for number in told]).T).max(axis=0)
+        for number, score in zip(told, best.tolist(), strict=True):
+            scores[number] = max(0.0, score)
+    return scores
 
 
 def match_features(

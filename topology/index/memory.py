@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import override
 
 from topology.index.base import (
@@ -52,7 +51,11 @@ class MemoryIndex(Index):
         )
         dense: list[Hits] = []
         for name, row in query.dense():
-            best = [(page.product_id, _best(page, name, row)) for page in wanted.values() if _rows(page, name).size]
+            best = [
+                (page.product_id, float((rows.astype(np.float32) @ row).max()))
+                for page in wanted.values()
+                if (rows := _rows(page, name)).size
+            ]
             dense.append(group(sorted(best, key=lambda hit: (-hit[1], hit[0])), limit))
         return merge(dense, self._text(query, wanted, limit))
 
@@ -84,10 +87,6 @@ class MemoryIndex(Index):
     @override
     async def close(self) -> None:
         self._pages.clear()
-
-
-def _best(page: PageEntry, name: str, row: npt.NDArray[np.float32]) -> float:
-    return float((_rows(page, name).astype(np.float32) @ row).max())
 
 
 def _rows(page: PageEntry, name: str) -> Half:
