@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from topology.index.progress import CatalogProgress, note_dead_letters
 from topology.records import PageVectors
 from topology.settings import Settings
-from topology.topic_log import Follower
+from topology.topic_log import Follower, end_offsets
 from topology.topics import PAGE_VECTORS
 
 # How often a caller hears of progress. Below, a bar costs more than the work; above, it looks stuck.
@@ -56,6 +56,13 @@ async def wait_indexed(settings: Settings, offsets: Mapping[int, int]) -> AsyncI
             yield Encoded(progress.count(offsets), dict(errors))
             done, _ = await asyncio.wait(tasks, timeout=_TELL_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
+                task.result()
+        # A dead letter passes its page by; the record that says what was wrong with it may still be on its way here.
+        ends = await end_offsets(settings, PAGE_VECTORS)
+        reached = asyncio.create_task(follower.reach(ends))
+        tasks.append(reached)
+        while not reached.done():
+            for task in (await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))[0]:
                 task.result()
         yield Encoded(progress.count(offsets), dict(errors))
     finally:

@@ -1,10 +1,13 @@
 """The catalog role on a broker."""
 
+import asyncio
+
 import pytest
 
 from tests.integration.workers.catalog_parts import HueModel, page, png, read_all, running, until
+from topology.index.progress import CatalogProgress
 from topology.records import PageImage, PageVectors
-from topology.topic_log import Producer, end_offsets
+from topology.topic_log import Follower, Producer, end_offsets
 from topology.topics import PAGE_VECTORS, PRODUCT_PAGES, dead_letter
 from topology.worker import Worker
 from workers.catalog.agent import build
@@ -55,6 +58,34 @@ async def test_bad_pictures_cost_a_page_only_if_none_is_left(broker):
 
         await until(dead, worker)
     assert (await vectors(broker))["red"].images == ("good.png",)
+
+
+async def test_why_a_page_failed_is_awaited_also_where_its_dead_letter_comes_first(broker, monkeypatch):
+    async with running(catalog(broker)) as worker:
+        await publish(broker, page("red", (PageImage(uri="/nowhere/red.jpg"),)))
+
+        async def dead():
+            return sum((await end_offsets(broker, dead_letter(PRODUCT_PAGES))).values()) == 1
+
+        await until(dead, worker)
+
+    looked = asyncio.Event()
+
+    class Late(Follower):
+        async def __aiter__(self):
+            await looked.wait()
+            async for record in super().__aiter__():
+                yield record
+
+    class Looked(CatalogProgress):
+        def has_reached(self, offsets):
+            if reached := super().has_reached(offsets):
+                looked.set()
+            return reached
+
+    monkeypatch.setattr("workers.catalog.progress.Follower", Late)
+    monkeypatch.setattr("workers.catalog.progress.CatalogProgress", Looked)
+    assert "/nowhere/red.jpg" in (await indexed(broker)).errors["red"]
 
 
 async def test_a_record_that_is_no_page_does_not_hold_up_progress(broker):

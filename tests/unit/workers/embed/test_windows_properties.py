@@ -36,10 +36,12 @@ def stream_frames(random: Random, stream_id: str) -> list[tuple[int, Frame]]:
         log_ms += random.choice([0, 1, 30, 100, 100, 100, 100, 700] + [2_999, 3_001, 7_000] * (not out))
         out.append((log_ms, FrameIn(stream_id, epoch, pts_ms, log_ms, 0, live, first, end)))
 
+    lost_first, new_epoch = False, True
     for _ in range(random.randint(1, 2)):
         sent: list[tuple[int, bool, bool]] = []
         pts_ms = random.choice([0, 0, 33, 450])
-        lost_first = random.random() < 0.1
+        # What was lost of an epoch's beginning stays lost when its sender begins the epoch again.
+        lost_first = random.random() < 0.1 or (lost_first and not new_epoch)
         for number in range(random.randint(0, 25)):
             sent.append((pts_ms, number == 0 and not lost_first, False))
             pts_ms += random.choice([100, 100, 100, 101, 250, 1_000])
@@ -56,7 +58,8 @@ def stream_frames(random: Random, stream_id: str) -> list[tuple[int, Frame]]:
         if not ends and random.random() < 0.2:  # it falls silent, and goes on
             log_ms += random.choice([3_500, 6_500])
             append(pts_ms + 100)
-        epoch += 1 if ends else random.randint(0, 1)
+        new_epoch = ends or random.random() < 0.5
+        epoch += new_epoch
     return out
 
 
