@@ -113,10 +113,25 @@ async def read_partition(settings: Settings, topic: str, partition: int, kind: t
 
 
 async def read_range(
-    settings: Settings, topic: str, partition: int, kind: type[R], start: int, end: int
+    settings: Settings,
+    topic: str,
+    partition: int,
+    kind: type[R],
+    start: int,
+    end: int,
+    *,
+    key: str | None = None,
+    past: bool = False,
 ) -> AsyncIterator[LogRecord[R]]:
-    """Yields the records of a partition with start <= offset < end, as `read_partition` does."""
-    async for message in read_raw(settings, topic, partition, start, end):
+    """Yields the records of a partition with start <= offset < end, as `read_partition` does.
+
+    With a `key`, those of other keys are left out, and cost little: they are not decoded. With `past`, it looks once
+    past the end: see `PAST_MS`.
+    """
+    wanted = None if key is None else encode_key(key)
+    async for message in read_raw(settings, topic, partition, start, end, past=past):
+        if wanted is not None and message.key != wanted:
+            continue
         record = _decode(message, topic, kind)
         if isinstance(record, LogRecord):
             yield record

@@ -41,6 +41,7 @@ from workers.monitor.products import Products
 from workers.monitor.routes import RefusedError, Route, Routes
 from workers.monitor.session import Sessions
 from workers.monitor.state import MAX_STREAMS, STATES, LastEvent, MonitorState, OnNow, StreamState, StreamView
+from workers.monitor.transcript import Transcripts
 from workers.monitor.verdicts import Verdicts
 from workers.monitor.writing import Writing
 from workers.pages import Pages
@@ -85,6 +86,7 @@ class Monitor:
         self._pages = Pages(settings, self._reader, alike=True)
         self._products = Products(self._pages, self._history)
         self._again = Again(settings, self._pages, self._reader, worker.in_executor, encoder)
+        self._transcripts = Transcripts(settings)
         self._verdicts = Verdicts(settings, self._write, self._tell_verdict)
         self._kept = KeptEvidence(EvidenceStore(evidence_url(settings)))
         self._api = Api(self._state, self._feed, self._dressed)
@@ -126,9 +128,10 @@ class Monitor:
         settings = self._worker.settings
         routes = Routes({"streams": self._behind, "products": self._behind_products})
         routes.add(*Sessions(settings, self._state, self._history).routes())
-        routes.add(
-            *Detections(settings, self._history, self._products, self._kept, self._verdicts, self._again).routes()
+        detections = Detections(
+            settings, self._history, self._products, self._kept, self._verdicts, self._again, self._transcripts
         )
+        routes.add(*detections.routes())
         routes.add(*self._products.routes())
         routes.add(*Writing(self._write).routes())
         routes.add(*self._api.routes())

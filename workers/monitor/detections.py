@@ -39,7 +39,7 @@ from workers.monitor.routes import (
     to_cursor,
 )
 from workers.monitor.session import user_of
-from workers.monitor.transcript import read_transcript
+from workers.monitor.transcript import Transcripts
 from workers.monitor.verdicts import Verdicts
 
 _LOOKED_AT = 8  # sightings of a stream, until one has a frame
@@ -57,6 +57,7 @@ class Detections:
         kept: KeptEvidence,
         verdicts: Verdicts,
         again: Again,
+        transcripts: Transcripts,
     ) -> None:
         self._settings = settings
         self._history = history
@@ -64,6 +65,7 @@ class Detections:
         self._kept = kept
         self._verdicts = verdicts
         self._again = again
+        self._transcripts = transcripts
 
     def routes(self) -> list[Route]:
         """Returns the routes."""
@@ -143,7 +145,7 @@ class Detections:
 
     async def _transcript(self, request: web.Request) -> web.Response:
         from_ms, to_ms = number_of(request, "from_ms", None), number_of(request, "to_ms", None)
-        return answer(await read_transcript(self._settings, request.match_info["stream_id"], from_ms, to_ms))
+        return answer(await self._transcripts.read(request.match_info["stream_id"], from_ms, to_ms))
 
     async def _review(self, request: web.Request) -> web.Response:
         found = self._history.doubtful(
