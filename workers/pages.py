@@ -221,10 +221,12 @@ def _image(page: ProductPage, uri: str, number: int) -> PageImage | None:
 
 
 def _mean(record: PageVectors) -> NDArray[np.float16] | None:
-    dim = len(record.fused) // 2
-    rows = np.frombuffer(record.vectors, "<f2").astype(np.float32)
-    if not dim or not rows.size or rows.size % dim or not np.isfinite(rows).all():
+    row_bytes = len(record.fused) & ~1
+    if not row_bytes or not record.vectors or len(record.vectors) % row_bytes:
         return None
-    mean = rows.reshape(-1, dim).mean(axis=0)
+    rows = np.frombuffer(record.vectors, "<f2").astype(np.float32).reshape(-1, row_bytes // 2)
+    if not np.isfinite(rows).all():
+        return None
+    mean = rows.mean(axis=0)
     length = max(float(np.linalg.norm(mean)), 1e-6)
     return np.asarray(mean / length, np.float16)

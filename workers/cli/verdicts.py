@@ -1,6 +1,7 @@
 """`cope-live verdicts export`: what people said of detections, as data to learn from and truth to measure against."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -191,8 +192,9 @@ async def _read_pages(settings: Settings, pages: Pages) -> dict[str, str]:
 
 def _clip(out: Path, verdict: Verdict, kept: Kept, split: str, categories: dict[str, str]) -> dict[str, Any]:
     images = []
+    clip = hashlib.sha256(verdict.detection_id.encode()).hexdigest()[:16]  # an id may be no file's name
     for frame in kept.frames:
-        name = f"images/{verdict.detection_id}-{frame.pts_ms}.jpg".replace("..", "_")
+        name = f"images/{clip}-{frame.pts_ms}.jpg"
         (out / name).write_bytes(frame.jpeg)
         images.append(name)
     product_id = verdict.product_id or verdict.detected

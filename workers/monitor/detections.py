@@ -226,7 +226,11 @@ class Detections:
         one = self._history.get(detection_id)
         if one is None or not any(pts_ms == frame.pts_ms for frame in one.event.evidence.frames):
             return False
-        age = datetime.now(UTC) - datetime.fromisoformat(one.event.detected_at)
+        try:
+            detected_at = datetime.fromisoformat(one.event.detected_at)
+        except ValueError:
+            return False
+        age = datetime.now(UTC) - detected_at.replace(tzinfo=detected_at.tzinfo or UTC)
         return age.total_seconds() < _COMING_S
 
     async def _page_picture(self, request: web.Request) -> web.Response:

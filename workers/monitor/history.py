@@ -1,6 +1,7 @@
 """The newest sightings of all streams, in bounded memory."""
 
 import heapq
+import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Sighting:
     runner_up: tuple[str, float] | None = None
     best: EvidenceFrame | None = None
     belief: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_BELIEFS))
-    newest: tuple[int, int] = (-1, -1)
+    newest: tuple[float, int] = (-math.inf, -1)
     kept: list[bytes] = field(default_factory=list)
 
     @property

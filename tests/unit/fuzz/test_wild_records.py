@@ -1,29 +1,35 @@
 """Nothing that arrives in a topic may kill or block a role: whatever came before, a good record gives its answer.
 
 `make test` tries a few thousand inputs, `make fuzz` 100,000 and more (FUZZ_EXAMPLES, of up to ten records each). The
-bytes that once killed a role lie in `tests/data/records/<topic>`, and are tried each time; a failure adds its own.
+bytes that once killed a role lie in `tests/data/records/<topic>`, and are tried each time; a failure adds its own,
+named by the role: give it a name that lasts.
 """
 
 import asyncio
-import hashlib
 import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from tests.unit.fuzz.memory_flow import SETTINGS, MemoryDelivery, MemoryRefusals, run_role
 from tests.unit.fuzz.small_parts import SmallModel, jpeg
+from tests.unit.fuzz.whole_monitor import KINDS, Log, WholeMonitor
 from tests.unit.fuzz.wild_records import keys, values
 from topology import topics
 from topology.app import make_app
 from topology.codec import decode_value, encode_value
 from topology.errors import BadInput
-from topology.evidence import EvidenceStore
+from topology.evidence import EvidenceStore, Kept, KeptFrame
 from topology.index.memory import MemoryIndex
 from topology.records import (
     Evidence,
@@ -36,11 +42,10 @@ from topology.records import (
     PageVectors,
     ProductDetected,
     ProductPage,
-    RecognitionState,
     Record,
     Speech,
     StreamAnnounced,
-    StreamStatus,
+    Verdict,
     WindowEmbedding,
 )
 from topology.topic_log import LogRecord
@@ -48,14 +53,16 @@ from topology.worker import Worker
 from workers.capture import agent as capture
 from workers.capture.media import BadSource
 from workers.catalog import agent as catalog
+from workers.cli import verdicts
+from workers.cli.truth import read_truth
 from workers.embed import agent as embed
 from workers.evidence import agent as evidence
-from workers.monitor.state import MonitorState
 from workers.recognize import agent as recognize
 from workers.recognize.catalogue import Catalogue
 from workers.transcribe import agent as transcribe
 from workers.transcribe.language import Streams
 from workers.transcribe.recognizer import MemoryRecognizer, Transcript
+from workers.webhook import agent as webhook
 
 FOLDER = Path(__file__).parents[2] / "data" / "records"
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
@@ -81,7 +88,7 @@ def trying(role: Callable[[Sent], None], sent: Sent) -> None:
         role(sent)
     except Exception:
         for topic, value in sent if len(sent) <= 2 else []:  # as small as hypothesis could make it
-            path = FOLDER / topic / f"{hashlib.sha256(value or b'').hexdigest()[:12]}.bin"
+            path = FOLDER / topic / f"{role.__name__}.bin"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(value or b"")
         raise
@@ -244,27 +251,91 @@ def run_evidence(sent: Sent) -> None:
 
 
 def run_monitor(sent: Sent) -> None:
-    kinds = {
-        topics.LIVE_STREAMS: StreamAnnounced,
-        topics.STREAM_STATUS: StreamStatus,
-        topics.RECOGNITION_STATE: RecognitionState,
-        topics.PRODUCT_DETECTED: ProductDetected,
+    """What follows is given records, and then every route is asked, with each value as the body of a request too."""
+    held: dict[str, list[tuple[str, bytes | None]]] = defaultdict(list)
+    for topic, value in sent:
+        held[topic].append(((keys(value) or b"").decode(errors="replace"), value))
+    held[topics.PRODUCT_DETECTED].append(("good", good(DETECTED)))
+    encoded = PageVectors(
+        product_id="p", source_partition=0, source_offset=0, model_version="small@1", vectors=ROW, fused=ROW
+    )
+    held[topics.PAGE_VECTORS].append(("p", good(encoded)))
+    held[topics.DETECTION_VERDICTS].append((VERDICT.detection_id, good(VERDICT)))
+    bodies = [value for _, value in sent if value is not None]
+
+    async def tried() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            frame = KeptFrame(pts_ms=9_000, captured_at_ms=1, box=None, score=1.0, page_image="", jpeg=jpeg())
+            EvidenceStore(folder).put(
+                Kept(
+                    detection_id=DETECTED.detection_id,
+                    stream_id="good",
+                    product_id="p",
+                    events=(DETECTED,),
+                    frames=(frame,),
+                )
+            )
+            monitor = WholeMonitor(held, folder)
+            await monitor.follow()
+            asked = await monitor.ask([*bodies[:3], b'{"verdict": "wrong"}'])
+            assert asked[f"/detections/{DETECTED.detection_id}/again"] == 200
+            assert topics.DETECTION_VERDICTS in monitor.written
+
+    asyncio.run(asyncio.wait_for(tried(), 60))
+
+
+def run_webhook(sent: Sent) -> None:
+    async def tried() -> None:
+        answered = asyncio.Event()
+
+        async def take(request: web.BaseRequest) -> web.Response:
+            if await request.read() == good(DETECTED):
+                answered.set()
+            return web.Response(status=204)
+
+        async with RawTestServer(take) as receiver:
+            settings = SETTINGS.model_copy(
+                update={"webhook_url": str(receiver.make_url("/")), "webhook_secret": SecretStr("secret")}
+            )
+
+            async def feed(delivery: MemoryDelivery) -> None:
+                await give(delivery, sent)
+                await delivery.give(topics.PRODUCT_DETECTED, b"good", good(DETECTED))
+                async with asyncio.timeout(30):
+                    await answered.wait()
+
+            worker = Worker("webhook", settings, serve_http=False)
+            await run_role(worker, webhook.build, feed)
+            for stop in worker._stops:
+                await stop()
+
+    asyncio.run(tried())
+
+
+def run_verdicts(sent: Sent) -> None:
+    """`cope-live verdicts export`, with frames of each detection."""
+    held: dict[str, list[tuple[str, bytes | None]]] = defaultdict(list)
+    for number, (topic, value) in enumerate(sent):
+        held[topic].append((str(number), value))
+    held[topics.DETECTION_VERDICTS].append(("good", good(VERDICT)))
+    frame = KeptFrame(pts_ms=0, captured_at_ms=0, box=None, score=1.0, page_image="", jpeg=jpeg())
+
+    async def nothing(*_: object) -> dict[int, int]:
+        return {0: 0}
+
+    read = {
+        "require_topics": nothing,
+        "end_offsets": nothing,
+        "read_partition": lambda _settings, topic, _partition, _kind: Log(topic, held[topic]),
+        "RecordReader": lambda _settings: mock.AsyncMock(),
     }
-    state = MonitorState(8_000)
-    for offset, (topic, value) in enumerate(sent):
-        try:
-            record = None if value is None else decode_value(value, kinds[topic])
-        except BadInput:
-            continue
-        key = (keys(value) or b"").decode(errors="replace")
-        if topic == topics.LIVE_STREAMS:
-            state.on_announced(key, record, offset, 1_000, 1_000)
-        elif topic == topics.STREAM_STATUS:
-            state.on_status(key, record, 1_000, 1_000)
-        elif record is not None:
-            (state.on_event if topic == topics.PRODUCT_DETECTED else state.on_recognition)(record, 1_000, 1_000)
-        msgspec.json.encode(list(state.views(1_000)))
-    state.sweep(10**12)
+    with tempfile.TemporaryDirectory() as folder, mock.patch.multiple("workers.cli.verdicts", **read):
+        kept = Kept(detection_id="", stream_id="good", product_id="p", events=(DETECTED,), frames=(frame,))
+        with mock.patch.object(EvidenceStore, "get", return_value=kept):
+            out = Path(folder)
+            export = asyncio.run(verdicts._export(SETTINGS, out, "val", 10))
+        assert export.clips and all((out / name).is_file() for row in export.rows for name in row["images"])
+        read_truth(out / "truth.jsonl")
 
 
 async def _no_ends(*_: object) -> dict[int, int]:
@@ -286,6 +357,7 @@ DETECTED = ProductDetected(
     media_end_ms=9_000, emitted_media_ms=9_000, detected_at="", latency_ms=3, confidence=0.9, model_version="m",
     index_version="i", evidence=Evidence(frames=(EvidenceFrame(pts_ms=9_000, box=(0.1, 0.1, 0.9, 0.9), offset=0),)),
 )  # fmt: skip
+VERDICT = Verdict(detection_id=DETECTED.detection_id, verdict="right", stream_id="good", detected="p")
 ROW = b"\xb6\x34" * 12
 RED = PageImage(data=jpeg())
 
@@ -367,6 +439,24 @@ def test_events_that_show_nothing(sent: Sent) -> None:
     run_evidence(sent)
 
 
+@pytest.mark.parametrize("detection_id", ["../../d", "/etc/d", "d" * 500, "💡" * 400, "a\0b"])
+def test_verdicts_on_detections_of_any_name(detection_id: str) -> None:
+    run_verdicts([(topics.DETECTION_VERDICTS, good(msgspec.structs.replace(VERDICT, detection_id=detection_id)))])
+
+
+def told(**fields: object) -> Sent:
+    return [(topics.PRODUCT_DETECTED, good(msgspec.structs.replace(DETECTED, detection_id="d", **fields)))]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [vectors(vectors=ROW + b"\0"), vectors(fused=ROW[:3]), told(emitted_media_ms=-5), told(detected_at="yesterday")],
+    ids=["odd-vectors", "odd-fused", "before-the-start", "no-time"],
+)
+def test_a_monitor_that_is_told_nonsense(sent: Sent) -> None:
+    run_monitor(sent)
+
+
 def test_a_bag_as_large_as_a_frame_may_hold() -> None:
     bag = tuple(f"product-{number}" for number in range(100_000))
     frames = [
@@ -424,14 +514,19 @@ def test_recognize(sent: Sent) -> None:
 
 
 @few
-@given(
-    wild(
-        live_streams=StreamAnnounced,
-        stream_status=StreamStatus,
-        recognition_state=RecognitionState,
-        product_detected=ProductDetected,
-    )
-)
+@given(wild(product_detected=ProductDetected))
+def test_webhook(sent: Sent) -> None:
+    trying(run_webhook, sent)
+
+
+@few
+@given(wild(detection_verdicts=Verdict, page_vectors=PageVectors))
+def test_verdicts(sent: Sent) -> None:
+    trying(run_verdicts, sent)
+
+
+@few
+@given(wild(**KINDS))
 def test_monitor(sent: Sent) -> None:
     trying(run_monitor, sent)
 
@@ -442,6 +537,9 @@ ROLES = {
     run_embed: [topics.LIVE_FRAMES, topics.LIVE_KEYWORDS],
     run_catalog: [topics.PRODUCT_PAGES],
     run_evidence: [topics.PRODUCT_DETECTED],
+    run_webhook: [topics.PRODUCT_DETECTED],
+    run_monitor: list(KINDS),
+    run_verdicts: [topics.DETECTION_VERDICTS],
     run_recognize: [topics.LIVE_WINDOWS, topics.PAGE_VECTORS],
 }
 
