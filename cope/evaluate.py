@@ -5,7 +5,7 @@
     OUT/report.html       tables and pictures
     OUT/report.json       all figures
     OUT/sheets/*.png      queries beside their first results
-    OUT/cache             what the towers saw; found there again, unless pictures have come or gone
+    OUT/cache             what the towers saw and what was read; found there again, unless pictures have come or gone
 
 MODEL is an artefact, DATA anything that `cope.train` takes: a folder of objects, ROPE, LPR4M, a manifest. What is
 measured, and how, stands in the report beside each table.
@@ -31,6 +31,8 @@ Callback = Callable[..., Any]
 
 MODEL = click.argument("model")
 FOLDER = click.Path(path_type=Path)
+# What of speech is left, for the choices of `--text` that read words in pictures.
+_READ = {"read": ("none", True), "keywords+read": ("keywords", True)}
 SPLIT = click.Choice(("train", "val", "test"))
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 
@@ -60,6 +62,7 @@ def data_options(command: Callback) -> Callback:
 def options_of(
     protocol: Protocol,
     text: str = "",
+    read: bool = False,
     *,
     split: Split,
     products: int,
@@ -71,7 +74,7 @@ def options_of(
     cache: Path | None,
 ) -> Options:
     """What `data_options` were given, but for the data themselves."""
-    return Options(split, Sampling(products, items, frames, seed), protocol, text, device, workers, cache)
+    return Options(split, Sampling(products, items, frames, seed), protocol, text, read, device, workers, cache)
 
 
 @click.command(
@@ -81,8 +84,9 @@ def options_of(
 @click.option("--out", type=FOLDER, required=True, help="The report's folder.")
 @click.option(
     "--text",
-    type=click.Choice(("keywords", "raw", "none")),
-    help="What a clip's speech becomes. [default: as the model was trained]",
+    type=click.Choice(("keywords", "raw", "none", "read", "keywords+read")),
+    help="What a clip's speech becomes, and whether words in pictures are read: `read` reads them and hears nothing. "
+    "[default: as the model was trained]",
 )
 @click.option("--ways", type=AT_LEAST_2, default=50, show_default=True, help="Products of a few-shot episode.")
 @click.option("--episodes", type=AT_LEAST_2, default=200, show_default=True, help="Episodes, for few shots.")
@@ -106,13 +110,16 @@ def evaluate_command(
 ) -> None:
     """Measures a model."""
     protocol = Protocol(ways, episodes, room_size or Protocol.room_size, given["seed"], not no_pictures)
-    figures = evaluate(model, data, out, options_of(protocol, text or "", **given))
+    said, read = _READ.get(text or "", (text or "", False))
+    figures = evaluate(model, data, out, options_of(protocol, said, read, **given))
     if room_size is not None and figures["rooms"]["rooms"]["name"] == OWN_ROOMS:
         print(f"--room-size {room_size} is not used: the data have rooms of their own", file=sys.stderr)
     print(f"data: {Counts(figures['about']['skipped'])}", file=sys.stderr)
     for kind in ("fused", "vision", "frozen_fused", "frozen_vision"):
         mean = figures["retrieval"][kind]["mean"]
         print(f"{kind:14s} R@1 {mean['r1']:.3f}  R@5 {mean['r5']:.3f}  R@10 {mean['r10']:.3f}  mAP {mean['map']:.3f}")
+    for named, found in figures["reading"].get("kinds", {}).items():
+        print(f"{named:20s} R@1 " + "  ".join(f"{way} {one['r1']:.3f}" for way, one in found.items()))
     print(out / "report.html")
 
 

@@ -70,10 +70,16 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The items of an evaluation set by domain, row by row."""
+class Rows:
+    """The items of an evaluation set by domain, row by row.
 
-    numbers: Sequence[int]  # of the products in the source
+    Attributes:
+        numbers: Of the products, in the source.
+        items: By domain.
+        product: By domain, (B,) int64, the place of each item's product in `numbers`.
+    """
+
+    numbers: Sequence[int]
     items: Mapping[Domain, Sequence[Item]]
     product: Mapping[Domain, Tensor]
 
@@ -111,7 +117,7 @@ def evaluation_set(
             is kept is damaged.
     """
     sampling = sampling or Sampling()
-    rows = _rows(source, sampling)
+    rows = rows_of(source, sampling)
     if not rows.numbers or not any(rows.items.values()):
         raise UserError(f"{source.name}: no products to evaluate; name another --split or data set")
     what = json.dumps([_VERSION, source.fingerprint, split, describer.key, asdict(sampling)])
@@ -138,13 +144,13 @@ def evaluation_set(
         return _assembled(source, rows, folder), about
 
 
-def _is_kept(source: Source, rows: _Rows, folder: Path, workers: int) -> bool:
+def _is_kept(source: Source, rows: Rows, folder: Path, workers: int) -> bool:
     """Whether an outcome is there, and what could not be read for it still cannot be."""
     if not (folder / _ABOUT).is_file():
         return False
     with whole(folder):
         unread = [(domain, int(row), list(before)) for domain, row, before in _json(folder / _UNREAD)]
-    now = _read(source, [rows.items[domain][row] for domain, row, _ in unread], workers)
+    now = read_pictures(source, [rows.items[domain][row] for domain, row, _ in unread], workers)
     return all([p.problem for p in read] == before for read, (_, _, before) in zip(now, unread, strict=True))
 
 
@@ -159,7 +165,8 @@ def _remove_abandoned(folder: Path) -> None:
             continue
 
 
-def _rows(source: Source, sampling: Sampling) -> _Rows:
+def rows_of(source: Source, sampling: Sampling) -> Rows:
+    """Which items are evaluated."""
     numbers = list(range(len(source)))
     if 0 < sampling.products < len(numbers):
         chosen = np.random.default_rng(sampling.seed).choice(len(numbers), sampling.products, replace=False)
@@ -177,7 +184,7 @@ def _rows(source: Source, sampling: Sampling) -> _Rows:
             found = source.items(number, domain)[:most]
             items[domain] += [_shortened(item, sampling.frames) for item in found]
             product[domain] += [new] * len(found)
-    return _Rows(numbers, items, {d: torch.tensor(product[d], dtype=torch.int64) for d in DOMAINS})
+    return Rows(numbers, items, {d: torch.tensor(product[d], dtype=torch.int64) for d in DOMAINS})
 
 
 def _shortened(item: Item, frames: int) -> Item:
@@ -201,7 +208,13 @@ class _Reading(Dataset[list[Picture]]):
         return self.source.read(self.items[index])
 
 
-def _read(source: Source, items: Sequence[Item], workers: int) -> Iterator[list[Picture]]:
+def with_pixels(pictures: Sequence[Picture]) -> list[Picture]:
+    """Those of an item that can be seen; frames are numbered by their place among these."""
+    return [one for one in pictures if one.pixels is not None and min(one.pixels.shape[:2]) > 0]
+
+
+def read_pictures(source: Source, items: Sequence[Item], workers: int) -> Iterator[list[Picture]]:
+    """Yields the pictures of each item, read in processes of their own; with `workers` 0 in this one."""
     loader = DataLoader(
         _Reading(source, items),
         batch_size=None,
@@ -220,7 +233,7 @@ def _as_it_is(pictures: list[Picture]) -> list[Picture]:
 def _describe_all(
     describer: Describer,
     source: Source,
-    rows: _Rows,
+    rows: Rows,
     sampling: Sampling,
     folder: Path,
     workers: int,
@@ -233,8 +246,8 @@ def _describe_all(
     on_disk = {domain: _new_arrays(describer, folder, domain, rows.items[domain]) for domain in DOMAINS}
     for domain in DOMAINS:
         items, arrays = rows.items[domain], on_disk[domain]
-        for row, pictures in enumerate(_read(source, items, workers)):
-            usable = [p for p in pictures if p.pixels is not None and min(p.pixels.shape[:2]) > 0]
+        for row, pictures in enumerate(read_pictures(source, items, workers)):
+            usable = with_pixels(pictures)
             problems = [p.problem for p in pictures]
             for problem in filter(None, problems):
                 counts.add(problem)
@@ -331,7 +344,7 @@ def _reserve(path: Path) -> None:
                 raise
 
 
-def _assembled(source: Source, rows: _Rows, folder: Path) -> EvaluationSet:
+def _assembled(source: Source, rows: Rows, folder: Path) -> EvaluationSet:
     kept = torch.load(folder / _SPEECH, weights_only=True)
     speech = {
         domain: Speech(one["keywords"], {name: Words(*pair) for name, pair in one["words"].items()}, one["naming"])

@@ -89,6 +89,11 @@ class Describer:
         return digest.hexdigest()[:16]
 
     @torch.inference_mode()
+    def find(self, frame: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Finds what is shown in a frame: relative boxes, (K, 4), and their saliences, (K,), most salient first."""
+        return self._looker.find(frame)
+
+    @torch.inference_mode()
     def clip(self, frames: Sequence[Pixels]) -> Clip:
         """Finds and describes what is shown in frames, (H, W, 3) uint8 RGB each."""
         config = self.config
@@ -96,7 +101,7 @@ class Describer:
         salience: list[NDArray[np.float32]] = []
         crops: list[Pixels] = []
         for frame in frames:
-            kept, sure = self._looker.find(frame)
+            kept, sure = self.find(frame)
             crops += self._looker.crops(frame, kept)
             boxes.append(kept)
             salience.append(sure)

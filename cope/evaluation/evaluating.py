@@ -1,7 +1,7 @@
 """Measures a model on a data set, from its towers to the report. `cope.evaluate` is its command."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from cope.errors import UserError
 from cope.evaluation.collecting import Sampling, evaluation_set
 from cope.evaluation.describing import Describer
 from cope.evaluation.measures import Figures
+from cope.evaluation.reading import read_words
 from cope.evaluation.report import write
-from cope.evaluation.sets import KEYWORDS, EvaluationSet
+from cope.evaluation.sets import KEYWORDS, EvaluationSet, Read
 from cope.evaluation.space import pictured
 from cope.evaluation.suite import Protocol, measure
 from cope.runtime.progress import Progress
@@ -31,6 +32,7 @@ class Options:
         protocol: Sizes of the protocols.
         text: What a clip's speech becomes (see `TrainConfig.live_text`); "" for what the model was trained with, and
             keywords to compare with titles, as recognition does whatever a model hears.
+        read: Whether the words in pictures are read too.
         device: "auto", "cpu", "cuda", ...
         workers: Processes that read pictures.
         cache: Where descriptors are kept; None for a folder beside the report.
@@ -40,6 +42,7 @@ class Options:
     sampling: Sampling = field(default_factory=Sampling)
     protocol: Protocol = field(default_factory=Protocol)
     text: str = ""
+    read: bool = False
     device: str = "auto"
     workers: int = 1
     cache: Path | None = None
@@ -61,10 +64,13 @@ def evaluate(model: str | Path, data: str, out: Path, options: Options, ablation
     """
     encoder = Encoder(model, options.device)
     hears = encoder.modalities != "vision"
-    if options.text and not hears:
+    if options.text and not hears and not (options.read and options.text == "none"):
         raise UserError(f"{encoder.version} was trained on pictures alone and is given no words; leave --text out")
     cache = options.cache or out / "cache"
-    items, about = read_items(Describer(encoder), data, cache, options)
+    describer = Describer(encoder)
+    items, about = read_items(describer, data, cache, options)
+    if options.read:
+        items = replace(items, read=_read(describer, data, cache, options))
     untuned = items
     if encoder.config.tuning != "frozen":
         untuned, _ = read_items(_untuned(encoder), data, cache, options)
@@ -79,6 +85,7 @@ def evaluate(model: str | Path, data: str, out: Path, options: Options, ablation
         "fingerprint": items.fingerprint,
         "split": options.split,
         "text": text,
+        "reads": options.read,
         "modalities": encoder.modalities,
         "sampling": asdict(options.sampling),
         "protocol": asdict(options.protocol),
@@ -117,6 +124,15 @@ def read_items(describer: Describer, data: str, cache: Path, options: Options) -
             f"name them"
         )
     return items, about
+
+
+def _read(describer: Describer, data: str, cache: Path, options: Options) -> Read:
+    progress = Progress()
+    try:
+        source = open_source(data, options.split)
+        return read_words(describer, source, cache, options.sampling, options.workers, progress)
+    finally:
+        progress.close()
 
 
 def as_heard(items: EvaluationSet, text: str, modalities: Modalities) -> EvaluationSet:

@@ -29,6 +29,19 @@ _STANDARDS = {
     "all": "standardised over all items",
     "domain": "standardised domain by domain",
 }
+_MODALITIES = {
+    "pictures": "pictures alone",
+    "read": "words that are read alone",
+    "pictures_read": "pictures and words that are read",
+    "pictures_read_speech": "these and what is said",
+}
+_WEIGHED = {
+    "calibration": "Clip and page fit by the log-odds of the model's calibration, as in recognition, all pages rivals.",
+    "sum": (
+        "The model's calibration gives read words no weight, so clip and page fit by the cosine of their pictures and "
+        "0.3 of each score of words."
+    ),
+}
 _GROUPS = {
     "named": "Clips whose speech names their product",
     "unnamed": "Clips whose speech says nothing of it, or nothing at all",
@@ -70,6 +83,8 @@ def rendered(figures: Figures, drawn: Drawn) -> str:
     _retrieval(page, figures)
     if figures["speech"]:
         _speech(page, figures["speech"])
+    if figures.get("reading"):
+        _reading(page, figures["reading"])
     _few_shot(page, figures)
     _rooms(page, figures["rooms"])
     _tail(page, figures["tail"])
@@ -206,6 +221,26 @@ def _speech(page: Page, speech: Figures) -> None:
 
 def _difference(found: Mapping[str, Any]) -> str:
     return change(found["mean"], found["interval"]) if found["queries"] else "–"
+
+
+def _reading(page: Page, reading: Figures) -> None:
+    page.heading("Words that are read in pictures")
+    page.note(
+        f"{_WEIGHED[reading['weighed_by']]} Words are matched with titles and with what is read in the pictures of "
+        f"pages. Read by {reading['reader']}: something in {reading['pages_with_words']:,} pages and "
+        f"{reading['clips_with_words']:,} clips. R@1 in percent; ± is the 95 % interval over products."
+    )
+    kinds = reading["kinds"]
+    ways = [name for name in ("L→P", "V→P", "P→L", "P→V") if any(name in one for one in kinds.values())]
+    rows = [
+        [
+            _MODALITIES[kind],
+            *(percent(one[way]["r1"], one[way]["r1_interval"]) if way in one else "–" for way in ways),
+        ]
+        for kind, one in kinds.items()
+    ]
+    queries = ["queries", *(f"{max(one[way]['queries'] for one in kinds.values() if way in one):,}" for way in ways)]
+    page.table(["", *ways], [*rows, queries])
 
 
 def _few_shot(page: Page, figures: Figures) -> None:

@@ -40,6 +40,21 @@ class Words:
 
 
 @dataclass(frozen=True)
+class Read:
+    """Words that were read in the pictures of a set.
+
+    Attributes:
+        pages: Lines by row.
+        clips: By domain and row, for each frame its lines, each with its confidence.
+        reader: What read them.
+    """
+
+    pages: Sequence[Sequence[str]]
+    clips: Mapping[Domain, Sequence[Sequence[Sequence[tuple[str, float]]]]]
+    reader: str
+
+
+@dataclass(frozen=True)
 class EvaluationSet:
     """P products with their pages, videos and live clips. A row of a domain is one item.
 
@@ -58,6 +73,7 @@ class EvaluationSet:
         naming: By domain, (B,) in [0, 1]: how well the keywords fit the titles of the row's own product
             (`cope.keywords.text_score`). From `NAMED` on they name it, at 0 they are about something else.
         picture: A picture of a row, (H, W, 3) uint8 RGB, or None where it cannot be had.
+        read: What was read in its pictures; None: nobody read them.
     """
 
     name: str
@@ -72,6 +88,7 @@ class EvaluationSet:
     words: Mapping[Domain, Mapping[str, Words]]
     naming: Mapping[Domain, Tensor]
     picture: Callable[[Domain, int], Pixels | None]
+    read: Read | None = None
 
     def __len__(self) -> int:
         return len(self.product_ids)
@@ -88,10 +105,12 @@ class EvaluationSet:
         return replace(self, views=views)
 
     def matched_by(self, variant: str) -> "EvaluationSet":
-        """The same items with other words of live clips to compare with titles: transcripts (`RAW`) or nothing."""
-        texts = [text if variant == RAW else "" for text in self.texts["live"]]
-        said = [[(text, 1.0)] if text.strip() else [] for text in texts]
-        return replace(self, keywords={**self.keywords, "live": said})
+        """The same items with other words of clips to compare with titles: transcripts (`RAW`) or nothing."""
+        heard: dict[Domain, list[list[tuple[str, float]]]] = {
+            domain: [[(text, 1.0)] if variant == RAW and text.strip() else [] for text in self.texts[domain]]
+            for domain in ("video", "live")
+        }
+        return replace(self, keywords={**self.keywords, **heard})
 
     def without_words(self) -> "EvaluationSet":
         """The same items with nothing said or written."""

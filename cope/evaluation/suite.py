@@ -20,6 +20,7 @@ from cope.evaluation.measures import (
     speech_figures,
     tail_figures,
 )
+from cope.evaluation.modalities import reading_figures
 from cope.evaluation.pictures import map_picture, reliability_picture, sheet
 from cope.evaluation.ranking import Ranks, nearest
 from cope.evaluation.sets import CHAT, KEYWORDS, MISLED, RAW, EvaluationSet
@@ -115,6 +116,7 @@ def measure(
             for standard, one in bare.items()
         },
         "speech": _speech(model, data, device) if hears else {},
+        "reading": reading_figures(model, calibration, data, device, _says(data)) if data.read else {},
         "few_shot": few_shot_figures(space.fused, protocol.ways, protocol.episodes, protocol.seed),
         "rooms": room_figures(space.fused, rooms_of(data, protocol.room_size, protocol.seed), device),
         "tail": tail_figures(found["fused"], data),
@@ -132,6 +134,11 @@ def measure(
     sheets = [one for way in SHEETS if (one := _sheet(space, data, way, device, protocol.seed)) is not None]
     drawn = Drawn(reliability_picture(curve) if curve else None, map_picture(space.fused, data, protocol.seed), sheets)
     return figures, drawn
+
+
+def _says(data: EvaluationSet) -> bool:
+    """Whether anything is said in clips."""
+    return any(bool(keywords) for domain in ("video", "live") for keywords in data.keywords[domain])
 
 
 def _speech(model: CopeModel, data: EvaluationSet, device: torch.device) -> Figures:

@@ -12,16 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from cope.evaluation.matching import clip_features, pages_of, printed_words
 from cope.evaluation.sets import EvaluationSet
-from cope.evaluation.space import block_of, pictured
-from cope.keywords import page_terms, query_terms, text_score
+from cope.evaluation.space import pictured
 from cope.model.modeling import CopeModel
-from cope.model.scoring import Calibration, MatchFeatures, match_features, with_rivals
+from cope.model.scoring import Calibration, MatchFeatures
 
 CLIPS = 1000  # at most; each gives up to `CANDIDATES` probabilities
 CATALOGUE = 100
 CANDIDATES = 12  # the closest, as in calibration
-RECENT_FRAMES = 2  # of a clip, those of the newest hop: 2 s at a frame per second
 
 
 def probabilities(calibration: Calibration, candidates: Sequence[MatchFeatures]) -> list[float]:
@@ -53,6 +52,7 @@ def stated(
     truths: list[bool] = []
     if len(page_of) < 3:
         return p, truths
+    pages = pages_of(model, data, device)
     for row in sorted(int(r) for r in rng.choice(clips, min(CLIPS, len(clips)), replace=False)):
         shown = int(live.product[row])
         others = [product for product in page_of if product != shown]
@@ -60,41 +60,11 @@ def stated(
         catalogue = [others[int(i)] for i in rng.choice(len(others), size, replace=False)]
         if rng.random() < 0.5:
             catalogue[int(rng.integers(size))] = shown
-        pages = [page_of[product][int(rng.integers(len(page_of[product])))] for product in catalogue]
-        found = _candidates(model, data, row, pages, device)
-        p += probabilities(calibration, [one for _, one in found])
-        truths += [catalogue[at] == shown for at, _ in found]
+        against = [pages[page_of[product][int(rng.integers(len(page_of[product])))]] for product in catalogue]
+        printed = printed_words(against) if data.read else None
+        found = clip_features(model, data, "live", row, against, device, printed)
+        near = [one.visual_recent + 0.3 * (one.text + one.read + one.speech) + 0.1 * one.fused for one in found]
+        chosen = np.argsort(-np.array(near), kind="stable")[:CANDIDATES]
+        p += probabilities(calibration, [found[at] for at in chosen])
+        truths += [catalogue[at] == shown for at in chosen]
     return p, truths
-
-
-def _candidates(
-    model: CopeModel, data: EvaluationSet, row: int, pages: Sequence[int], device: torch.device
-) -> list[tuple[int, MatchFeatures]]:
-    """The closest pages, by their place in `pages`, with how well they fit the clip."""
-    rows = torch.tensor(pages)
-    views = block_of(data.views["page"], rows, device)
-    page = model.embed(views, "page")
-    pictures = [v[real].cpu().numpy() for v, real in zip(page.regions, views.frame >= 0, strict=True)]
-    clip_views = block_of(data.views["live"], torch.tensor([row]), device)
-    clip = model.embed(clip_views, "live")
-    frame, salience = clip_views.frame[0].cpu(), clip_views.salience[0].cpu()
-    regions = clip.regions[0].cpu()
-    numbers = sorted({int(f) for f in frame.tolist() if f >= 0})
-    window = [(number, regions[frame == number].numpy()) for number in numbers]
-    recent_from = numbers[-RECENT_FRAMES:][0]
-    query = query_terms(data.keywords["live"][row])
-    texts = [
-        text_score(page_terms(data.texts["page"][r], category=data.categories[p]), query)
-        for r, p in zip(pages, data.products("page")[rows].tolist(), strict=True)
-    ]
-    fused_page, fused_clip = page.fused.cpu().numpy(), clip.fused[0].cpu().numpy()
-    recent = regions[frame >= recent_from].numpy()
-    near = np.array([float((recent @ one.T).max()) for one in pictures])
-    near = near + 0.3 * np.array(texts) + 0.1 * (fused_page @ fused_clip)
-    chosen = np.argsort(-near, kind="stable")[:CANDIDATES]
-    saliences = [salience[frame == number].numpy() for number in numbers]
-    found = [
-        match_features(window, recent_from, fused_clip, pictures[at], fused_page[at], texts[at], max(texts), saliences)
-        for at in chosen
-    ]
-    return list(zip(chosen.tolist(), with_rivals(found), strict=True))

@@ -13,7 +13,7 @@ from cope.data.rendered import RenderedSource
 from cope.data.writing import main
 from cope.domains import DOMAINS
 from cope.errors import UserError
-from cope.evaluation.collecting import RENDERED_ITEMS, Sampling, _rows
+from cope.evaluation.collecting import RENDERED_ITEMS, Sampling, rows_of
 from tests.unit.cope.data.data_sets import tokenize
 
 pytestmark = pytest.mark.slow
@@ -90,16 +90,16 @@ def test_training_has_many_items_and_a_measurement_few(objects):
     assert len(open_source(str(objects)).items(0, "live")) > 20
     test = open_source(str(objects), "test")
     assert 8 < len(test.items(0, "live")) < 20  # 8 shots
-    rows = _rows(test, Sampling())
+    rows = rows_of(test, Sampling())
     assert {len(items) for items in rows.items.values()} == {RENDERED_ITEMS * len(test)}
-    rows = _rows(test, Sampling(items=9))
+    rows = rows_of(test, Sampling(items=9))
     assert {len(items) for items in rows.items.values()} == {9 * len(test)}
     with pytest.raises(UserError, match=r"\(test, rendered\): --items 11, and there are 10; give 10 or fewer"):
-        _rows(test, Sampling(items=11))
+        rows_of(test, Sampling(items=11))
 
 
 def test_rendered_products_have_no_rooms_of_their_own_so_that_those_drawn_are_dealt_out_to_whole_ones(objects):
-    rows = _rows(open_source(str(objects)), Sampling(products=12, items=1))
+    rows = rows_of(open_source(str(objects)), Sampling(products=12, items=1))
     assert {item.room for items in rows.items.values() for item in items} == {""}
 
 
