@@ -1,29 +1,27 @@
 """Opens sources: files, cameras, network streams, and what platforms' web pages show."""
 
 import os
-import re
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urljoin
 
 import av
 import av.error
 
 from topology.addresses import Allowed
+from topology.errors import BadInput
 from topology.settings import Settings
 from workers.capture.address import NETWORK_SCHEMES, check_camera, check_file, is_camera, local_path, scheme_of
 from workers.capture.explain import explain
 from workers.capture.guard import proxy_of
 from workers.capture.media import BadSource
 from workers.capture.platforms import stream_of_page
+from workers.capture.playlist import check_key, check_named_files, is_dash, is_playlist, target_duration_s
 from workers.capture.relay import Relay
 
 # A server adds a segment at the latest one and a half target durations after the one before (RFC 8216, 6.2.1).
 _SEGMENTS_PATIENCE = 1.5
-# Many servers name the segments of HLS without an extension, or as pictures: what they are, their content says.
-_ANY_SEGMENT = {"extension_picky": "0", "allowed_extensions": "ALL", "allowed_segment_extensions": "ALL"}
-_PLAYLIST_BYTES = 1 << 20  # those of day-long recordings stay below it
+# Many servers name segments and keys of HLS without an extension, or as pictures: what they are, their content says.
+_ANY_NAME = {"extension_picky": "0", "allowed_extensions": "ALL", "allowed_segment_extensions": "ALL"}
 
 
 def open_container(url: str, settings: Settings, part: tuple[int, int] | None = None) -> tuple[Any, Relay | None]:
@@ -48,7 +46,14 @@ def open_container(url: str, settings: Settings, part: tuple[int, int] | None = 
         return _open_camera(url, timeout), None
     if not scheme:
         check_file(url)
-        target = f"file:{local_path(url).absolute()}"
+        path = local_path(url).absolute()
+        target = f"file:{path}"
+        if is_playlist(path):
+            try:
+                check_named_files(path, Allowed.of(settings))
+            except BadInput as error:
+                raise BadSource(f"{url}: {error}") from error
+            options = _ANY_NAME
         if part is not None:
             target = f"subfile,,start,{part[0]},end,{part[1]},,:{target}"
     elif scheme not in NETWORK_SCHEMES:
@@ -59,7 +64,7 @@ def open_container(url: str, settings: Settings, part: tuple[int, int] | None = 
             # RTP over UDP loses packets behind most firewalls; over TCP it is the same stream.
             options = {"rtsp_transport": "tcp"}
         elif scheme in ("http", "https"):
-            options = {**_ANY_SEGMENT, **_guarded(settings)}
+            options = {**_ANY_NAME, **_guarded(settings)}
     relay: Relay | None = None
     try:
         try:
@@ -69,10 +74,11 @@ def open_container(url: str, settings: Settings, part: tuple[int, int] | None = 
             return av.open(relay, format="mpegts", metadata_errors="replace"), relay
         except av.error.InvalidDataError:
             is_web, proxy = scheme in ("http", "https"), options.get("http_proxy")
-            if _is_dash(url, settings.open_timeout_s, proxy):
+            if is_dash(url, settings.open_timeout_s, proxy):
                 raise BadSource(
                     f"{url}: MPEG-DASH, which PyAV's FFmpeg does not read: name its HLS playlist (.m3u8), or a file"
                 ) from None
+            check_key(url, settings.open_timeout_s, proxy)
             page_stream = stream_of_page(url, settings.frame_height, proxy) if is_web else None
             if page_stream is None:
                 raise
@@ -129,37 +135,3 @@ def _open_camera(url: str, timeout: tuple[float, float]) -> Any:
 def _close(relay: Relay | None) -> None:
     if relay is not None:
         relay.close()
-
-
-def target_duration_s(url: str, timeout_s: float, proxy: str | None = None) -> float:
-    """Returns the longest segment of an HLS playlist, or of the first that it names; 0 if it cannot be read."""
-    try:
-        text = _get(url, timeout_s, proxy)
-        if "#EXT-X-STREAM-INF" in text:
-            variant = next(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
-            text = _get(urljoin(url, variant.strip()), timeout_s, proxy)
-    except (OSError, ValueError, StopIteration):
-        return 0.0
-    found = re.search(r"^#EXT-X-TARGETDURATION:\s*(\d+)", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
-
-
-def _is_dash(url: str, timeout_s: float, proxy: str | None) -> bool:
-    try:
-        if scheme_of(url):
-            text = _get(url, timeout_s, proxy)
-        else:
-            with local_path(url).open("rb") as file:
-                text = file.read(_PLAYLIST_BYTES).decode("utf-8", "replace")
-    except (OSError, ValueError):
-        return False
-    return re.search(r"<(\w+:)?MPD\b", text[:10_000]) is not None
-
-
-def _get(url: str, timeout_s: float, proxy: str | None) -> str:
-    if scheme_of(url) not in ("http", "https"):
-        raise ValueError(f"{url}: a playlist on a web server names no other place")
-    request = urllib.request.Request(url, headers={"User-Agent": "Lavf"})  # noqa: S310 - FFmpeg has opened it
-    handlers = [urllib.request.ProxyHandler({"http": proxy, "https": proxy})] if proxy else []
-    with urllib.request.build_opener(*handlers).open(request, timeout=timeout_s) as answer:
-        return bytes(answer.read(_PLAYLIST_BYTES)).decode("utf-8", "replace")

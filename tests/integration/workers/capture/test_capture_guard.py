@@ -85,3 +85,32 @@ def test_a_private_address_and_a_local_file_are_refused(tmp_path: Path) -> None:
             open_source(url, closed)
     with pytest.raises(BadSource, match="COPE_ALLOWED_FOLDERS"):
         open_source(str(tmp_path / "a.mp4"), closed)
+
+
+def test_a_playlist_on_disk_leads_only_where_one_may_go(tmp_path: Path, server: str) -> None:
+    shop, others = tmp_path / "shop", tmp_path / "others"
+    shop.mkdir()
+    others.mkdir()
+    write_video(others / "a.ts", 2, sound=False)
+    (shop / "a.ts").symlink_to(others / "a.ts")
+    (shop / "b.ts").write_bytes((others / "a.ts").read_bytes())
+    allowed = NAMED.model_copy(update={"allowed_folders": str(shop)})
+    head = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n"
+    refused = [
+        f"{head}#EXTINF:2,\n{others}/a.ts\n#EXT-X-ENDLIST\n",
+        f"{head}#EXTINF:2,\nfile://{others}/a.ts\n#EXT-X-ENDLIST\n",
+        f"{head}#EXTINF:2,\n  ../others/a.ts\n#EXT-X-ENDLIST\n",
+        f"{head}#EXTINF:2,\na.ts\n#EXT-X-ENDLIST\n",
+        f'{head}#EXT-X-KEY:METHOD=AES-128,URI="{others}/a.ts"\n#EXTINF:2,\nb.ts\n#EXT-X-ENDLIST\n',
+        f"{head}#EXTINF:2,\nfile:{others}/a.ts\n#EXT-X-ENDLIST\n",
+        "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n0.m3u8\n",
+        f"{head}#EXTINF:2,\nsubfile,,start,0,end,0,,:{others}/a.ts\n#EXT-X-ENDLIST\n",
+        f"{head}#EXTINF:2,\ncrypto:{others}/a.ts\n#EXT-X-ENDLIST\n",
+        f"{head}#EXTINF:2,\n{server}/a.ts\n#EXT-X-ENDLIST\n",
+    ]
+    for number, text in enumerate(refused):
+        (shop / f"{number}.m3u8").write_text(text)
+        with pytest.raises(BadSource, match=r"COPE_ALLOWED_FOLDERS|name the playlist's own address"):
+            open_source(str(shop / f"{number}.m3u8"), allowed)
+    (shop / "good.m3u").write_text(f"{head}#EXTINF:2,\nb.ts\n#EXT-X-ENDLIST\n")
+    assert probe(str(shop / "good.m3u"), allowed).has_video

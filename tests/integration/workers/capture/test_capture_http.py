@@ -18,7 +18,7 @@ from tests.integration.workers.capture.played import SETTINGS, play, times
 from tests.unit.workers.capture.capture_media import loud_detector
 from topology.records import Frame, Record, StreamAnnounced, StreamStatus
 from workers.capture.media import BadSource, MediaItem, NewEpoch, Picture, SourceDown
-from workers.capture.opening import target_duration_s
+from workers.capture.playlist import target_duration_s
 from workers.capture.repeats import PacketMemory
 from workers.capture.source import open_source, probe
 from workers.capture.stream import StreamCapture
