@@ -9,7 +9,7 @@ import io
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -19,8 +19,11 @@ import aiohttp
 import av
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from cope.model.scoring import FEATURES, Calibration
+from cope.serving.encoder import FrameFeatures, WindowInput
 from topology.admin import create_topics
 from topology.evidence import EvidenceStore, Kept, KeptFrame, evidence_url
 from topology.records import (
@@ -46,7 +49,7 @@ from topology.topics import (
     STREAM_STATUS,
 )
 from topology.worker import Worker
-from workers.monitor.agent import build
+from workers.cli.roles import create_worker
 from workers.monitor.http import now_ms
 
 ROOT = Path(__file__).parents[2]
@@ -189,11 +192,16 @@ class Stage:
         partition = partition_of(product_id, len(ends))
         await self.send(PRODUCT_PAGES, product_id, page)
         row = np.asarray(
-            more.pop("vector", _likeness(*list(pictures.values())[:1]) if pictures else ()), np.float16
+            more.pop("vector", _likeness(_opened(next(iter(pictures.values())))) if pictures else ()), np.float16
         ).tobytes()
         fields = {"vectors": row, "fused": row, "images": tuple(image.uri for image in images), **more}
         vectors = PageVectors(
-            product_id=product_id, title=title, source_partition=partition, source_offset=ends[partition], **fields
+            product_id=product_id,
+            title=title,
+            source_partition=partition,
+            source_offset=ends[partition],
+            model_version=ColourModel.version,
+            **fields,
         )
         await self.send(PAGE_VECTORS, product_id, vectors)
 
@@ -264,8 +272,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def monitor_stage(settings: Settings) -> AsyncIterator[Stage]:
     """A monitor on its own topics."""
     await create_topics(settings)
-    worker = Worker("monitor", settings)
-    build(worker)
+    worker = create_worker("monitor", settings, encoder=ColourModel())
     async with Producer(settings) as producer:
         try:
             await worker.start()
@@ -309,10 +316,35 @@ def _frames(source: str) -> dict[int, bytes]:
     return found
 
 
-def _likeness(picture: bytes) -> list[float]:
-    """A stand-in for an embedding: the colours of the picture's middle."""
-    image = Image.open(io.BytesIO(picture)).convert("RGB").resize((8, 8))
-    vector = np.asarray(image, np.float32)[2:6, 2:6].ravel() - 128
+def _opened(picture: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(picture))
+
+
+class ColourModel:
+    """Sees the colours of a picture's middle: a model that takes no time to load."""
+
+    version = "colours@1"
+    reading = ""
+    calibration = Calibration(dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 8.0, "margin_recent": 8.0}, -8.0, 0.05)
+
+    def encode_frames(self, images: Sequence[NDArray[np.uint8]]) -> list[FrameFeatures]:
+        """One region a frame."""
+        box, salience = np.array([[0.25, 0.25, 0.75, 0.75]], np.float32), np.array([0.9], np.float32)
+        rows = [np.asarray(_likeness(Image.fromarray(image)), np.float16)[None] for image in images]
+        return [FrameFeatures(row, salience, box, None) for row in rows]
+
+    def encode_windows(self, windows: Sequence[WindowInput]) -> NDArray[np.float16]:
+        """The newest frame stands for all."""
+        return np.stack([one.frames[-1].regions[0] for one in windows])
+
+    def encode_speech(self, texts: Sequence[str]) -> list[NDArray[np.float16]]:
+        """It understands nothing."""
+        return [np.zeros(0, np.float16) for _ in texts]
+
+
+def _likeness(picture: Image.Image) -> list[float]:
+    """A stand-in for an embedding."""
+    vector = np.asarray(picture.convert("RGB").resize((8, 8)), np.float32)[2:6, 2:6].ravel() - 128
     return list(vector / max(1.0, float(np.linalg.norm(vector))))
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.async_api import expect
 from pydantic import SecretStr
 
-from tests.browser.stage import TRACE, change, crowd, monitor_stage, recorded
+from tests.browser.stage import SAMPLES, TRACE, change, crowd, monitor_stage, recorded
 from topology.evidence import KeptFrame
 from topology.records import Evidence, EvidenceFrame
 
@@ -335,21 +335,23 @@ async def test_a_detection_that_goes_on_is_shown_as_it_goes(browser, stage):
 
 
 async def test_a_detection_is_looked_at_again(browser, stage):
-    """What the model says is told by the tests of the route; here it is given, for a model takes seconds to load."""
-    product = {"title": "Orange Juice", "confidence": 0.63, "image_url": None}
-    before = {"product_id": "saleor-71", "confidence": 0.63, "candidates": [{"product_id": "saleor-71", **product}]}
-    after = {"product_id": None, "confidence": 0.0, "candidates": []}
-    async with opened(browser, f"{stage.url}/detection/{await detection(stage)}", quiet=False) as page:
+    """All of it is real but the model, which sees nothing but colours."""
+    jpeg = io.BytesIO()
+    Image.open(SAMPLES / "images/paints_01.webp").convert("RGB").save(jpeg, "JPEG", quality=95)
+    event = await stage.event(recorded()[STARTED], "kit-toys", keep=False, detection_id="looked-at-again")
+    address = f"{stage.url}/detection/{event.detection_id}"
+    await stage.until(f"/detections/{event.detection_id}", lambda found: "detection" in found)
+    async with opened(browser, address, quiet=False) as page:
         again = page.locator(".again")
-        await page.route("**/again", lambda route: route.fulfill(status=409, json={"error": "the frames are gone"}))
         await page.get_by_role("button", name="Look at this again").click()
-        await expect(again.get_by_role("alert")).to_contain_text("the frames are gone")
-        await page.unroute("**/again")
-        await page.route("**/again", lambda route: route.fulfill(json={"before": before, "after": after}))
+        await expect(again.get_by_role("alert")).to_contain_text("its frames are gone, or were never kept")
+        frame = KeptFrame(pts_ms=26_000, captured_at_ms=0, box=None, score=0.5, page_image="", jpeg=jpeg.getvalue())
+        stage.keep_frames(event, [frame])
         await page.get_by_role("button", name="Try again").click()
         await expect(again).to_contain_text(
             re.compile(
-                r"says something else[\s\S]*Then[\s\S]*Orange Juice[\s\S]*Likely 63 %[\s\S]*Now[\s\S]*No product"
+                r"says something else[\s\S]*kept frames \(1\), 0:26[\s\S]*Then[\s\S]*Orange Juice[\s\S]*Likely 63 %"
+                r"[\s\S]*Now[\s\S]*colours@1[\s\S]*Nebula Night Sky Paint"
             )
         )
 

@@ -148,8 +148,9 @@ class AvSource:
         # These begin again with what is past, as others cannot.
         self._may_repeat = self.info.live and self._scheme in ("http", "https")
         indexed = container.format.name in _INDEXED and not self.info.live
-        forward_us = FORWARD_GAP_US if indexed else FORWARD_JUMP_US
-        self._clock, self._decoding = MediaClock(forward_us), DecodingTimes(max(forward_us, _LONGEST_LAG_US))
+        self._forward_us = FORWARD_GAP_US if indexed else FORWARD_JUMP_US
+        self._lag_us = max(self._forward_us, _LONGEST_LAG_US)
+        self._clock, self._decoding = MediaClock(self._forward_us), DecodingTimes(self._lag_us)
         self._unwrap = Unwrap(_FLV_WRAP_MS) if "flv" in container.format.name else None
         self._render = Renderer()
         self._mixdown = Mixdown()
@@ -189,6 +190,22 @@ class AvSource:
                 _keep_pace(self._length_us() / _US - (time.monotonic() - began_s))
         yield from self._drain()
         self._finish()
+
+    def seek(self, media_ms: int) -> None:
+        """Goes to the last keyframe before a media time of the first epoch, once a picture of it has come.
+
+        Where the container cannot, it stays where it is.
+        """
+        zero_us = self._clock.zero_us or 0
+        try:
+            self._container.seek(zero_us + 1000 * media_ms)
+        except (av.error.FFmpegError, OSError):
+            return
+        for stream in (self._video, self._audio):
+            if stream is not None:
+                stream.codec_context.flush_buffers()
+        self._clock, self._decoding = MediaClock(self._forward_us), DecodingTimes(self._lag_us)
+        self._clock.zero_us = zero_us
 
     def close(self) -> None:
         """Closes the container."""

@@ -1,5 +1,6 @@
 """Which package plays which role."""
 
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -9,6 +10,8 @@ from topology.worker import Worker
 
 def build(worker: Worker, **parts: Any) -> None:
     """Registers the agents of the worker's role, from `workers.<role>`."""
+    if worker.role == "monitor":
+        parts.setdefault("read_stretch", partial(_read_stretch, worker.settings))
     import_module(f"workers.{worker.role}.agent").build(worker, **parts)
 
 
@@ -24,3 +27,10 @@ def create_worker(role: Role, settings: Settings, *, serve_http: bool = True, **
     worker = Worker(role, settings, serve_http=serve_http)
     build(worker, **parts)
     return worker
+
+
+def _read_stretch(settings: Settings, url: str, from_ms: int, to_ms: int) -> list[tuple[int, bytes]]:
+    """What monitor takes from capture, which it does not know: see `workers.monitor.again.ReadStretch`."""
+    from workers.capture.stretch import read_stretch  # brings FFmpeg along
+
+    return [(one.pts_ms, one.jpeg(settings.jpeg_quality)) for one in read_stretch(url, settings, from_ms, to_ms)]

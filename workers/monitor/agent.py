@@ -28,7 +28,7 @@ from topology.topics import (
     STREAM_STATUS,
 )
 from topology.worker import Worker
-from workers.monitor.again import Again
+from workers.monitor.again import Again, ReadStretch
 from workers.monitor.answers import VerdictView
 from workers.monitor.detections import Detections, detection_url
 from workers.monitor.feed import Feed, Kind
@@ -63,20 +63,23 @@ PROBE_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 10.0
 
 
-def build(worker: Worker, encoder: "Encoder | None" = None) -> None:
+def build(worker: Worker, encoder: "Encoder | None" = None, read_stretch: ReadStretch | None = None) -> None:
     """Registers the monitor role.
 
     Args:
         worker: Gets the followers and the routes.
         encoder: A model that the process has loaded already, to look again with; None: load it when it is needed.
+        read_stretch: Reads stretches of files, to look at them again; None: only kept frames are looked at.
     """
-    Monitor(worker, encoder).register()
+    Monitor(worker, encoder, read_stretch).register()
 
 
 class Monitor:
     """Feeds the state from the topics, and the feed from the state."""
 
-    def __init__(self, worker: Worker, encoder: "Encoder | None" = None) -> None:
+    def __init__(
+        self, worker: Worker, encoder: "Encoder | None" = None, read_stretch: ReadStretch | None = None
+    ) -> None:
         settings = worker.settings
         self._worker = worker
         self._state = MonitorState(settings.window_ms)
@@ -85,7 +88,7 @@ class Monitor:
         self._reader = RecordReader(settings)
         self._pages = Pages(settings, self._reader, alike=True)
         self._products = Products(self._pages, self._history)
-        self._again = Again(settings, self._pages, self._reader, worker.in_executor, encoder)
+        self._again = Again(settings, self._pages, self._reader, worker.in_executor, encoder, read_stretch)
         self._transcripts = Transcripts(settings)
         self._verdicts = Verdicts(settings, self._write, self._tell_verdict)
         self._kept = KeptEvidence(EvidenceStore(evidence_url(settings)))
@@ -129,7 +132,14 @@ class Monitor:
         routes = Routes({"streams": self._behind, "products": self._behind_products})
         routes.add(*Sessions(settings, self._state, self._history).routes())
         detections = Detections(
-            settings, self._history, self._products, self._kept, self._verdicts, self._again, self._transcripts
+            settings,
+            self._history,
+            self._products,
+            self._kept,
+            self._verdicts,
+            self._again,
+            self._transcripts,
+            self._state.source,
         )
         routes.add(*detections.routes())
         routes.add(*self._products.routes())

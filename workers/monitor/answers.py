@@ -238,7 +238,19 @@ class Judged(Answer, frozen=True, kw_only=True):
 
 
 class AgainView(Answer, frozen=True, kw_only=True):
-    """A detection as it was, and its kept frames as the model and the catalogue of now see them."""
+    """A detection as it was, and as the model and the catalogue of now see it.
+
+    Attributes:
+        source: What was looked at: the stretch of the file that the stream is, or the frames that are kept.
+        from_ms: Media time of the first frame.
+        to_ms: Media time of the last frame.
+        frames: Number of frames.
+    """
+
+    source: Literal["file", "frames"]
+    from_ms: int
+    to_ms: int
+    frames: int
 
     before: Judged
     after: Judged

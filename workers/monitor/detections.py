@@ -1,5 +1,6 @@
 """Routes about what was detected."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from topology.evidence import Kept, KeptFrame
 from topology.records import EvidenceFrame
 from topology.settings import Settings
-from workers.monitor.again import Again
+from workers.monitor.again import Again, stretch_of
 from workers.monitor.answers import (
     AgainView,
     BeliefPoint,
@@ -42,6 +43,9 @@ from workers.monitor.session import user_of
 from workers.monitor.transcript import Transcripts
 from workers.monitor.verdicts import Verdicts
 
+SourceOf = Callable[[str], tuple[str, int]]
+"""Returns the URL and the newest epoch of a stream; no URL if it is not known."""
+
 _LOOKED_AT = 8  # sightings of a stream, until one has a frame
 _COMING_S = 15.0  # after an event, evidence may still be under way
 
@@ -58,6 +62,7 @@ class Detections:
         verdicts: Verdicts,
         again: Again,
         transcripts: Transcripts,
+        source_of: SourceOf,
     ) -> None:
         self._settings = settings
         self._history = history
@@ -66,6 +71,7 @@ class Detections:
         self._verdicts = verdicts
         self._again = again
         self._transcripts = transcripts
+        self._source_of = source_of
 
     def routes(self) -> list[Route]:
         """Returns the routes."""
@@ -122,7 +128,7 @@ class Detections:
                 "POST",
                 "/detections/{detection_id}/again",
                 self._look_again,
-                "Looks at the kept frames again, with the model and the catalogue of now.",
+                "Looks again, at its stretch of a file or at kept frames, with the model and the catalogue of now.",
                 AgainView,
                 needs="products",
             ),
@@ -159,17 +165,24 @@ class Detections:
 
     async def _look_again(self, request: web.Request) -> web.Response:
         one, kept = await self._found(request.match_info["detection_id"])
-        if kept is None or not kept.frames:
-            raise RefusedError(
-                409, "its frames are gone, or were never kept: COPE_EVIDENCE_DAYS says how long they are"
-            )
+        event = one.event
+        url, epoch = self._source_of(event.stream_id)
+        has_frames = kept is not None and bool(kept.frames)
+        start_ms, end_ms = stretch_of(event, self._settings)
+        back_ms = self._settings.look_back_ms
+        said = await self._transcripts.said(event.stream_id, event.epoch, start_ms - back_ms, end_ms)
+        # Whether a file is the one that was looked at, kept frames tell; without them, that it was not begun anew.
+        stretch = await self._again.stretch(event, kept, url if has_frames or epoch == event.epoch else "", said)
         before = self._candidates(one)
-        found, version = await self._again.look(kept, [candidate.product_id for candidate in before])
+        found, version = await self._again.look(stretch, one.events, [candidate.product_id for candidate in before])
         after = [self._candidate(product_id, confidence) for product_id, confidence in found]
         is_shown = bool(after) and after[0].confidence >= self._settings.threshold
-        event = one.event
         return answer(
             AgainView(
+                source=stretch.source,
+                from_ms=stretch.from_ms,
+                to_ms=stretch.to_ms,
+                frames=len(stretch.frames),
                 before=Judged(
                     product_id=event.product_id,
                     confidence=event.confidence,

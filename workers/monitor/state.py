@@ -271,6 +271,11 @@ class MonitorState:
         stream = self._streams.get(stream_id)
         return None if stream is None else self._view(stream, now_ms)
 
+    def source(self, stream_id: str) -> tuple[str, int]:
+        """Returns the URL of a stream as announced, which may hold secrets, and its newest epoch; or none and -1."""
+        stream = self._streams.get(stream_id)
+        return (stream.url, stream.status.epoch) if stream is not None and stream.status is not None else ("", -1)
+
     def _view(self, stream: _Stream, now_ms: int) -> StreamView:
         status, recognised = stream.status, stream.recognised
         epoch = max(status.epoch if status else 0, recognised.epoch if recognised else 0)

@@ -1,21 +1,13 @@
 """The filter over time: from per-window evidence to sightings that start, go on and end.
 
-One forward filter a stream (Rabiner 1989, "A tutorial on hidden Markov models", III.A) over the states "product i
-is being shown" and "none of these". Each hop it
-
-1. forgets: a share `leave` of every product's belief goes back to a pool, from which any product may be entered;
-2. weighs every product's belief by the calibrated odds of the newest window, "none" by 1;
-3. normalises.
-
-`leave` was chosen on rendered streams of products that the model was not trained on, a quarter of which were in no
-catalogue while something alike was; the threshold on streams of other people's photos too (docs/decisions.md).
+One forward filter a stream (`workers.beliefs`) says how much each product is believed to be shown; here it is decided
+what that means. The threshold was chosen on streams of other people's photos too (docs/decisions.md).
 
 Plain Python. Its state is a few hundred bytes, and a filter restored from them goes on exactly as the one that wrote
 them. So that the last bits of a matrix product (about 1e-6, they depend on the batch) do not show, evidence comes in
 rounded (`workers.recognize.evidence`) and beliefs are kept at six decimals.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,8 +15,7 @@ from typing import Literal
 import msgspec
 
 from topology.records import refusing
-
-_TYPICAL_HOP_MS = 2_000
+from workers.beliefs import ENTRANTS, LEAVE, TYPICAL_HOP_MS, next_beliefs
 
 
 @dataclass(frozen=True)
@@ -37,8 +28,8 @@ class FilterConfig:
             covered frame; near 0, they outlast their product.
         patience_ms: How long the belief must stay low before the sighting ends: hosts lay a product down and take
             it up again. Above, two showings of a product melt into one.
-        leave: Share of belief that leaves a product per 2 s of media time. Lower: slower to start, slower to switch.
-        entrants: Products that may enter per hop, the most likely ones: each takes a share of "none".
+        leave: See `workers.beliefs.LEAVE`.
+        entrants: See `workers.beliefs.ENTRANTS`.
         least: Belief below which a product is forgotten.
         support: Frames that must show the product, judged without words, before a sighting of it may start. Speech
             about a product is no showing.
@@ -48,8 +39,8 @@ class FilterConfig:
     threshold: float = 0.5
     release: float = 0.5
     patience_ms: int = 4_000
-    leave: float = 0.3
-    entrants: int = 8
+    leave: float = LEAVE
+    entrants: int = ENTRANTS
     least: float = 1e-4
     support: int = 2
     update_every_ms: int = 10_000
@@ -250,7 +241,7 @@ class Tracker:
                 or the room's bag.
         """
         state = self._state
-        elapsed_ms = _TYPICAL_HOP_MS if state.start_ms < 0 else start_ms - state.start_ms
+        elapsed_ms = TYPICAL_HOP_MS if state.start_ms < 0 else start_ms - state.start_ms
         self._filter(elapsed_ms, observations)
         self._note_frames(observations)
         state.start_ms, state.looked_ms = start_ms, end_ms
@@ -258,23 +249,17 @@ class Tracker:
 
     def _filter(self, elapsed_ms: int, observations: Sequence[Observation]) -> None:
         config, state = self._config, self._state
-        leave = 1.0 - (1.0 - config.leave) ** (elapsed_ms / _TYPICAL_HOP_MS)
-        held = {belief.product_id: belief.probability for belief in state.beliefs}
-        pool = 1.0 - (1.0 - leave) * math.fsum(held.values())
-        order = sorted(observations, key=lambda one: (-one.log_odds, one.product_id))
-        entrants = {one.product_id for one in order[: config.entrants]}
-        weights: dict[str, float] = {}
-        for one in order:
-            odds = math.exp(max(-30.0, min(30.0, one.log_odds)))
-            stay = (1.0 - leave) * held.get(one.product_id, 0.0) * odds
-            enter = leave * pool * odds if one.product_id in entrants else 0.0
-            weights[one.product_id] = stay + enter
-        total = (1.0 - leave) * pool + math.fsum(weights.values())
-        on = state.sighting.product_id if state.sighting else None
         known = {belief.product_id: belief for belief in state.beliefs}
+        beliefs = next_beliefs(
+            {product_id: belief.probability for product_id, belief in known.items()},
+            {one.product_id: one.log_odds for one in observations},
+            elapsed_ms,
+            config.leave,
+            config.entrants,
+        )
+        on = state.sighting.product_id if state.sighting else None
         state.beliefs = []
-        for product_id, weight in weights.items():
-            probability = round(weight / total, 6)
+        for product_id, probability in beliefs.items():
             if probability >= config.least or product_id == on:
                 belief = known.get(product_id) or Belief(product_id)
                 belief.probability = probability
@@ -287,7 +272,7 @@ class Tracker:
             one = by_product[belief.product_id]
             belief.visual, belief.text, belief.keywords = one.visual, one.text, one.keywords
             belief.read, belief.lines, belief.speech = one.read, one.lines, one.speech
-            longest_gap_ms = self._config.patience_ms + _TYPICAL_HOP_MS
+            longest_gap_ms = self._config.patience_ms + TYPICAL_HOP_MS
             for frame in one.frames:
                 if not belief.frames or frame.pts_ms - belief.frames[-1].pts_ms > longest_gap_ms:
                     belief.since_ms, belief.seen, belief.frames = frame.pts_ms, 0, ()

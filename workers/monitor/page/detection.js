@@ -249,7 +249,11 @@ function LookAgain({ id }) {
     </div>
     ${error && html`<${Problem} error=${error} again=${look} />`}
     ${result &&
-    html`<div class="pair">
+    html`<p class="quiet">
+        ${t(`looked_at_${result.source}`, { count: result.frames })}${" "}
+        <${Span} from=${result.from_ms} to=${result.to_ms} />
+      </p>
+      <div class="pair">
       ${["before", "after"].map(
         (when) => html`<${Result} key=${when} name=${when} result=${result[when]} />`,
       )}
