@@ -8,11 +8,14 @@ shown, something else, or nothing. Of ROPE, LPR4M or a manifest they are made of
 in them. The same frames are then read against many catalogues of 10 to 300 products, with the shown product in them
 and without, or with a look-alike in its place; what is said goes through the words of that catalogue. What comes out
 is written to the model's `calibration.json` (and so changes its version) and how well it holds to its card.
+
+A model's scores flatter what it was trained on. One that has learned from the products that are shown is calibrated on
+the windows of a twin, trained by the same recipe without them: `--twin FOLDER`.
 """
 
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 import click
@@ -378,6 +381,35 @@ def _read(
     return fitted, held_out
 
 
+def twin_of(encoder: Encoder, twin: str) -> Encoder:
+    """Opens a twin, which reads words if the model does.
+
+    Args:
+        encoder: Of the model.
+        twin: Name or folder of an artefact.
+
+    Raises:
+        UserError: It was made by another recipe, so its scores are none of the model's; or it is not there.
+    """
+    opened = Encoder(twin)
+    opened.config = replace(opened.config, reading=encoder.reading)
+    differ = [
+        f"model.{name} {theirs} instead of {ours}"
+        for (name, ours), theirs in zip(asdict(encoder.config).items(), asdict(opened.config).values(), strict=True)
+        if theirs != ours
+    ]
+    differ += [
+        f"{name} {getattr(opened, name)} instead of {getattr(encoder, name)}"
+        for name in ("live_text", "modalities", "precision")
+        if getattr(opened, name) != getattr(encoder, name)
+    ]
+    if differ:
+        raise UserError(
+            f"{twin} is no twin of {encoder.version}: {', '.join(differ)}; train it by the configuration of the model"
+        )
+    return opened
+
+
 @click.command("calibrate", cls=Command, help=__doc__, stopped="stopped; the model is as it was")
 @click.argument("model")
 @click.option(
@@ -398,20 +430,35 @@ def _read(
     "--near", is_flag=True, help="Stay near the calibration that the model has: for few clips, such as verdicts."
 )
 @click.option(
+    "--twin",
+    metavar="FOLDER",
+    help="A model of the same recipe that was trained without the products that are shown: it looks at the streams.",
+)
+@click.option(
     "--read/--no-read", default=None, help="From now on the model reads words in pictures, or not. [as it does]"
 )
 def calibrate_command(
-    model: str, data: Sequence[str], split: Split, showings: int, seed: int, near: bool, read: bool | None
+    model: str,
+    data: Sequence[str],
+    split: Split,
+    showings: int,
+    seed: int,
+    near: bool,
+    twin: str | None,
+    read: bool | None,
 ) -> None:
     """Fits a model's calibration."""
     encoder = Encoder(model)
     if read is not None:
         encoder.config = replace(encoder.config, reading=PACKAGED if read else "")
-    outcome = calibrate(encoder, data, split, showings, seed, encoder.calibration if near else None)
+    looks = twin_of(encoder, twin) if twin else encoder
+    outcome = calibrate(looks, data, split, showings, seed, encoder.calibration if near else None)
     artefact.update(model, calibration=outcome.calibration, reading=encoder.reading)
     card = artefact.locate(model) / "README.md"
     if card.is_file():
         section = calibration_section(split, outcome.figures, outcome.held_out, encoder.reading)
+        if twin:
+            section += f"\n\nThe windows are those of {looks.version}, a twin that was trained without these products."
         with full_disk(card):
             write_text_whole(card, with_section(card.read_text(encoding="utf-8"), section))
     of = "streams held out" if outcome.held_out else "streams fitted on, not all held out; give more --showings or data"

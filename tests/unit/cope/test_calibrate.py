@@ -239,6 +239,35 @@ def test_a_model_that_reads_from_now_on_says_so(recorded, tiny, tmp_path, monkey
         assert ("are read (`packaged:ppocr`)" in (folder / "README.md").read_text()) == bool(reading)
 
 
+def test_a_twin_that_was_trained_without_the_products_looks_at_them(recorded, tiny, tmp_path, monkeypatch):
+    folder, twin = tmp_path / "tiny", tmp_path / "twin"
+    weights = tiny.model.state_dict()
+    artefact.save(folder, "tiny", tiny.config, weights, None)
+    (folder / "README.md").write_text(model_card("tiny", TrainConfig(model=tiny.config), "things", 30, {}))
+    artefact.save(twin, "other", tiny.config, {name: -one for name, one in weights.items()}, None)
+    monkeypatch.setattr(calibrate, "CATALOGUES", 1)
+    options = ["--data", recorded, "--showings", "24"]
+    assert calibrate.main([str(folder), *options, "--twin", str(twin)]) == 0
+    kept = artefact.load(folder)
+    assert artefact.load(twin).calibration == UNCALIBRATED  # its own stays as it is
+    assert f"The windows are those of {artefact.load(twin).version}, a twin" in (folder / "README.md").read_text()
+    assert all((kept.weights[name] == one.half().float()).all() for name, one in weights.items())
+    assert calibrate.main([str(twin), *options]) == 0
+    assert artefact.load(twin).calibration == kept.calibration
+
+
+def test_a_twin_of_another_recipe_is_refused_before_anything_is_read(recorded, tiny, tmp_path, capsys):
+    folder, twin = tmp_path / "tiny", tmp_path / "twin"
+    artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None)
+    other = replace(tiny.config, regions=2)
+    artefact.save(twin, "other", other, tiny.model.state_dict(), None, live_text="raw")
+    assert calibrate.main([str(folder), "--data", "nowhere", "--twin", str(twin)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"cope.calibrate: {twin} is no twin of tiny@")
+    assert "model.regions 2 instead of 4, live_text raw instead of keywords" in line
+    assert artefact.load(folder).calibration == UNCALIBRATED
+
+
 def test_too_few_recorded_products_are_one_line(recorded, tiny, tmp_path, capsys):
     folder = tmp_path / "tiny"
     artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None)
