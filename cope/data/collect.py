@@ -1,10 +1,19 @@
-"""Collects open pictures for training into a folder: `python -m cope.data.collect OUT`.
+"""Collects pictures for training into a folder.
 
-It needs `npm` and, for furniture and backgrounds, Debian's `apt-get`; it installs nothing.
+    python -m cope.data.collect OUT
+    python -m cope.data.collect OUT --source CLONE
+
+Without a source it fetches open pictures of objects. It needs `npm` and, for furniture and backgrounds, Debian's
+`apt-get`; it installs nothing.
 
     @lobehub/fluent-emoji-3d   rendered objects with alpha, MIT (Microsoft)
     sweethome3d-furniture      rendered household things with alpha, CC0 and CC BY 3.0 (authors in the package)
     wallpaper packages         photographs for backgrounds, CC BY-SA and others; rendered over, never copied out
+
+With one it writes OUT/manifest.jsonl, which names the photos where they lie. The source is a clone of
+github.com/marcusklasson/GroceryStoreDataset (MIT) or github.com/google/dreambooth (CC-BY-4.0, some photos under the
+Unsplash licence), or a folder of your own with photos.jsonl (`{"file": ..., "label": ..., "product_id": ...}` a line,
+`product_id` null for what is in no catalogue) and a catalog.jsonl. A product's photos are all on one side.
 """
 
 import json
@@ -15,13 +24,16 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cope.data.photos import about, manifest_rows, read_collection
 from cope.errors import UserError
-from cope.runtime.command import Command, run
+from cope.runtime.command import AT_LEAST_0, AT_LEAST_1, Command, run
+from cope.runtime.files import write_text_whole
 
 EMOJI_PICTURES = "@lobehub/fluent-emoji-3d@1.1.0"
 EMOJI_NAMES = "emoji-datasource-google@16.0.0"
@@ -123,11 +135,71 @@ def _call(command: list[str], folder: Path) -> None:
         raise UserError(f"{' '.join(command)} failed: {last}")
 
 
+def collect_photos(
+    source: Path, out: Path, only: str, photos_a_clip: int, shares: Sequence[int] | None, seed: int
+) -> tuple[int, int, int]:
+    """Writes a manifest of a collection of photos; returns the numbers of products, of photos and of lost files.
+
+    Args:
+        source: See `cope.data.photos`.
+        out: The manifest's folder.
+        only: Regular expression of titles and categories; "" for all.
+        photos_a_clip: See `manifest_rows`.
+        shares: Likewise.
+        seed: Likewise.
+
+    Raises:
+        UserError: The source is none that is known, no photo of it is there, or the manifest cannot be written.
+    """
+    found, lost = [], 0
+    for product in read_collection(source.resolve()):
+        if only and not about(product, only):
+            continue
+        page, photos = (tuple(path for path in paths if path.is_file()) for paths in (product.page, product.photos))
+        lost += len(product.page) + len(product.photos) - len(page) - len(photos)
+        if photos:
+            found.append(replace(product, page=page, photos=photos))
+    if not found:
+        raise UserError(f"{source}: no photo of any product{f' of {only!r}' if only else ''} is there")
+    rows = manifest_rows(found, photos_a_clip, shares, seed)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text_whole(out / "manifest.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    except OSError as error:
+        raise UserError(f"cannot write {out / 'manifest.jsonl'}: {error.strerror or error}") from None
+    return len(found), sum(len(product.photos) for product in found), lost
+
+
 @click.command(cls=Command, help=__doc__, stopped="stopped; start the same command again")
 @click.argument("out", type=click.Path(path_type=Path))
-def collect_command(out: Path) -> None:
-    """Makes a folder of objects."""
-    print(f"{collect(out)} objects in {out}")
+@click.option(
+    "--source",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Clone or folder of photos. [default: open pictures of objects]",
+)
+@click.option("--only", default="", metavar="REGEX", help="Of a source, products with this in title or category.")
+@click.option("--photos", type=AT_LEAST_1, default=1, show_default=True, help="Photos of a source that make a clip.")
+@click.option(
+    "--shares",
+    type=AT_LEAST_0,
+    nargs=3,
+    metavar="TRAIN VAL TEST",
+    help="Shares of products on each side. [default: a hash of each product's id decides]",
+)
+@click.option("--seed", type=AT_LEAST_0, default=0, show_default=True, help="By which they are dealt out.")
+def collect_command(
+    out: Path, source: Path | None, only: str, photos: int, shares: tuple[int, int, int] | None, seed: int
+) -> None:
+    """Makes a folder of objects, or a manifest of photos."""
+    if source is None:
+        print(f"{collect(out)} objects in {out}")
+        return
+    if shares and not any(shares):
+        raise UserError("--shares 0 0 0 leaves no product on any side; give one above 0")
+    products, count, lost = collect_photos(source, out, only, photos, shares, seed)
+    print(f"{products} products and {count:,} photos of them in {out / 'manifest.jsonl'}")
+    if lost:
+        print(f"{lost:,} files that the source names are not there, and were left out", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
