@@ -96,21 +96,24 @@ def _stage(thread_name: str) -> str:
 
 
 def measure(count: int, realtime: bool) -> dict[str, Any]:
-    """Watches `count` streams in this process and returns what was measured."""
+    """Watches `count` of the sample streams in this process and returns what was measured."""
+    sources = [f"room-{number}={STREAMS[number % len(STREAMS)]}" for number in range(count)]
+    with tempfile.TemporaryDirectory() as folder:
+        return {"streams": count} | watched(sources, CATALOG, Path(folder) / "events.jsonl", realtime)
+
+
+def watched(sources: list[str], catalog: Path, events_path: Path, realtime: bool = False) -> dict[str, Any]:
+    """Watches streams in this process, writes their events and returns what was measured."""
     from topology.settings import load_settings
     from workers.cli.watch.session import watch
 
-    sources = [f"room-{number}={STREAMS[number % len(STREAMS)]}" for number in range(count)]
-    with tempfile.TemporaryDirectory() as folder:
-        events_path = Path(folder) / "events.jsonl"
-        cpu = CpuByStage()
-        cpu.start()
-        result = asyncio.run(watch(load_settings(), sources, str(CATALOG), events_path=events_path, realtime=realtime))
-        seconds = cpu.stop()
-        events = [json.loads(line) for line in events_path.read_text().splitlines()]
+    cpu = CpuByStage()
+    cpu.start()
+    result = asyncio.run(watch(load_settings(), sources, str(catalog), events_path=events_path, realtime=realtime))
+    seconds = cpu.stop()
+    events = [json.loads(line) for line in events_path.read_text().splitlines()]
     minutes = result.media_ms / 60_000
     return {
-        "streams": count,
         "real_time_factor": result.seconds / (result.media_ms / 1000),
         "media_s": result.media_ms / 1000,
         "wall_s": result.seconds,
@@ -125,8 +128,8 @@ def in_a_process_of_its_own(count: int, realtime: bool) -> dict[str, Any]:
     return run("benchmarks.watch", "--measure", str(count), *(["--realtime"] if realtime else []))
 
 
-def run(module: str, *arguments: str) -> dict[str, Any]:
-    """Returns what a benchmark writes in a fresh process with one thread for each model."""
+def run(module: str, *arguments: str, **settings: str) -> dict[str, Any]:
+    """Returns what a benchmark writes in a fresh process with one thread for each model, and these settings."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
         subprocess.run(
@@ -134,7 +137,7 @@ def run(module: str, *arguments: str) -> dict[str, Any]:
             cwd=ROOT,
             check=True,
             stdout=subprocess.DEVNULL,
-            env={**os.environ, "COPE_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "COPE_THREADS": "1", "OMP_NUM_THREADS": "1"} | settings,
         )
         loaded: dict[str, Any] = json.loads(out.read_text())
         return loaded
