@@ -108,6 +108,9 @@ class Users:
         address = getattr(address, "ipv4_mapped", None) or address
         if address is None or not any(address in network for network in self._proxies):
             return None
+        name = name.encode("utf-8", "surrogateescape").decode(
+            "utf-8", "replace"
+        )  # any bytes may come: it is told as text
         may_write = "*" in self._reviewers or name in self._reviewers
         return User("reviewer" if may_write else "viewer", "proxy", name)
 

@@ -212,7 +212,7 @@ class Summary(Answer, frozen=True, kw_only=True):
     role: Literal["viewer", "reviewer", "open"]
 
 
-class VerdictInput(Answer, frozen=True, kw_only=True):
+class VerdictInput(Answer, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A verdict to be given, or taken back ("undo").
 
     Attributes:
@@ -263,7 +263,7 @@ class Written(Answer, frozen=True, kw_only=True):
     key: str
 
 
-class Login(Answer, frozen=True, kw_only=True):
+class Login(Answer, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A token to be changed into a cookie; `name` is written beside verdicts."""
 
     token: str

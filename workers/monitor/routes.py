@@ -64,7 +64,10 @@ class Routes:
     def serve(self, application: web.Application) -> None:
         """Hands the routes to an application."""
         for route in self.all:
-            application.router.add_route(route.method, route.path, self._guarded(route))
+            handler = self._guarded(route)
+            application.router.add_route(route.method, route.path, handler)
+            if route.method == "GET" and route.answer != "text/event-stream":  # a feed without a body has no end
+                application.router.add_route("HEAD", route.path, handler)
 
     def _guarded(self, route: Route) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:

@@ -137,3 +137,13 @@ async def test_what_is_no_http_is_answered_in_json_and_not_repeated(serve, reque
     writer.close()
     assert b" 400 " in head.splitlines()[0] and b"application/json" in head
     assert set(json.loads(body)) == {"error"} and b"secret" not in body and b"GARBAGE" not in body
+
+
+async def test_a_proxys_name_in_another_encoding_is_text_all_the_same(serve):
+    client = await serve(**PROXY)
+    reader, writer = await asyncio.open_connection("127.0.0.1", client._base_url.port)
+    writer.write(b"GET /who HTTP/1.1\r\nHost: localhost\r\nX-User: J\xf6rg\r\nConnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    told = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert told == {"role": "viewer", "name": "J\ufffdrg"}

@@ -67,7 +67,7 @@ export function Detection({ id }) {
       <${Candidates} candidates=${got.candidates} own=${detection.product_id} />
       <${Event} detection=${detection} />
     </div>
-    <${LookAgain} id=${id} />
+    ${may && html`<${LookAgain} id=${id} />`}
     ${searching &&
     html`<${ProductSearch}
       not=${detection.product_id}

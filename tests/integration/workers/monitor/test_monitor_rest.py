@@ -198,6 +198,7 @@ async def test_a_verdict_is_given_once_told_to_all_and_taken_back(broker, produc
             ({"verdict": "other", "product_id": "bag"}, 400),
             ({"verdict": "other", "product_id": "none"}, 400),
             ({"verdict": "perhaps"}, 400),
+            ({"verdict": "right", "who": "me"}, 400),
             ([], 400),
         ):
             async with client.post("/detections/d-1/verdict", json=given) as response:

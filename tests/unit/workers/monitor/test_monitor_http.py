@@ -86,6 +86,13 @@ async def test_streams_are_listed_and_looked_up(site):
             assert 0.5 <= one["frame_age_s"] < 20
 
 
+async def test_what_can_be_got_has_a_head_but_the_feed_which_has_no_end(site):
+    async with site.serve() as client:
+        for path, status in (("/streams", 200), ("/streams/none", 404), ("/now", 200), ("/events", 405)):
+            response = await client.head(path)
+            assert (response.status, await response.read()) == (status, b""), path
+
+
 async def test_an_unknown_stream_is_404_in_json(site):
     async with site.serve() as client:
         response = await client.get("/streams/nowhere")
