@@ -1,10 +1,11 @@
-"""Runs `cope-live` in processes of its own: to its end, or as six workers."""
+"""Runs `cope-live` in processes of its own: to its end, or as workers."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def environment(settings: Settings | None = None) -> dict[str, str]:
         "COPE_ALLOWED_FOLDERS": settings.allowed_folders,
         "COPE_STREAM_PARTITIONS": str(settings.stream_partitions),
         "COPE_PRODUCT_PARTITIONS": str(settings.product_partitions),
+        "COPE_EVIDENCE_URL": settings.evidence_url,
+        "COPE_WEBHOOK_URL": settings.webhook_url,
     }
 
 
@@ -53,10 +56,11 @@ def run_cli(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
 
 
 class Processes:
-    """The six workers, one process each, with their logs in a folder."""
+    """Workers, one process each, with their logs in a folder."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, roles: Sequence[Role] = FLOW) -> None:
         self._settings = settings
+        self._roles = roles
         self._folder = folder
         self._running: dict[Role, subprocess.Popen[bytes]] = {}
         self._starts = 0
@@ -72,7 +76,7 @@ class Processes:
             )
 
     def start_all(self) -> None:
-        for role in FLOW:
+        for role in self._roles:
             self.start(role)
 
     def kill(self, role: Role) -> None:
