@@ -30,6 +30,7 @@ class SourceInfo:
         live: It runs by its own clock and what is not read in time is lost. False for files, also over HTTP.
         width: Pixels, before rotation; 0 if unknown.
         height: Pixels, before rotation; 0 if unknown.
+        codecs: Names of those of picture and sound.
     """
 
     duration_ms: int | None
@@ -38,6 +39,7 @@ class SourceInfo:
     live: bool
     width: int = 0
     height: int = 0
+    codecs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

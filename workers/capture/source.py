@@ -3,9 +3,9 @@
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ from workers.capture.address import check_allowed, is_camera, local_path, scheme
 from workers.capture.clock import AUDIO_OFFSET_US, FORWARD_GAP_US, FORWARD_JUMP_US, DecodingTimes, MediaClock, Unwrap
 from workers.capture.colour import Renderer
 from workers.capture.explain import explain
-from workers.capture.joined import JoinedSource, Part, parts_of
+from workers.capture.joined import JoinedSource, Part
 from workers.capture.losses import Losses
 from workers.capture.media import BadSource, MediaItem, MediaSource, NewEpoch, Picture, Sound, SourceDown, SourceInfo
 from workers.capture.mixdown import Mixdown
@@ -41,6 +41,10 @@ _SPARSE_FACTOR = 4
 # Pictures that a decoder may hold back.
 _DECODER_DELAY = 4
 
+# Packets of a track in a row without a picture or sound, after which it may be of another codec. A decoder holds back
+# 16 pictures at most; what is looked at in vain costs as much as opening the file.
+_UNDECODED, _UNDECODED_KEYFRAMES = 20, 3
+
 # Between decoding and display: 16 pictures of one in two seconds.
 _LONGEST_LAG_US = 32_000_000
 
@@ -49,7 +53,11 @@ _UNSEEN_S = 2.0
 
 # Containers whose time stamps come from one clock, with an index: a gap in them is a picture that stands still.
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
-_INDEXED = (_MP4, "matroska,webm", "avi")
+_MATROSKA = "matroska,webm"
+_INDEXED = (_MP4, _MATROSKA, "avi")
+
+# Containers that can be read from any place on.
+_ANYWHERE = ("mpegts", "mpeg")
 
 # FLV has 31 bits for milliseconds, FFmpeg reads 32: after 25 days, a stream would seem to jump.
 _FLV_WRAP_MS = 1 << 31
@@ -69,10 +77,10 @@ def open_source(url: str, settings: Settings, seen: PacketMemory | None = None) 
     """
     check_allowed(url, settings)
 
-    def opened(part: Part | None = None) -> AvSource:
+    def opened(part: Part | None = None, has_changed: Callable[[int], bool] | None = None) -> AvSource:
         container, relay = open_container(url, settings, part)
         try:
-            return AvSource(url, container, settings, seen, relay)
+            return AvSource(url, container, settings, seen, relay, has_changed)
         except BaseException:
             container.close()
             if relay is not None:
@@ -80,8 +88,8 @@ def open_source(url: str, settings: Settings, seen: PacketMemory | None = None) 
             raise
 
     path = local_path(url)
-    parts = parts_of(path) if not scheme_of(url) and path.is_file() and os.access(path, os.R_OK) else []
-    return JoinedSource([partial(opened, part) for part in parts]) if len(parts) > 1 else opened()
+    is_file = not scheme_of(url) and path.is_file() and os.access(path, os.R_OK)
+    return JoinedSource(opened, path) if is_file else opened()
 
 
 def probe(url: str, settings: Settings | None = None) -> SourceInfo:
@@ -102,6 +110,16 @@ def probe(url: str, settings: Settings | None = None) -> SourceInfo:
         raise BadSource(str(error)) from error
 
 
+@dataclass
+class _Nothing:
+    """Packets of a track that gave no picture or sound, since a place in the file and a time stamp."""
+
+    pos: int
+    pts: int | None
+    packets: int = 0
+    damaged: int = 0
+
+
 class AvSource:
     """An open container, decoded as cheaply as the sampling policy allows. See `MediaSource`."""
 
@@ -112,6 +130,7 @@ class AvSource:
         settings: Settings,
         seen: PacketMemory | None = None,
         relay: Relay | None = None,
+        has_changed: Callable[[int], bool] | None = None,
     ) -> None:
         self.url = url
         self.over = False
@@ -120,6 +139,7 @@ class AvSource:
         self._container = container
         self._relay = relay
         self._settings = settings
+        self._only_keyframes = settings.sampling == "keyframes"
         self._is_hls = container.format.name == "hls"
         self._scheme = scheme_of(url)
         if NOT_VIDEO.match(container.format.name):
@@ -133,6 +153,8 @@ class AvSource:
         self._audio = choose_audio(container, self._video)
         leave_others(container, (self._video, self._audio))
         duration_ms = container.duration // 1000 if container.duration and container.duration > 0 else None
+        if duration_ms and container.format.name == _MATROSKA:  # counts from 0, whenever its first picture is
+            duration_ms -= max(0, container.start_time or 0) // 1000
         self.info = SourceInfo(
             duration_ms=duration_ms,
             has_video=True,
@@ -140,7 +162,12 @@ class AvSource:
             live=is_camera(url) or (bool(self._scheme) and not self._is_recording(duration_ms)),
             width=self._video.codec_context.width or 0,
             height=self._video.codec_context.height or 0,
+            codecs=tuple(track.codec_context.name for track in (self._video, self._audio) if track is not None),
         )
+        # FFmpeg finds the tracks of these from any place on.
+        self._has_changed = has_changed if container.format.name in _ANYWHERE else None
+        self._is_changed = False
+        self._nothing: dict[int, _Nothing] = {}  # by track
         self._video.codec_context.skip_frame = self._skip_frame()
         # Streams are the unit of parallel work; threads within a decoder add delay and memory to each.
         self._video.codec_context.thread_count = 1
@@ -189,7 +216,8 @@ class AvSource:
             if self._may_repeat and not self._is_hls:
                 _keep_pace(self._length_us() / _US - (time.monotonic() - began_s))
         yield from self._drain()
-        self._finish()
+        if not self._is_changed:
+            self._finish()
 
     def seek(self, media_ms: int) -> None:
         """Goes to the last keyframe before a media time of the first epoch, once a picture of it has come.
@@ -223,7 +251,7 @@ class AvSource:
         return self._container.size > 0 or duration_ms is not None
 
     def _skip_frame(self) -> str:
-        if self._settings.sampling == "keyframes":
+        if self._only_keyframes:
             return "NONKEY"
         rate = self._video.average_rate or self._video.guessed_rate
         return "NONREF" if rate and rate >= _SPARSE_FACTOR * self._settings.frames_per_second else "DEFAULT"
@@ -240,6 +268,8 @@ class AvSource:
                     if packet.size:  # PyAV ends with empty packets
                         broken, read_at = 0, time.monotonic()
                         yield packet
+                        if self._is_changed:
+                            return
                 break
             except IndexError:  # PyAV's, at the end, where tracks were found on the way
                 break
@@ -322,15 +352,38 @@ class AvSource:
         try:
             frames = stream.codec_context.decode(packet)
         except (av.error.FFmpegError, ValueError):
+            frames = None
+        if frames is None:
             self.losses.damage()
-            return
-        for frame in frames:
+        if packet is not None and not self._is_changed:
+            self._follow_codec(stream, packet, frames)
+        for frame in frames or ():
             if frame.is_corrupt:
                 self.losses.damage()
             elif stream is not self._video:
                 yield from self._sound(frame)
             elif frame.pts is None or frame.pts not in self._old_pictures:
                 yield self._picture(frame)
+
+    def _follow_codec(self, stream: Any, packet: Any, frames: Any) -> None:
+        """Looks whether a track has another codec from here on: its packets then give nothing."""
+        since = self._nothing.get(stream.index)
+        if frames:
+            # Pictures that were held back say nothing of packets that came after them.
+            if since is not None and any((frame.pts or 0) >= (since.pts or 0) for frame in frames):
+                del self._nothing[stream.index]
+            return
+        only_keyframes = stream is self._video and self._only_keyframes
+        if self._has_changed is None or packet.pos is None or (only_keyframes and not packet.is_keyframe):
+            return
+        if since is None:
+            since = self._nothing[stream.index] = _Nothing(packet.pos, packet.pts)
+        since.packets += 1
+        since.damaged += frames is None
+        if since.packets == (_UNDECODED_KEYFRAMES if only_keyframes else _UNDECODED):
+            self._is_changed = self._has_changed(since.pos)
+            if self._is_changed:
+                self.losses.damaged -= since.damaged
 
     def _picture(self, frame: Any) -> Picture:
         self._picture_at, self._undecoded = (time.monotonic(), self._video_next_us), 0
@@ -368,7 +421,7 @@ class AvSource:
         is_video = packet.stream is self._video
         now_s, now_us = time.monotonic(), self._video_next_us if is_video else self._audio_next_us
         since_s, since_us = self._picture_at
-        if is_video and self._settings.sampling == "keyframes" and not packet.is_keyframe:
+        if is_video and self._only_keyframes and not packet.is_keyframe:
             if self._undecoded < _DECODER_DELAY:  # it is not to be decoded
                 self._picture_at = now_s, now_us
         elif is_video:
@@ -394,7 +447,7 @@ class AvSource:
             self.losses.silence(self._clock.position_us(self._audio_next_us))
         since_us, self._seen_us = self._seen_us, None
         since_us = self._clock.zero_us if since_us is None else since_us
-        patience_s = self._settings.stall_timeout_s if self._settings.sampling == "keyframes" else _UNSEEN_S
+        patience_s = self._settings.stall_timeout_s if self._only_keyframes else _UNSEEN_S
         if since_us is not None and self._end_us - since_us > patience_s * _US:
             self.losses.unseen(self._clock.position_us(since_us), self._length_us())
 

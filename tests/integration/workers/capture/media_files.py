@@ -25,6 +25,7 @@ def write_video(
     tones: tuple[float, ...] = (440,),
     start: float = 0.0,
     options: dict[str, str] | None = None,
+    sound_codec: str = "aac",
 ) -> Path:
     """Writes a scene that changes each second, with a tone.
 
@@ -43,7 +44,7 @@ def write_video(
         video.codec_context.gop_size = RATE
         if rotation:
             video.set_display_rotation(rotation)
-        tracks = [_add_sound(output, tone) for tone in (tones if sound else ())]
+        tracks = [_add_sound(output, tone, sound_codec) for tone in (tones if sound else ())]
         offset = round(start * 1000)
         moments = [i / RATE for i in range(round(seconds * RATE))] if times is None else times
         for moment in moments:
@@ -103,7 +104,7 @@ class _Sound:
         self._output.mux(self._stream.encode(None))
 
 
-def _add_sound(output: "av.container.OutputContainer", tone: float) -> _Sound:
-    stream = output.add_stream("aac", rate=SOUND_RATE)
+def _add_sound(output: "av.container.OutputContainer", tone: float, codec: str = "aac") -> _Sound:
+    stream = output.add_stream(codec, rate=SOUND_RATE)
     stream.layout = "mono"
     return _Sound(output, stream, tone)

@@ -120,12 +120,51 @@ def test_joined_files_are_read_to_the_end_and_nothing_is_wrong_with_them(
     assert source.detail == ""
 
 
+@pytest.mark.parametrize("sampling", ["fixed", "keyframes"])
+@pytest.mark.parametrize("suffix", ["ts", "mkv", "mp4"])
+def test_a_codec_that_changes_in_a_recording_is_played_in_a_new_epoch(
+    tmp_path: Path, suffix: str, sampling: str
+) -> None:
+    x265 = {"x265-params": "log-level=none:keyint=10"}
+    start = 6.2 if suffix == "ts" else 0.0
+    second = write_video(tmp_path / f"b.{suffix}", 6, codec="libx265", start=start, options=x265).read_bytes()
+    joined = tmp_path / f"c.{suffix}"
+    joined.write_bytes(write_video(tmp_path / f"a.{suffix}", 6).read_bytes() + second)
+    source, items = play(joined, frames_per_second=10, sampling=sampling)
+    (epoch,) = (index for index, item in enumerate(items) if isinstance(item, NewEpoch))
+    # Up to the length of a group of pictures goes with a change.
+    expected = (50, 60) if sampling == "fixed" else (5, 6)
+    for shown in (times(items[:epoch]), times(items[epoch:])):
+        assert expected[0] <= len(shown) <= expected[1]
+    assert "no picture" not in source.detail and (sampling == "keyframes" or source.detail == "")
+
+
+def test_a_sound_codec_that_changes_in_a_recording_is_played_in_a_new_epoch(tmp_path: Path) -> None:
+    second = write_video(tmp_path / "b.ts", 6, start=6.2, sound_codec="ac3").read_bytes()
+    (tmp_path / "c.ts").write_bytes(write_video(tmp_path / "a.ts", 6).read_bytes() + second)
+    _, items = play(tmp_path / "c.ts", frames_per_second=10)
+    (epoch,) = (index for index, item in enumerate(items) if isinstance(item, NewEpoch))
+    assert sound_s(items[:epoch]) > 5 and sound_s(items[epoch:]) > 5
+    assert len(times(items)) >= 110
+
+
 def test_a_recording_whose_pictures_end_before_it_does_says_so(tmp_path: Path) -> None:
-    second = write_video(tmp_path / "b.ts", 6, codec="libx265", start=6.2, options={"x265-params": "log-level=none"})
-    (tmp_path / "c.ts").write_bytes(write_video(tmp_path / "a.ts", 6).read_bytes() + second.read_bytes())
+    data = bytearray(write_video(tmp_path / "a.ts", 12).read_bytes())
+    for start in range(len(data) // 2 // 188 * 188, len(data), 188):
+        if data[start + 1] & 0x1F == 1 and data[start + 2] == 0:  # a picture's
+            keep = 60 if data[start + 1] & 0x40 else 8
+            data[start + keep : start + 188] = bytes(188 - keep)
+    (tmp_path / "c.ts").write_bytes(bytes(data))
     source, items = play(tmp_path / "c.ts", frames_per_second=10)
-    assert len(times(items)) >= 59 and sound_s(items) > 11
-    assert re.search("no picture from 0:00:0[67] to 0:00:12$", source.detail)
+    assert not any(isinstance(item, NewEpoch) for item in items)
+    assert len(times(items)) >= 50 and sound_s(items) > 11
+    assert re.search("no picture from 0:00:0[56] to 0:00:1[12]$", source.detail)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "flv", "mp4", "mkv"])
+def test_a_recording_whose_clock_begins_late_is_whole(tmp_path: Path, suffix: str) -> None:
+    source, items = play(write_video(tmp_path / f"a.{suffix}", start=5_000), frames_per_second=10)
+    assert len(times(items)) == 60 and source.detail == ""
 
 
 def test_a_recording_whose_sound_ends_before_it_does_says_so(tmp_path: Path) -> None:
