@@ -23,6 +23,7 @@ from workers.pages import Pages
 
 # As the page encoder sees pictures at most.
 _LONGEST_SIDE_PX = 640
+_LAST_MS = 2**53 - 1  # as far as truth reads
 _PICTURES = 4  # of a page: learning looks at as many
 
 
@@ -161,14 +162,15 @@ def truth_of(verdicts: Iterable[Verdict]) -> list[StreamTruth]:
     showings: dict[str, list[Showing]] = {}
     unlisted: dict[str, list[Unlisted]] = {}
     for one in verdicts:
-        end_ms = max(one.media_end_ms, one.media_start_ms + 1)
+        start_ms = min(max(0, one.media_start_ms), _LAST_MS - 1)
+        end_ms = min(max(one.media_end_ms, start_ms + 1), _LAST_MS)
         if one.verdict == "wrong" or one.epoch or not one.stream_id:
             continue
         if one.verdict == "not_in_catalogue":
-            unlisted.setdefault(one.stream_id, []).append(Unlisted(one.media_start_ms, end_ms))
+            unlisted.setdefault(one.stream_id, []).append(Unlisted(start_ms, end_ms))
         else:
             product_id = one.product_id or one.detected
-            showings.setdefault(one.stream_id, []).append(Showing(product_id, one.media_start_ms, end_ms))
+            showings.setdefault(one.stream_id, []).append(Showing(product_id, start_ms, end_ms))
     return [
         StreamTruth(
             stream_id,
