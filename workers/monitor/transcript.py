@@ -25,6 +25,7 @@ _MOST_SEGMENTS = 1_200
 _MOST_READ = 50_000
 # By how much Tansu may tell an end too low: see `topology.topic_log.PAST_MS`.
 _TOO_LOW = 1
+_LAST_MS = 253_402_300_799_000  # the end of the year 9999
 # Streams at hand, some 300 kB each.
 _AT_HAND = 32
 
@@ -134,4 +135,5 @@ class Transcripts:
 
 
 def _iso(at_ms: int) -> str:
+    at_ms = min(max(0, at_ms), _LAST_MS)  # a date has no more
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

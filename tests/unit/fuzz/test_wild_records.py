@@ -448,10 +448,22 @@ def told(**fields: object) -> Sent:
     return [(topics.PRODUCT_DETECTED, good(msgspec.structs.replace(DETECTED, detection_id="d", **fields)))]
 
 
+def said(**fields: object) -> Sent:
+    record = Keywords(stream_id="good", epoch=0, start_ms=0, end_ms=1, text="teapot", **fields)
+    return [(topics.LIVE_KEYWORDS, good(record))]
+
+
 @pytest.mark.parametrize(
     "sent",
-    [vectors(vectors=ROW + b"\0"), vectors(fused=ROW[:3]), told(emitted_media_ms=-5), told(detected_at="yesterday")],
-    ids=["odd-vectors", "odd-fused", "before-the-start", "no-time"],
+    [
+        vectors(vectors=ROW + b"\0"),
+        vectors(fused=ROW[:3]),
+        told(emitted_media_ms=-5),
+        told(detected_at="yesterday"),
+        said(captured_at_ms=2**53),
+        said(captured_at_ms=-(2**53)),
+    ],
+    ids=["odd-vectors", "odd-fused", "before-the-start", "no-time", "no-date", "no-date-before"],
 )
 def test_a_monitor_that_is_told_nonsense(sent: Sent) -> None:
     run_monitor(sent)

@@ -111,7 +111,7 @@ class WholeMonitor:
         }
         application = web.Application()
         self._monitor.routes().serve(application)
-        said = {"end_offsets": self._ends, "read_partition": lambda *_: self.logs[LIVE_KEYWORDS]}
+        said = {"end_offsets": self._ends, "read_range": lambda *_, **__: self.logs[LIVE_KEYWORDS]}
         with mock.patch.multiple("workers.monitor.transcript", **said):
             answers = await self._ask_all(application, values, bodies)
         self._worker.executor.shutdown(wait=False)
