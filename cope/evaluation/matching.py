@@ -102,11 +102,11 @@ def clip_features(
     window = [(number, regions[frame == number].numpy()) for number in numbers]
     recent_from = numbers[-RECENT_FRAMES:][0] if numbers else 0
     saliences = [salience[frame == number].numpy() for number in numbers]
-    keywords = data.keywords[domain][row]
-    query = query_terms(keywords)
+    query = query_terms(data.keywords[domain][row])
     texts = [text_score(page.terms, query) for page in pages]
-    said = _meanings(model, _told_in_full(data, domain, row, device))[0] if keywords else np.zeros(0, np.float32)
-    speech = speech_scores([(said, 1.0)] if said.size else [], [page.meaning for page in pages])
+    hears = float(views.told[0]) > 0
+    said = _meanings(model, _told_in_full(data, domain, row, device)) if hears else []
+    speech = speech_scores([(one, 1.0) for one in said if one.size], [page.meaning for page in pages])
     reads = [0.0] * len(pages)
     if printed is not None and data.read is not None:
         seen = printed.seen(_fresh(data.read.clips[domain][row]))

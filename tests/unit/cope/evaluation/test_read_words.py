@@ -7,11 +7,17 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from cope import evaluate as command
 from cope.evaluation import reading
+from cope.evaluation.collecting import Sampling, evaluation_set
+from cope.evaluation.describing import Describer
+from cope.evaluation.matching import clip_features, pages_of
 from cope.model.scoring import UNCALIBRATED
 from cope.serving import artefact
+from cope.serving.encoder import Encoder
+from tests.unit.cope.evaluation.shop import Shop
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("rapidocr")
@@ -89,3 +95,19 @@ def test_damaged_words_are_a_line(folder, cartons, tmp_path, capsys):
     assert command.main([str(folder), *options, "--no-pictures", "--workers", "0", "--device", "cpu"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"cope.evaluate: cannot keep words in {kept}: file is not a database")
+
+
+def test_speech_counts_by_its_meaning_as_in_service_unless_nothing_is_heard(folder, tmp_path):
+    encoder, shop = Encoder(folder, "cpu"), Shop()
+    data, _ = evaluation_set(Describer(encoder), shop, "test", tmp_path, Sampling(frames=3), workers=0)
+    row = data.items["live"].index("live-1-0")
+    texts = data.texts["page"]
+    served = [encoder.encode_speech([text])[0] for text in (data.texts["live"][row], *texts)]
+    pages = pages_of(encoder.model, data, torch.device("cpu"))
+    found = clip_features(encoder.model, data, "live", row, pages, torch.device("cpu"))
+    for page, one in zip(served[1:], found, strict=True):
+        cosine = float(page.astype(np.float32) @ served[0]) if page.size else 0.0  # a page without a text
+        assert one.speech == pytest.approx(max(0.0, cosine), abs=4e-3)
+    assert max(one.speech for one in found) > 0
+    silent = data.saying("none")
+    assert not any(one.speech for one in clip_features(encoder.model, silent, "live", row, pages, torch.device("cpu")))
