@@ -56,11 +56,13 @@ class Stretch:
         source: Where the frames come from.
         frames: Media time and JPEG of each, by time.
         said: What was said in it and shortly before, as far as it is still known.
+        judged_from_ms: Media time from which it counts what is believed: before, another product may have been shown.
     """
 
     source: Literal["file", "frames"]
     frames: list[tuple[int, bytes]]
     said: Sequence[Keywords] = ()
+    judged_from_ms: int = 0
 
     @property
     def from_ms(self) -> int:
@@ -162,7 +164,7 @@ class Again:
                 pass  # no file, or none that this process may read
         has_kept = kept is not None and bool(kept.frames)
         if frames and (kept is None or not has_kept or await asyncio.to_thread(is_same, kept, frames)):
-            return Stretch("file", frames, said)
+            return Stretch("file", frames, said, event.media_start_ms)
         if kept is None or not has_kept:
             raise RefusedError(
                 409, "its frames are gone, or were never kept: COPE_EVIDENCE_DAYS says how long they are"
@@ -303,10 +305,11 @@ class _Comparison:
         self._reads = [read[one.product_id].score if one.product_id in read else 0.0 for one in self._entries]
 
     def believe(self, windows: Sequence[_Window], embeddings: Sequence[NDArray[np.float16]]) -> Found:
-        """Returns the highest belief in each candidate, best first."""
+        """Returns the highest belief in each candidate while the detection was on, best first."""
         calibration = self._encoder.calibration
         best = dict.fromkeys((entry.product_id for entry in self._entries), 0.0)
         beliefs: dict[str, float] = {}
+        judged_from_ms = min(self._stretch.judged_from_ms, windows[-1].recent_from_ms)
         for window, embedding in zip(windows, embeddings, strict=True):
             features = self._features(window, embedding)
             if self._stretch.source == "frames":
@@ -314,7 +317,8 @@ class _Comparison:
             else:
                 odds = {product_id: calibration.logit(one) for product_id, one in zip(best, features, strict=True)}
                 beliefs = next_beliefs(beliefs, odds)
-            best = {product_id: max(before, beliefs[product_id]) for product_id, before in best.items()}
+            if window.recent_from_ms >= judged_from_ms:
+                best = {product_id: max(before, beliefs[product_id]) for product_id, before in best.items()}
         found = [(product_id, round(belief, 4)) for product_id, belief in best.items()]
         return sorted(found, key=lambda one: (-one[1], one[0]))
 

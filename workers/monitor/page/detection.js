@@ -174,8 +174,8 @@ function Belief({ belief, threshold }) {
         aria-label=${t("belief_alt", { from: clock(from), to: clock(to), max: percent(max) })}
       >
         <line class="axis" x1="0" x2=${WIDE} y1=${HIGH} y2=${HIGH} />
-        ${threshold != null && html`<line class="threshold" x1="0" x2=${WIDE} y1=${y(threshold)} y2=${y(threshold)} />`}
         <polyline class="area" points=${`${x(belief[0])},${HIGH} ${points} ${x(belief.at(-1))},${HIGH}`} />
+        ${threshold != null && html`<line class="threshold" x1="0" x2=${WIDE} y1=${y(threshold)} y2=${y(threshold)} />`}
         <polyline class="curve" points=${points} />
         ${belief.map((one) => html`<path key=${one.media_ms} class="dot" d=${`M${x(one)} ${y(one.confidence)}h0`} />`)}
       </svg>

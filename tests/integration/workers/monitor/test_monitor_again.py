@@ -42,15 +42,15 @@ class SeeingHueModel(HueModel):
 SECONDS = 12
 
 
-def greenish():
-    """A hue that stays what it is when it is compressed, between two that catalogue pictures have."""
-    hsv = np.full((64, 64, 3), (67, 255, 200), np.uint8)
+def plain(hue):
+    """A frame of one hue; in the middle of the model's bins, it stays what it is when it is compressed."""
+    hsv = np.full((64, 64, 3), (hue, 255, 200), np.uint8)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
 @pytest.fixture
 def videos(tmp_path):
-    """Two recordings of something green; a light goes over one from left to right, over the other back."""
+    """Two recordings of something green, blue before; a shadow goes over one to the right, over the other back."""
     folder = tmp_path / "videos"
     folder.mkdir()
     for name in ("there.mp4", "back.mp4"):
@@ -58,7 +58,7 @@ def videos(tmp_path):
             stream = container.add_stream("libx264", rate=5)
             stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 64, "yuv420p", 20
             for number in range(5 * SECONDS):
-                pixels = greenish()
+                pixels = plain(67 if number >= 5 * 5 else 127)
                 at = number if name == "there.mp4" else 5 * SECONDS - 1 - number
                 pixels[:, : at + 1] //= 2
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
