@@ -31,7 +31,7 @@ class VerdictView(Answer, frozen=True, kw_only=True):
 
 
 class DetectionItem(ProductDetected, frozen=True, kw_only=True):
-    """The newest event of a sighting, with the verdict on it.
+    """The newest event of a sighting, with the verdict on it. Its runner-up is that of the time while it was on.
 
     Attributes:
         verdict: None without.

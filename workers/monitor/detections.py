@@ -4,11 +4,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from topology.evidence import Kept, KeptFrame
-from topology.records import EvidenceFrame
+from topology.records import EvidenceFrame, RunnerUp
 from topology.settings import Settings
 from workers.monitor.again import Again, stretch_of
 from workers.monitor.answers import (
@@ -266,8 +267,10 @@ class Detections:
         return one, kept
 
     def _item(self, one: Sighting, why: Why | UnsetType = UNSET) -> DetectionItem:
-        event = one.event
+        event, other = one.event, one.runner_up
         fields = {name: getattr(event, name) for name in event.__struct_fields__}
+        rival = None if other is None else RunnerUp(product_id=other[0], confidence=other[1])
+        fields["evidence"] = msgspec.structs.replace(event.evidence, runner_up=rival)
         title = self._products.title(one.product_id)
         return DetectionItem(**fields, verdict=self._verdicts.of(one.detection_id), title=title, why=why)
 
@@ -318,7 +321,7 @@ class Detections:
         best: dict[str, float] = {}
         for event in one.events:
             best[event.product_id] = max(best.get(event.product_id, 0.0), event.confidence)
-            other = event.evidence.runner_up
+            other = event.evidence.runner_up if event.status != "ended" else None  # what was shown after it
             if other is not None:
                 best[other.product_id] = max(best.get(other.product_id, 0.0), other.confidence)
         ordered = sorted(best.items(), key=lambda entry: (-entry[1], entry[0]))

@@ -39,7 +39,7 @@ class Sighting:
     Attributes:
         order: Its place among those of its stream: epoch, begin, id. The same in every process.
         confidence: Of its newest event.
-        runner_up: The product that comes next, and its confidence.
+        runner_up: The product that came next while it was on, and its confidence.
         best: The frame that shows the product best, of all its events.
         belief: Media time and confidence, per event.
     """
@@ -110,8 +110,9 @@ class History:
         if len(one.kept) > _EVENTS:
             self.bytes -= len(one.kept.pop(1))
         one.confidence = event.confidence
-        other = event.evidence.runner_up
-        one.runner_up = (other.product_id, other.confidence) if other else None
+        if event.status != "ended":  # the runner-up of its end is what is shown after it, and no rival
+            other = event.evidence.runner_up
+            one.runner_up = (other.product_id, other.confidence) if other else None
         one.belief.append((event.emitted_media_ms, event.confidence))
         for frame in event.evidence.frames:
             if one.best is None or frame.score > one.best.score:

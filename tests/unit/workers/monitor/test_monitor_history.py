@@ -81,6 +81,15 @@ def test_the_doubtful_come_first_with_the_reason_and_the_settled_and_the_certain
     ]
 
 
+def test_what_is_shown_after_a_sighting_is_no_rival_of_it():
+    history = History()
+    history.add(sighting(1, confidence=0.95, runner_up=("cap", 0.01)))
+    end = sighting(1, confidence=0.95, runner_up=("hat", 0.9))
+    history.add(msgspec.structs.replace(end, status="ended", emitted_media_ms=20_000))
+    assert history.get("d1").runner_up == ("cap", 0.01)
+    assert history.doubtful(lambda _: False, 10) == []
+
+
 def test_two_products_that_compete_again_and_again_are_told_of():
     history = History()
     for number in range(3):
