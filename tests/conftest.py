@@ -22,6 +22,11 @@ from topology.settings import Settings
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# A shell that starts the tests in the background (`make test &`) has SIGINT ignored in them and in all that they start:
+# what is to end by Ctrl-C would then go on for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 KAFKA_READY_TIMEOUT_S = 60.0
 _prefixes = itertools.count()
 
