@@ -64,7 +64,7 @@ def _told(name: str, detected: list[dict[str, Any]], gone: Sequence[str]) -> dic
     return row
 
 
-async def _judge(settings: Settings, detected: list[dict[str, Any]], gone: Sequence[str]) -> None:
+async def _judge(settings: Settings, detected: list[dict[str, Any]], gone: Sequence[str], verdict: str) -> None:
     worker = Worker("monitor", settings)
     build(worker)
     await worker.start()
@@ -76,7 +76,7 @@ async def _judge(settings: Settings, detected: list[dict[str, Any]], gone: Seque
             for one in detected:
                 given: dict[str, str] = {"verdict": "right"}
                 if one["shown"] is None or one["shown"] in gone:
-                    given = {"verdict": "not_in_catalogue"}
+                    given = {"verdict": verdict}
                 elif one["shown"] != one["product_id"]:
                     given = {"verdict": "other", "product_id": one["shown"]}
                 async with client.post(f"/detections/{one['detection_id']}/verdict", json=given) as response:
@@ -88,10 +88,17 @@ async def _judge(settings: Settings, detected: list[dict[str, Any]], gone: Seque
 
 @click.command(help=__doc__)
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--product", "products", multiple=True, default=("saleor-88",), show_default=True)
+@click.option("--product", "products", multiple=True, default=("saleor-84",), show_default=True)
+@click.option(
+    "--verdict",
+    type=click.Choice(("not_in_catalogue", "wrong")),
+    default="not_in_catalogue",
+    show_default=True,
+    help="What is said of the mistakes.",
+)
 @click.option("--near/--anew", default=True, show_default=True, help="Stay near the calibration of before.")
 @click.option("--data", multiple=True, help="More to calibrate on, beside the verdicts.")
-def main(out: Path, products: tuple[str, ...], near: bool, data: tuple[str, ...]) -> None:
+def main(out: Path, products: tuple[str, ...], verdict: str, near: bool, data: tuple[str, ...]) -> None:
     """Runs the loop and writes its figures."""
     out.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in (SAMPLES / "catalog.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -118,7 +125,7 @@ def main(out: Path, products: tuple[str, ...], near: bool, data: tuple[str, ...]
         _run("watch", *STREAMS, "--catalog", str(catalogue), "--events", str(out / "before.jsonl"), **at)
         before = _detected(out / "before.jsonl", truth)
         figures = {"before": _told("before", before, products)}
-        asyncio.run(_judge(settings, before, products))
+        asyncio.run(_judge(settings, before, products, verdict))
         print(_run("verdicts", "export", str(out / "verdicts"), **at))
     more = [word for one in (*data, str(out / "verdicts")) for word in ("--data", one)]
     print(_run("calibrate", str(model), *(["--near"] if near else []), *more))

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from cope.data.showings import AT_A_STREAM, Known, Stream, open_showings
+from cope.data.showings import AT_A_STREAM, Known, Stream, open_showings, refused
 from cope.domains import Split
 from cope.errors import UserError
 from cope.evaluation.calibration import expected_calibration_error
@@ -42,9 +42,10 @@ HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of servic
 LEAST_PRODUCTS = 12  # a catalogue of 10, and others that are shown and not in it
 LEAST_SHOWINGS = AT_A_STREAM
 CANDIDATES = 12  # per window: the closest. Recognition looks at up to 60; those beyond are farther off
-# How much it costs to leave the calibration of before, where that is asked for. On verdicts of 13 sightings a mistake
-# was mended at 0.01 and 0.03 and stayed at 0.1; of 12 right sightings three were lost with it, and five without this.
-NEAR = 0.03
+# As how many showings the calibration of before counts, where it is to be kept near: so many windows pull at a weight
+# as strongly as a step of one standard deviation away from it. With fewer, verdicts on 15 sightings cost right ones;
+# with more, mistakes stay (docs/feedback.md).
+NEAR_SHOWINGS = 15.0
 # Features without a weight. Others tell the same, and what these add where a calibration is fitted misleads elsewhere:
 # without them more is found in streams of other kinds, and less of it is false (docs/decisions.md).
 LEFT_OUT = ("text", "fused", "margin_fused", "salience")
@@ -75,10 +76,12 @@ class Sample:
     Attributes:
         candidates: How well each fits.
         shown: Which of them is being shown; -1 for none of them.
+        refused: Which of them is not being shown, where nothing is known of the others; -1 where it is.
     """
 
     candidates: list[MatchFeatures]
     shown: int
+    refused: int = -1
 
 
 def samples(
@@ -111,9 +114,11 @@ def samples(
         is_read = reader is not None and 1000 * (len(frames) - 1) % HOP_MS == 0
         lines.append(reader.read_frame(picture, frames[-1].boxes[:1]) if reader and is_read else [])
     on_stream = sorted({i for i in shown if i >= 0})
+    denied = sorted({refused(i) for i in shown} - {-1})
     terms = [page_terms(p.name, description=p.text) for p in products]
     for _ in range(catalogues):
         catalogue = random_catalogue(rng, products, on_stream)
+        catalogue += [i for i in denied if i not in catalogue]
         vocabulary = vocabulary_of(products, catalogue)
         said = stream.said(shown, catalogue)
         meanings = encoder.encode_speech([one.text for one in said])
@@ -168,8 +173,12 @@ def samples(
                 )
                 for c in chosen
             ]
-            right = [position for position, c in enumerate(chosen) if catalogue[c] == newest[0]]
-            out.append(Sample(with_rivals(found), right[0] if right else -1))
+            places = {catalogue[c]: position for position, c in enumerate(chosen)}
+            wrong = refused(newest[0])
+            if wrong < 0:
+                out.append(Sample(with_rivals(found), places.get(newest[0], -1)))
+            elif wrong in places:
+                out.append(Sample(with_rivals(found), -1, places[wrong]))
     return out
 
 
@@ -215,7 +224,11 @@ def _near(pieces: Sequence[Piece], end_s: int) -> list[Piece]:
 
 
 def fit(
-    found: Sequence[Sample], counts: Sequence[float] | None = None, steps: int = 400, near: Calibration | None = None
+    found: Sequence[Sample],
+    counts: Sequence[float] | None = None,
+    steps: int = 400,
+    near: Calibration | None = None,
+    showings: int = 1,
 ) -> Calibration:
     """Multinomial logistic regression over "this candidate" and "none of them": what the filter over time weighs.
 
@@ -227,6 +240,7 @@ def fit(
         counts: How much each counts; None: all the same.
         steps: Of the optimiser, at most.
         near: A calibration to stay near, by what these windows do not tell; None: they tell all.
+        showings: That the windows are of: the more, the less what is near counts.
     """
     each = torch.ones(len(found), dtype=torch.float64) if counts is None else torch.tensor(counts, dtype=torch.float64)
     each = each / each.sum()
@@ -238,13 +252,19 @@ def fit(
         x[row, : len(values)] = torch.tensor(values, dtype=torch.float64)
         real[row, : len(values)] = True
     x[:, :, [FEATURES.index(name) for name in LEFT_OUT]] = 0.0
-    target = torch.tensor([sample.shown + 1 for sample in found])
+    shown = torch.tensor([sample.shown for sample in found])
+    # What may be true in each window, "none of them" first: the one thing that is known, or all but what is refused.
+    possible = functional.one_hot(shown + 1, most + 1).bool()
+    for row, sample in enumerate(found):
+        if sample.refused >= 0:
+            possible[row] = True
+            possible[row, sample.refused + 1] = False
     spread = x[real].std(dim=0).clamp_min(1e-3)
     free = torch.full((x.shape[2],), -1.0, dtype=torch.float64)
     bias = torch.zeros((), dtype=torch.float64)
     pull, before, before_bias = 1e-4, torch.zeros(x.shape[2], dtype=torch.float64), None
     if near is not None:
-        pull, before_bias = NEAR, near.bias
+        pull, before_bias = NEAR_SHOWINGS / showings, near.bias
         before = torch.tensor([near.weights.get(name, 0.0) for name in FEATURES], dtype=torch.float64) * spread
         free = torch.log(torch.expm1(before.clamp_min(1e-3)))  # softplus gives it back
         bias = torch.tensor(near.bias, dtype=torch.float64)
@@ -257,7 +277,8 @@ def fit(
         optimiser.zero_grad()
         weights = functional.softplus(free)
         scores = ((x / spread) @ weights + bias).masked_fill(~real, float("-inf"))
-        losses = functional.cross_entropy(torch.cat([none, scores], dim=1), target, reduction="none")
+        logits = torch.cat([none, scores], dim=1)
+        losses = logits.logsumexp(dim=1) - logits.masked_fill(~possible, float("-inf")).logsumexp(dim=1)
         value = (each * losses).sum() + pull * ((weights - before) ** 2).sum()
         if before_bias is not None:
             value = value + pull * (bias - before_bias) ** 2
@@ -269,11 +290,11 @@ def fit(
     # Nothing is known of a feature that never varies: one that is left out, or words of a model that does not read.
     untold = x[real].std(dim=0) == 0
     weights[untold] = (before / spread)[untold]
-    shown = float((each * (target > 0)).sum()) / float((each * real.sum(dim=1)).sum())
+    share = float((each * (shown >= 0)).sum()) / float((each * real.sum(dim=1)).sum())
     return Calibration(
         {name: round(float(w), 5) for name, w in zip(FEATURES, weights, strict=True)},
         round(float(bias.detach()), 5),
-        round(shown, 6) if near is None else near.prior,
+        round(share, 6) if near is None else near.prior,
     )
 
 
@@ -283,6 +304,8 @@ def figures(calibration: Calibration, found: Sequence[Sample]) -> dict[str, floa
     right: list[bool] = []
     false: list[bool] = []  # of the windows that show nothing of the catalogue
     for sample in found:
+        if sample.refused >= 0:
+            continue  # of the other candidates nothing is known
         probability = probabilities(calibration, sample.candidates)
         stated += probability
         right += [position == sample.shown for position in range(len(sample.candidates))]
@@ -342,22 +365,24 @@ def calibrate(
     rng = np.random.default_rng(seed)
     fitted: dict[str, list[Sample]] = {}
     held_out: dict[str, list[Sample]] = {}
+    count = 0
     for one in data:
         name = Path(one).resolve().name
-        fitted[name], held_out[name] = _read(rng, encoder, one, split, showings)
+        fitted[name], held_out[name], streams = _read(rng, encoder, one, split, showings)
+        count += streams * AT_A_STREAM
     everything = [sample for found in fitted.values() for sample in found]
-    if not any(sample.shown >= 0 for sample in everything):
+    if not any(max(sample.shown, sample.refused) >= 0 for sample in everything):
         raise UserError(f"{' and '.join(data)}: no product with a page is seen in any live clip that can be read")
     counts = [1.0 / len(found) for found in fitted.values() for _ in found]
-    calibration = fit(everything, counts, near=near)
+    calibration = fit(everything, counts, near=near, showings=count)
     measured = {name: figures(calibration, held_out[name] or fitted[name]) for name in fitted}
     return Outcome(calibration, measured, all(held_out.values()))
 
 
 def _read(
     rng: np.random.Generator, encoder: Encoder, data: str, split: Split, showings: int
-) -> tuple[list[Sample], list[Sample]]:
-    """The windows of one data set: to fit on, and held out."""
+) -> tuple[list[Sample], list[Sample], int]:
+    """The windows of one data set, to fit on and held out, and the number of its streams."""
     shop = open_showings(data, split, rng, showings)
     products = shop.products
     if len(products) < LEAST_PRODUCTS:
@@ -378,7 +403,7 @@ def _read(
         (held_out if number % 5 == 4 else fitted).extend(found)
         print(f"calibrate  stream {number + 1} of {shop.count}", file=sys.stderr, flush=True)
     print(f"calibrate  {data}: {shop.counts}", file=sys.stderr, flush=True)
-    return fitted, held_out
+    return fitted, held_out, shop.count
 
 
 def twin_of(encoder: Encoder, twin: str) -> Encoder:

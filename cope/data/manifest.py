@@ -6,7 +6,7 @@
 
 | field | what |
 |---|---|
-| `product_id` | required |
+| `product_id` | required; `not p-42`: of a clip that shows something, which is not that product |
 | `domain` | required: `page`, `video` or `live` |
 | `id` | required: unique in its domain |
 | `images` | required: paths relative to the manifest's folder, absolute paths or fsspec URLs; frames in time order |
@@ -29,6 +29,7 @@ from cope.data.items import Counts, RelativeBox
 from cope.data.store import StoredSource, open_store
 from cope.domains import DOMAINS, Split
 
+ANYTHING_BUT = "not "  # before the id of a product that a clip does not show
 NOT_JSON = "rows that are not JSON objects"
 FEW_FIELDS = "rows without product_id, domain, id or images"
 NO_DOMAIN = "rows of an unknown domain"

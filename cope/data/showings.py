@@ -3,7 +3,7 @@
 What calibration reads. It makes the random draws itself, so that one seed gives one calibration.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -16,6 +16,7 @@ from cope.data import rendered
 from cope.data.files import Folder
 from cope.data.items import Counts, Item, Source
 from cope.data.listing import local_folder, read_products
+from cope.data.manifest import ANYTHING_BUT
 from cope.data.objects import Product, read_backgrounds, siblings
 from cope.data.opening import open_source
 from cope.data.sampling import spread
@@ -36,6 +37,7 @@ PIECE_S = 6  # of rendered speech that is transcribed at a time, as long as one 
 PAGE_PICTURES = 2  # of a product
 MOST_PRODUCTS = 600  # of recorded data: enough for catalogues of 300 that differ
 NOT_LISTED = -1  # the number of what is in no catalogue
+ANYTHING_BUT_FIRST = -2  # the number of a clip that shows anything but product 0; -3 of one but product 1, ...
 HELD_S = 4  # a recorded clip of fewer pictures shows them again: they are of one showing, which lasts longer
 
 
@@ -70,12 +72,18 @@ class Stream:
     """A stream at 1 frame/s.
 
     Attributes:
-        frames: (H, W, 3) uint8 RGB each, and the number of the product that is shown; -1 for none of them.
+        frames: (H, W, 3) uint8 RGB each, and the number of the product that is shown; -1 for none of them, below that
+            for anything but one of them (`refused`).
         said: What the host says, given what is shown in each second and which products are in the catalogue.
     """
 
     frames: Iterator[tuple[Pixels, int]]
     said: Callable[[Sequence[int], Sequence[int]], list[Line]]
+
+
+def refused(number: int) -> int:
+    """Returns the product that a frame of this number does not show, where nothing else is known of it; else -1."""
+    return ANYTHING_BUT_FIRST - number if number <= ANYTHING_BUT_FIRST else -1
 
 
 class Showings(Protocol):
@@ -153,7 +161,8 @@ class RecordedShowings:
     """Streams made of the live clips of a data set, a frame a second, each clip with what was said in it.
 
     Between two clips there is no gap. Nothing is shown, for a reader, where the product is not in its catalogue. Clips
-    of products without a page are of things that are in no catalogue.
+    of products without a page are of things that are in no catalogue, or of anything but a product that has one
+    (`cope.data.manifest.ANYTHING_BUT`).
     """
 
     def __init__(self, source: Source, rng: np.random.Generator, count: int) -> None:
@@ -162,7 +171,8 @@ class RecordedShowings:
         order = [int(number) for number in rng.permutation(len(source))]
         self._numbers = list(islice((n for n in order if len(source.items(n, "page"))), MOST_PRODUCTS))
         unlisted = [n for n in order if not len(source.items(n, "page"))]
-        shown = [*enumerate(self._numbers), *((NOT_LISTED, number) for number in unlisted)]
+        places = {source.product_id(n): place for place, n in enumerate(self._numbers)}
+        shown = [*enumerate(self._numbers), *_without_page(source, unlisted, places)]
         live = [(i, n, rng.permutation(len(source.items(n, "live")))) for i, n in shown]
         # Products in turn, until there are enough showings or no clips are left.
         most = max((len(clips) for *_, clips in live), default=0)
@@ -206,6 +216,16 @@ class RecordedShowings:
             if picture.problem:
                 self.counts.add(picture.problem)
         return [picture.pixels for picture in found if picture.pixels is not None and min(picture.pixels.shape[:2]) > 0]
+
+
+def _without_page(source: Source, numbers: Sequence[int], places: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+    """Yields the number to show and the number in the source of what has no page."""
+    for number in numbers:
+        name = source.product_id(number)
+        if not name.startswith(ANYTHING_BUT):
+            yield NOT_LISTED, number
+        elif (place := places.get(name.removeprefix(ANYTHING_BUT))) is not None:
+            yield ANYTHING_BUT_FIRST - place, number
 
 
 def _page_text(source: Source, number: int) -> tuple[str, str]:

@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 
+from cope.data.manifest import ANYTHING_BUT
+from cope.keywords.terms import is_title
 from topology.admin import require_topics
 from topology.errors import UserError
 from topology.evidence import EvidenceStore, Kept, evidence_url
-from topology.records import PageVectors, Verdict
+from topology.records import PageVectors, ProductPage, Verdict
 from topology.settings import Settings
 from topology.topic_log import RecordReader, end_offsets, read_partition
 from topology.topics import DETECTION_VERDICTS, PAGE_VECTORS
@@ -32,20 +34,20 @@ class Export:
     """What was written, and what could not be.
 
     Attributes:
-        clips: Verdicts of which frames are kept, and which say what was shown.
+        clips: Verdicts of which frames are kept.
         unlisted: Clips among them of things that are in no catalogue.
+        refused: Clips among them of anything but what was detected.
         pages: Products with a page.
         without_frames: Verdicts of which no frame is kept (any more).
-        said_nothing: Verdicts "wrong", which do not say what was shown.
         showings: Lines of truth.
         without_pictures: Products of which no picture can be read here.
     """
 
     clips: int = 0
     unlisted: int = 0
+    refused: int = 0
     pages: int = 0
     without_frames: int = 0
-    said_nothing: int = 0
     showings: int = 0
     without_pictures: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -53,13 +55,11 @@ class Export:
     def __str__(self) -> str:
         """Some lines for people."""
         lines = [
-            f"{self.clips} clips ({self.unlisted} of things in no catalogue) and {self.pages} pages in manifest.jsonl, "
-            f"{self.showings} showings in truth.jsonl"
+            f"{self.clips} clips ({self.unlisted} of things in no catalogue, {self.refused} of anything but what was "
+            f"detected) and {self.pages} pages in manifest.jsonl, {self.showings} showings in truth.jsonl"
         ]
         if self.without_frames:
             lines.append(f"{self.without_frames} verdicts are left out of the manifest: no frames are kept of them")
-        if self.said_nothing:
-            lines.append(f'{self.said_nothing} verdicts say only "wrong": what was shown instead is not known')
         if self.without_pictures:
             lines.append(
                 f"{self.without_pictures} pages are left out: none of their pictures can be read here "
@@ -93,7 +93,8 @@ def export_command(out: Path, split: str, products: int) -> int:
     """Write what `train` and `calibrate` read (manifest.jsonl) and what `score` reads (truth.jsonl) to the folder OUT.
 
     A clip is made of each verdict of which frames are kept: of the product that was detected ("right"), of another
-    one ("other"), or of something that is in no catalogue. Status 1 if there was none.
+    one ("other"), of something that is in no catalogue, or of anything but the product that was detected ("wrong").
+    Status 1 if there was none.
     """
     export = asyncio.run(_export(tool_settings(), out, split, products))
     click.echo(str(export))
@@ -114,9 +115,6 @@ async def _export(settings: Settings, out: Path, split: str, most_products: int)
         categories = await _read_pages(settings, pages)
         store = EvidenceStore(evidence_url(settings))
         for verdict in verdicts:
-            if verdict.verdict == "wrong":
-                export.said_nothing += 1
-                continue
             kept = await asyncio.to_thread(store.get, verdict.detection_id)
             if kept is None or not kept.frames:
                 export.without_frames += 1
@@ -124,6 +122,7 @@ async def _export(settings: Settings, out: Path, split: str, most_products: int)
             export.rows.append(_clip(out, verdict, kept, split, categories))
             export.clips += 1
             export.unlisted += verdict.verdict == "not_in_catalogue"
+            export.refused += verdict.verdict == "wrong"
         named = [one for verdict in verdicts for one in (verdict.product_id, verdict.detected) if one]
         others = [one.product_id for one in pages.search("", "", most_products)]
         for product_id in dict.fromkeys([*named, *others]):
@@ -202,6 +201,8 @@ def _clip(out: Path, verdict: Verdict, kept: Kept, split: str, categories: dict[
     product_id = verdict.product_id or verdict.detected
     if verdict.verdict == "not_in_catalogue":
         product_id = f"unlisted {verdict.detection_id}"  # of which there is no page
+    elif verdict.verdict == "wrong":
+        product_id = ANYTHING_BUT + verdict.detected
     return {
         "product_id": product_id,
         "domain": "live",
@@ -221,6 +222,7 @@ async def _page(
     listed = pages.get(product_id)
     if listed is None or listed.error:
         return None
+    page = await pages.page(product_id)
     images = []
     for number in range(min(len(listed.images), _PICTURES)):
         picture = await pages.picture(product_id, number)
@@ -228,17 +230,27 @@ async def _page(
             name = f"images/page-{listed.partition}-{listed.offset}-{number}.jpg"
             (out / name).write_bytes(picture)
             images.append(name)
-    if not images:
+    if page is None or not images:
         return None
     return {
         "product_id": product_id,
         "domain": "page",
         "id": product_id,
         "images": images,
-        "text": listed.title,
+        "text": _text(page),
         "category": categories.get(product_id, ""),
         "split": split,
     }
+
+
+def _text(page: ProductPage) -> str:
+    """What a page says, as recognition knows it. A manifest has one line for titles, which all languages share."""
+    from workers.catalog.encoding import Pictures, page_input, without_markup  # which bring PyTorch along
+
+    page = without_markup(page)
+    titles = [page.title, *(value for name, value in sorted(page.attributes.items()) if is_title(name))]
+    rest = page_input(page, Pictures()).text
+    return "\n".join(" ".join(text.split()) for text in (" / ".join(filter(None, titles)), rest) if text)
 
 
 def _is_box(box: Sequence[float] | None) -> bool:

@@ -14,6 +14,7 @@ from cope.config import TrainConfig
 from cope.data import showings
 from cope.data.objects import Product
 from cope.data.showings import Known, Stream, shown_frames, speech
+from cope.evaluation.trust import probabilities
 from cope.keywords import MAX_KEYWORDS
 from cope.model.scoring import FEATURES, UNCALIBRATED, Calibration, MatchFeatures
 from cope.render import live_scene
@@ -311,10 +312,47 @@ def test_few_clips_move_a_calibration_no_further_than_they_tell():
         seen = 0.5 + 0.4 * float(rng.random())
         one = MatchFeatures(visual_recent=seen, margin_recent=margin)
         found.append(calibrate.Sample([one], 0 if number % 2 else -1))
-    near, anew = calibrate.fit(found, near=before), calibrate.fit(found)
+    near, anew = calibrate.fit(found, near=before, showings=500), calibrate.fit(found)
     assert near.weights["text"] == 2.0, "of words nothing is told"
     assert anew.weights["text"] == 0.0
     assert near.weights["margin_recent"] > 1.0
     assert abs(near.weights["visual_recent"] - 5.0) < abs(anew.weights["visual_recent"] - 5.0)
     assert near.prior == 0.05
     assert near.logit(found[0].candidates[0]) < before.logit(found[0].candidates[0])
+
+
+def test_a_product_that_is_refused_loses_and_nothing_is_said_of_the_others():
+    weights = dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 5.0, "margin_recent": 5.0, "read": 1.0}
+    before = Calibration(weights, bias=-4.0, prior=0.05)
+    refused, other = MatchFeatures(visual_recent=0.9), MatchFeatures(visual_recent=0.6, margin_recent=0.2, read=0.5)
+    found = [calibrate.Sample([other, refused], -1, 1) for _ in range(10)]
+    found += [calibrate.Sample([other], 0) for _ in range(10)]
+    near = calibrate.fit(found, near=before, showings=100)
+    (_, was), (_, now) = (probabilities(one, [other, refused]) for one in (before, near))
+    assert now < was - 0.1
+    assert near.logit(other) > before.logit(other), "of the two, it is not said that the other one is wrong too"
+    assert calibrate.figures(near, found)["windows"] == 20 and calibrate.figures(near, found[:10])["ece"] == 0.0
+
+
+def test_the_fewer_showings_there_are_the_nearer_it_stays():
+    before = Calibration(dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 5.0}, bias=-4.0, prior=0.05)
+    found = [calibrate.Sample([MatchFeatures(visual_recent=seen)], -1) for seen in (0.3, 0.6, 0.9)]
+    left = [calibrate.fit(found, near=before, showings=showings).weights["visual_recent"] for showings in (1, 15, 200)]
+    assert 5.0 > left[0] > left[1] > left[2]
+
+
+def test_clips_of_anything_but_a_product_are_windows_that_refuse_it(recorded, tiny, tmp_path, monkeypatch):
+    artefact.save(tmp_path / "tiny", "tiny", tiny.config, tiny.model.state_dict(), None)
+    encoder = Encoder(tmp_path / "tiny", device="cpu")
+    rows = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["domain"] == "live" and row["product_id"] == "p7":
+            row["product_id"] = "not p3"
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    shop = showings.open_showings(recorded, "val", np.random.default_rng(0), 60)
+    shown = {number for stream in shop.streams() for _, number in stream.frames}
+    names = {shop.products[showings.refused(number)].id for number in shown if number < showings.NOT_LISTED}
+    assert names == {"p3"} and showings.NOT_LISTED not in shown
+    monkeypatch.setattr(calibrate, "CATALOGUES", 1)
+    fitted, held_out, _ = calibrate._read(np.random.default_rng(0), encoder, recorded, "val", 60)
+    assert any(sample.refused >= 0 and sample.shown < 0 for sample in fitted + held_out)

@@ -28,10 +28,16 @@ def jpeg(colour=(200, 30, 30), size=(64, 48)):
     return buffer.getvalue()
 
 
-async def publish(producer, broker, product_id, vector=(1.0, 0.0), **more):
+async def publish(producer, broker, product_id, vector=(1.0, 0.0), attributes=(), **more):
     """A page, and what the catalog role would make of it."""
-    images = (PageImage(uri="shop/1.jpg", data=jpeg()),)
-    page = ProductPage(product_id=product_id, title=f"The {product_id}", images=images, description="Fine.")
+    page = ProductPage(
+        product_id=product_id,
+        title=f"The {product_id}",
+        images=(PageImage(uri="shop/1.jpg", data=jpeg()),),
+        description="Fine.",
+        category=more.get("category", ""),
+        attributes=dict(attributes),
+    )
     ends = await end_offsets(broker, PRODUCT_PAGES)
     partition = partition_of(product_id, len(ends))
     await producer.send(PRODUCT_PAGES, product_id, page)
