@@ -63,6 +63,8 @@ def _check_name(what: str, field: str, name: str) -> None:
 def _check_url(what: str, url: str) -> None:
     if not url.strip():
         raise BadInput(f"{what}: no url: name what is to be opened")
+    if url != url.strip():
+        raise BadInput(f"{what}: its url begins or ends with a space: leave it out")
     if len(url) > LONGEST_URL:
         raise BadInput(f"{what}: a url of {len(url)} characters, more than {LONGEST_URL}")
     scheme = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", url)

@@ -9,9 +9,10 @@ Schema evolution: a field may be added with a default (old readers skip it, new 
 other change raises `SCHEMA_VERSION`, and a reader refuses records above its own version (`NewerSchema`).
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -460,30 +461,49 @@ def decode(value: bytes, kind: type[R]) -> R:
     """
     # A record in MessagePack begins with a byte above 0x7f, whatever it holds.
     in_json = kind in JSON_KINDS and value.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
-    with refusing(f"a {kind.__name__}"):
-        version = (_json_version.decode(_plain(value)) if in_json else _version.decode(value)).v
+    with refusing(f"a {kind.__name__}", kind):
+        if in_json:
+            value = _plain(value)
+        version = (_json_version.decode(value) if in_json else _version.decode(value)).v
         if version > SCHEMA_VERSION:
             raise NewerSchema(
                 f"{kind.__name__} has schema version {version}, this release reads up to {SCHEMA_VERSION}: upgrade it"
             )
         if in_json:
-            return msgspec.json.decode(_plain(value), type=kind)
+            return msgspec.json.decode(value, type=kind)
         if kind not in _decoders:
             _decoders[kind] = msgspec.msgpack.Decoder(kind)
         return _decoders[kind].decode(value)  # type: ignore[return-value]
 
 
 @contextmanager
-def refusing(name: str) -> Iterator[None]:
-    """Turns all that a decoder raises for bytes that it cannot read into `BadInput`."""
+def refusing(name: str, kind: type[msgspec.Struct] | None = None) -> Iterator[None]:
+    """Turns all that a decoder raises for bytes that it cannot read into `BadInput`, with the values of an enumeration
+    that a field of `kind` may have."""
     try:
         yield
     except RecursionError:
         raise BadInput(f"not {name}: nested too deeply") from None
     # Besides its own errors, msgspec raises ValueErrors (text that is not UTF-8) and OverflowErrors.
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
-        raise BadInput(f"not {name}: {error}") from error
+        field = re.fullmatch(r"Invalid enum value .* - at `\$\.(\w+)`", str(error), re.DOTALL)
+        expected = get_args(get_type_hints(kind)[field[1]]) if kind is not None and field is not None else ()
+        told = f", expected one of {', '.join(map(str, expected))}" if expected else ""
+        raise BadInput(f"not {name}: {error}{told}") from error
+
+
+class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What Kafka Connect's JSON converter makes of a record unless `schemas.enable` is off."""
+
+    schema: msgspec.Raw
+    payload: msgspec.Raw
 
 
 def _plain(value: bytes) -> bytes:
-    return value.removeprefix(b"\xef\xbb\xbf")
+    value = value.removeprefix(b"\xef\xbb\xbf")
+    if b'"payload"' not in value:
+        return value
+    try:
+        return bytes(msgspec.json.decode(value, type=_Envelope).payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return value  # it is something else, and read as such

@@ -168,6 +168,8 @@ def _page(row: Mapping[str, object], place: str) -> ProductPage:
             raise UserError(f"column {name!r} is missing (it has {listed(list(row))}); add or rename it")
     values = {name: _text(name, value) for name, value in row.items() if name != "images"}
     for name in ("product_id", "title"):
+        if isinstance(row[name], dict):
+            raise UserError(f"column {name!r} holds an object; write one text")
         if not values[name]:
             raise UserError(f"column {name!r} is empty; give each product its own")
     images = tuple(_image(uri, place) for uri in _image_uris(row["images"]))

@@ -249,6 +249,8 @@ def _numbered(entity: re.Match[bytes]) -> bytes:
 
 
 def _xml(name: str, data: bytes) -> Iterator[Row]:
+    if re.match(rb"\s*(<!doctype\s+html|<html)\b", data.removeprefix(b"\xef\xbb\xbf")[:1000], re.IGNORECASE):
+        raise UserError(f"{name}: a web page, not a feed; check its address, and that it needs no login")
     # The tree builder above refuses what makes XML dangerous: document types, and with them entities of their own.
     parser = ElementTree.XMLParser(target=_NoDoctype())  # noqa: S314
     try:

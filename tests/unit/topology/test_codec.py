@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 
 from topology.codec import cloud_event_headers, decode_key, decode_value, encode_key, encode_value
 from topology.errors import BadInput, NewerSchema
-from topology.records import SCHEMA_VERSION, Frame, Keyword, Keywords, ProductDetected, Speech, StreamAnnounced
+from topology.records import (
+    SCHEMA_VERSION,
+    Frame,
+    Keyword,
+    Keywords,
+    ProductDetected,
+    ProductPage,
+    Speech,
+    StreamAnnounced,
+)
 
 texts = st.text(max_size=20)
 
@@ -102,13 +111,32 @@ def test_foreign_keys_are_read_as_well_as_possible() -> None:
         ('{"stream_id": "s"}'.encode("utf-16-be"), "it begins with the bytes 00 7b"),
         (b"", "it is empty"),
         (b'{"stream_id": "a\\u001b[2J", "url": "a.mp4"}', r"a control character in its stream_id 'a\x1b[2J'"),
-        (b'{"stream_id": "s", "url": "a.mp4\\n"}', "its url has a control character"),
+        (b'{"stream_id": "s", "url": "a.mp4\\n"}', "its url begins or ends with a space"),
+        (b'{"stream_id": "s", "url": "a\\n.mp4"}', "its url has a control character"),
+        (b'{"stream_id": "s", "url": " rtmp://h/a"}', "its url begins or ends with a space"),
+        (
+            b'{"stream_id": "s", "state": "over"}',
+            "at `$.state`, expected one of live, ended",
+        ),
+        (
+            '{"stream_id": "s"}'.encode("utf-16"),
+            "a JSON object, it begins with the bytes ff fe",
+        ),
+        (b'{"schema": {}, "payload": {"stream_id": 7}}', "Expected `str`, got `int` - at `$.stream_id`"),
+        (b'{"schema": {}, "payload": null}', "Expected `object`, got `null`"),
     ],
 )
 def test_an_announcement_that_is_none_is_told_by_what_it_is(value: bytes, said: str) -> None:
     with pytest.raises(BadInput) as caught:
         decode_value(value, StreamAnnounced)
     assert said in str(caught.value)
+
+
+def test_what_kafka_connect_wraps_beside_its_schema_is_read() -> None:
+    value = b'{"schema": {"type": "struct"}, "payload": {"stream_id": "s", "url": "rtmp://h/a"}}'
+    assert decode_value(value, StreamAnnounced) == StreamAnnounced(stream_id="s", url="rtmp://h/a")
+    page = b'{"product_id": "p", "title": "t", "images": [], "attributes": {"payload": "9 kg", "schema": "x"}}'
+    assert decode_value(page, ProductPage).attributes["payload"] == "9 kg"
 
 
 def test_a_frame_in_json_is_told_that_frames_are_messagepack() -> None:

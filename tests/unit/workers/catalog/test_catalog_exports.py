@@ -125,8 +125,11 @@ def test_woocommerce_with_variations_and_drafts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("<!DOCTYPE html>\n<html><body>Log in", "a web page, not a feed"),
+        ("<rss><channel></channel></rss>", "without <item>"),
         ("<rss><channel><item>", "broken XML"),
-        ("<html><body>Log in</body></html>", "without <item>"),
+        ('[{"product_id": 1, "title": {"en": "Mug"}, "images": ["a.jpg"]}]', "column 'title' holds an object"),
+        ("<html><body>Log in</body></html>", "a web page, not a feed"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><rss><item><id>&b;</id></item></rss>', "document type"),
         ("<rss><channel><item><id>1</id></item></channel></rss>", "'images' is missing"),
     ],
