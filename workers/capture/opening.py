@@ -15,7 +15,7 @@ from workers.capture.explain import explain
 from workers.capture.guard import proxy_of
 from workers.capture.media import BadSource
 from workers.capture.platforms import stream_of_page
-from workers.capture.playlist import check_key, check_named_files, is_dash, is_playlist, target_duration_s
+from workers.capture.playlist import check_named_files, check_playlist, is_dash, is_playlist, target_duration_s
 from workers.capture.relay import Relay
 
 # A server adds a segment at the latest one and a half target durations after the one before (RFC 8216, 6.2.1).
@@ -78,7 +78,7 @@ def open_container(url: str, settings: Settings, part: tuple[int, int] | None = 
                 raise BadSource(
                     f"{url}: MPEG-DASH, which PyAV's FFmpeg does not read: name its HLS playlist (.m3u8), or a file"
                 ) from None
-            check_key(url, settings.open_timeout_s, proxy)
+            check_playlist(url, settings.open_timeout_s, proxy)
             page_stream = stream_of_page(url, settings.frame_height, proxy) if is_web else None
             if page_stream is None:
                 raise

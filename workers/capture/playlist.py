@@ -41,7 +41,9 @@ def check_named_files(playlist: Path, allowed: Allowed) -> None:
                 waiting.append(path.parent / named)
                 allowed.check_file(waiting[-1])
             elif protocol[0].lower() != "data:":  # FFmpeg would ask for it past the proxy that checks addresses
-                raise BadInput(f"a playlist on disk that names {protocol[0][:20]}…: name the playlist's own address")
+                raise BadInput(
+                    f"a playlist on disk that names {protocol[0][:20]}…: name that address, or the playlist's own"
+                )
 
 
 def target_duration_s(url: str, timeout_s: float, proxy: str | None = None) -> float:
@@ -51,14 +53,16 @@ def target_duration_s(url: str, timeout_s: float, proxy: str | None = None) -> f
     return float(found[1]) if found else 0.0
 
 
-def check_key(url: str, timeout_s: float, proxy: str | None = None) -> None:
-    """Looks why an encrypted HLS playlist cannot be opened; returns if it is not encrypted, or nothing is known.
+def check_playlist(url: str, timeout_s: float, proxy: str | None = None) -> None:
+    """Looks why a playlist cannot be opened; returns if it is none, or nothing is known.
 
     Raises:
-        BadSource: It is protected in a way that FFmpeg does not know.
+        BadSource: It lists channels, or is protected in a way that FFmpeg does not know.
         SourceDown: Its key cannot be had, or is another one.
     """
     playlist, text = _media_playlist(url, timeout_s, proxy)
+    if text.startswith("#EXTM3U") and "#EXTINF" in text and "#EXT-X-TARGETDURATION" not in text:
+        raise BadSource(f"{url}: a list of channels or recordings, not a stream: name one that it lists")
     keys = re.findall(r"^#EXT-X-KEY:(.*)$", text, re.MULTILINE)
     attributes = dict(re.findall(r'([A-Z-]+)=("[^"]*"|[^,]*)', keys[0])) if keys else {}
     method, address = attributes.get("METHOD", "NONE"), attributes.get("URI", "").strip('"')

@@ -332,6 +332,14 @@ def test_a_web_page_is_told_from_a_video(server: MediaServer) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_list_of_channels_is_told_as_such(tmp_path: Path, server: MediaServer) -> None:
+    server.files["a.m3u"] = f"#EXTM3U\n#EXTINF:-1,One\n{server.url('one.m3u8')}\n".encode()
+    (tmp_path / "a.m3u").write_text("#EXTM3U\n#EXTINF:-1,One\none.mkv\n")
+    for source in (server.url("a.m3u"), tmp_path / "a.m3u"):
+        with pytest.raises(BadSource, match="a list of channels or recordings, not a stream"):
+            play(source)
+
+
 MPD = b'<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period/></MPD>'
 
 
