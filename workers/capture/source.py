@@ -112,10 +112,17 @@ def probe(url: str, settings: Settings | None = None) -> SourceInfo:
 
 @dataclass
 class _Nothing:
-    """Packets of a track that gave no picture or sound, since a place in the file and a time stamp."""
+    """Packets of a track in a row that gave no picture or sound.
 
-    pos: int
+    Attributes:
+        pos: Of the first of them in the file, in bytes.
+        pts: Of the first of them.
+        heard_us: How far sound had come then.
+    """
+
+    pos: int | None
     pts: int | None
+    heard_us: int
     packets: int = 0
     damaged: int = 0
 
@@ -166,7 +173,7 @@ class AvSource:
         )
         # FFmpeg finds the tracks of these from any place on.
         self._has_changed = has_changed if container.format.name in _ANYWHERE else None
-        self._is_changed = False
+        self._is_changed = self._heard = False
         self._nothing: dict[int, _Nothing] = {}  # by track
         self._video.codec_context.skip_frame = self._skip_frame()
         # Streams are the unit of parallel work; threads within a decoder add delay and memory to each.
@@ -374,13 +381,14 @@ class AvSource:
                 del self._nothing[stream.index]
             return
         only_keyframes = stream is self._video and self._only_keyframes
-        if self._has_changed is None or packet.pos is None or (only_keyframes and not packet.is_keyframe):
+        if only_keyframes and not packet.is_keyframe:
             return
         if since is None:
-            since = self._nothing[stream.index] = _Nothing(packet.pos, packet.pts)
+            since = self._nothing[stream.index] = _Nothing(packet.pos, packet.pts, self._audio_next_us)
         since.packets += 1
         since.damaged += frames is None
-        if since.packets == (_UNDECODED_KEYFRAMES if only_keyframes else _UNDECODED):
+        most = _UNDECODED_KEYFRAMES if only_keyframes else _UNDECODED
+        if since.packets == most and self._has_changed is not None and since.pos is not None:
             self._is_changed = self._has_changed(since.pos)
             if self._is_changed:
                 self.losses.damaged -= since.damaged
@@ -402,6 +410,7 @@ class AvSource:
         )
 
     def _sound(self, frame: Any) -> Iterator[Sound]:
+        self._heard = True
         time_us = _frame_us(frame, self._audio)
         try:
             yield from self._mixdown.take(
@@ -434,6 +443,9 @@ class AvSource:
         if now_s - since_s > stall_s and now_us - since_us > stall_s * _US:
             what = "only sound" if not self._undecoded else "only data that cannot be decoded"
             raise SourceDown(f"{self.url}: no picture for {stall_s:g} s, {what}")
+        unheard = None if self._audio is None or not self._heard else self._nothing.get(self._audio.index)
+        if unheard is not None and self._audio_next_us - unheard.heard_us > stall_s * _US:
+            raise SourceDown(f"{self.url}: no sound for {stall_s:g} s, only data that cannot be decoded")
         if self._audio is not None and self._clock.zero_us is not None:
             silent_us = max(self._audio_next_us, self._clock.zero_us)
             is_silent = self._video_next_us - silent_us > AUDIO_OFFSET_US

@@ -282,6 +282,19 @@ def test_a_codec_that_changes_is_played_in_a_new_epoch(tmp_path: Path, server: M
     assert any("no picture for 1 s" in status.detail for status in statuses if status.state == "stalled")
 
 
+def test_a_sound_codec_that_changes_is_no_live_sound(tmp_path: Path, server: MediaServer) -> None:
+    second = write_video(tmp_path / "b.ts", 30, start=3.2, sound_codec="ac3").read_bytes()
+
+    def stream() -> Iterator[bytes]:
+        yield write_video(tmp_path / "a.ts", 3).read_bytes()
+        yield from slowly(second)
+
+    server.files["a"] = stream
+    items, error = play_until_down(server.url("a"), PacketMemory(), frames_per_second=10)
+    assert len(times(items)) >= 35
+    assert "no sound for 1 s, only data that cannot be decoded" in str(error)
+
+
 def slowly(data: bytes, pieces: int = 100) -> Iterator[bytes]:
     step = len(data) // pieces // 188 * 188
     for start in range(0, len(data), step):
