@@ -1,9 +1,11 @@
 """The Faust app of a role."""
 
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 import faust
+from faust.tables import TableManager
 from faust.types.auth import CredentialsT
 
 from topology.connection import bootstrap_servers, full_name, ssl_context
@@ -19,6 +21,13 @@ FETCHED_RECORDS = 32
 # Per partition and fetch; a larger record still comes, alone (KIP-74). More would be held for each of dozens of
 # partitions at once.
 FETCHED_BYTES = 1_048_576
+
+
+class _NoTables(TableManager):  # type: ignore[misc]  # Faust is not typed
+    """Faust's waits a second at each start for tables to be declared; here none is."""
+
+    async def sleep(self, n: float | timedelta) -> None:
+        """Does not."""
 
 
 def group_id(role: Role, settings: Settings) -> str:
@@ -55,6 +64,7 @@ def make_app(role: Role, settings: Settings) -> faust.App:
         stream_wait_empty=False,
         stream_recovery_delay=0.0,
         store="memory://",
+        TableManager=_NoTables,
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
