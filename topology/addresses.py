@@ -47,7 +47,7 @@ class Allowed:
         """What the settings allow.
 
         Raises:
-            UserError: A network is none.
+            UserError: An entry that looks like a network cannot be parsed.
         """
         networks: list[Network] = []
         hosts: set[str] = set()

@@ -86,7 +86,7 @@ class Users:
         return self._by_proxy(request) or self._by_cookie(request.cookies.get(COOKIE, ""))
 
     def role_of(self, token: str) -> Role | None:
-        """Returns the role that a token gives; None if it is none of ours."""
+        """Returns the role that a token gives; None for an unknown token."""
         given = token.encode("utf-8", "surrogateescape")
         # Both are compared, whatever the first comparison says: the time tells nothing.
         reviewer = hmac.compare_digest(given, self._reviewer) and bool(self._reviewer)

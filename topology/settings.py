@@ -181,7 +181,7 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def unknown_settings() -> list[str]:
-    """Returns a line for each name in the environment or the `.env` file that looks like a setting and is none."""
+    """Returns a line for each name in the environment or the `.env` file that looks like a setting but is not one."""
     known = {f"COPE_{name}".upper() for name in Settings.model_fields}
     named = {*os.environ, *dotenv_values(".env")}
     unknown = sorted(name for name in named if name.upper().startswith("COPE_") and name.upper() not in known)

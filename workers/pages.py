@@ -114,11 +114,11 @@ class Pages:
         )
 
     def get(self, product_id: str) -> Listed | None:
-        """Returns a product; None if there is none of that id."""
+        """Returns a product; None if the id is unknown."""
         return self._listed.get(product_id)
 
     def title(self, product_id: str) -> str:
-        """Returns a product's title; its id where there is none."""
+        """Returns a product's title, or its id if it has no title."""
         found = self._listed.get(product_id)
         return found.title if found is not None and found.title else product_id
 

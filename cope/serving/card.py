@@ -149,7 +149,7 @@ def scores_section(report: Mapping[str, Any]) -> str:
         report: Content of its `report.json`.
 
     Raises:
-        KeyError, TypeError, ValueError: It is none.
+        KeyError, TypeError, ValueError: It is not such a report.
     """
     about, found = report["about"], report["retrieval"]
     ways = [name for name in found["fused"] if name != "mean"]

@@ -19,7 +19,7 @@ async def open_index(settings: Settings, model_version: str) -> Index:
         model_version: The model whose vectors the caller has.
 
     Raises:
-        UserError: The server's address is none, the folder cannot be used, or the index holds vectors of another
+        UserError: The server's address is not a URL, the folder cannot be used, or the index holds vectors of another
             model.
         Unavailable: The server does not answer.
     """

@@ -34,7 +34,6 @@ class SourceInfo:
     """
 
     duration_ms: int | None
-    has_video: bool
     has_audio: bool
     live: bool
     width: int = 0

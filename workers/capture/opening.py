@@ -114,7 +114,7 @@ def _guarded(settings: Settings) -> dict[str, str]:
     allowed = Allowed.of(settings)
     if allowed.everywhere or os.environ.get("http_proxy", "").startswith("http://"):  # as FFmpeg reads it
         return {}
-    # It excepts hosts from the operator's proxy, and there is none; FFmpeg would except them from ours.
+    # Without a proxy of the operator's, FFmpeg would leave out the hosts that `no_proxy` lists from ours.
     os.environ.pop("no_proxy", None)
     return {"http_proxy": proxy_of(allowed)}
 

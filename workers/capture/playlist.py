@@ -54,7 +54,7 @@ def target_duration_s(url: str, timeout_s: float, proxy: str | None = None) -> f
 
 
 def check_playlist(url: str, timeout_s: float, proxy: str | None = None) -> None:
-    """Looks why a playlist cannot be opened; returns if it is none, or nothing is known.
+    """Finds out why a playlist cannot be opened; returns if it is not a playlist, or the reason is not known.
 
     Raises:
         BadSource: It lists channels, or is protected in a way that FFmpeg does not know.

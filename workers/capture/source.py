@@ -164,7 +164,6 @@ class AvSource:
             duration_ms -= max(0, container.start_time or 0) // 1000
         self.info = SourceInfo(
             duration_ms=duration_ms,
-            has_video=True,
             has_audio=self._audio is not None,
             live=is_camera(url) or (bool(self._scheme) and not self._is_recording(duration_ms)),
             width=self._video.codec_context.width or 0,

@@ -5,7 +5,7 @@ from typing import Any
 
 from av.stream import Discard, Disposition
 
-# Demuxers that make a "video" of what is none: text files drawn as a terminal, single pictures.
+# Demuxers that present something else as a video: text files drawn as a terminal, single pictures.
 NOT_VIDEO = re.compile(r"^(tty|image2|.*_pipe|.*subtitle.*|srt|webvtt)$")
 
 # Covers, previews for a scrubber, stills: pictures that belong to a recording, but are not what it shows.

@@ -142,7 +142,7 @@ class Catalog:
     async def _encode_and_publish(
         self, page: ProductPage | None, key: str, partition: int, offset: int, found: encoding.Pictures
     ) -> BadInput | None:
-        """Sends the page's vectors, or that there are none; returns what is wrong with the page."""
+        """Sends the page's vectors, or a record that says why it has none; returns what is wrong with the page."""
         version = self._model().version
         if not 0 < len(key) <= _LONGEST_ID:
             metrics.PAGES.labels("failed").inc()

@@ -21,7 +21,7 @@ Reader = Callable[[Iterable[Row]], Iterator[Row]]
 
 
 def reader_of(columns: Iterable[str]) -> Reader | None:
-    """Returns what turns the rows of an export into ours; None if these columns are of none that is known."""
+    """Returns the function that turns an export's rows into ours; None if the columns match no known export."""
     names = set(map(_norm, columns))
     if {"product_id", "title", "images"} <= names:
         return None

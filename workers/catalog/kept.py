@@ -53,7 +53,7 @@ class KeptPages:
         return file
 
     def find(self, content: bytes) -> PageVectors | None:
-        """The record of a page of this content, with the offset that it had then; None if there is none."""
+        """Returns the record of a page with this content, at the offset that it had then; None if it is not known."""
         if self._file is not None:
             with suppress(sqlite3.Error, BadInput):
                 for (record,) in self._file.execute("SELECT record FROM pages WHERE content = ?", (content,)):

@@ -49,7 +49,7 @@ def rows_of(name: str, data: bytes) -> Iterator[Row]:
         data: The file; it may be packed by gzip.
 
     Raises:
-        UserError: It is none of these, or broken; the message names file and line.
+        UserError: The file is of no known kind, or broken; the message names file and line.
     """
     if data.startswith(b"\x1f\x8b"):
         data = _unpacked(name, data)

@@ -26,7 +26,7 @@ async def announce(
     """Announces a live stream on `live_streams`.
 
     Raises:
-        UserError: It is none that capture would take.
+        UserError: Capture would not take it.
     """
     announcement = StreamAnnounced(
         stream_id=stream_id, url=url, language=language, product_ids=product_ids, realtime=realtime

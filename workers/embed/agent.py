@@ -72,7 +72,7 @@ class Model(Protocol):
         ...
 
     def encode_speech(self, texts: Sequence[str]) -> list[NDArray[np.float16]]:
-        """The meaning of each text, (D,); (0,) of none."""
+        """Returns the meaning of each text, (D,); (0,) for a text without one."""
         ...
 
     def encode_windows(self, windows: Sequence[WindowInput]) -> NDArray[np.float16]:

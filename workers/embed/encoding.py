@@ -45,7 +45,7 @@ def decode_frame(frame: Frame) -> NDArray[np.uint8]:
     """Returns the picture: (H, W, 3) uint8 RGB.
 
     Raises:
-        BadInput: It is none, or too large.
+        BadInput: It cannot be decoded, or is too large.
     """
     try:
         return decode(frame.jpeg)

@@ -49,7 +49,7 @@ class Window(Generic[F, K]):
     Attributes:
         frames: Items of its frames, by time.
         keywords: Its keywords and those of its look-back, by time.
-        newest: The newest frame before its end; where there is none, the record that passed it.
+        newest: The newest frame before its end, or, without one, the record that went past its end.
         heard: It closed because its keywords were there, not because time ran out. For metrics: the one thing here
             that depends on when the logs were read.
         end_of_epoch: No window: all of the epoch's have come. Start and end are the end of the media.

@@ -288,7 +288,7 @@ class Detections:
         )
 
     def _frames(self, one: Sighting, kept: Kept | None) -> list[FrameView]:
-        """The kept frames; while there are none, those that the events name, without pictures."""
+        """Returns the kept frames, or, while none is kept, those that the events name, without pictures."""
         if kept is None or not kept.frames:
             named = {frame.pts_ms: frame for event in one.events for frame in event.evidence.frames}
             return [self._frame_view(one, named[at]) for at in sorted(named)]

@@ -38,12 +38,12 @@ class Products:
         ]
 
     def view(self, product_id: str) -> ProductView | None:
-        """Returns a product; None if there is none of that id."""
+        """Returns a product; None if the id is unknown."""
         one = self._pages.get(product_id)
         return None if one is None else _view(one)
 
     def title(self, product_id: str) -> str:
-        """Returns a product's title; its id where there is none."""
+        """Returns a product's title, or its id if it has no title."""
         return self._pages.title(product_id)
 
     def image_url(self, product_id: str, uri: str | None = None) -> str | None:

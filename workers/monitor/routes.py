@@ -125,7 +125,7 @@ async def body(request: web.Request, kind: type[T]) -> T:
     """Returns the request's body as a struct.
 
     Raises:
-        RefusedError: It is none.
+        RefusedError: The body is not such a struct.
     """
     try:
         return msgspec.json.decode(await request.read(), type=kind)
@@ -137,7 +137,7 @@ def limit_of(request: web.Request) -> int:
     """Returns how many entries are asked for.
 
     Raises:
-        RefusedError: That is no number, or too large.
+        RefusedError: The limit is not a number, or too large.
     """
     limit = number_of(request, "limit", _LISTED)
     if not 1 <= limit <= MOST_LISTED:
@@ -149,7 +149,7 @@ def number_of(request: web.Request, name: str, default: T) -> int | T:
     """Returns a whole number of the query.
 
     Raises:
-        RefusedError: It is none.
+        RefusedError: The value is not a whole number.
     """
     text = request.query.get(name, "")
     if not text:
@@ -168,7 +168,7 @@ def from_cursor(text: str, kind: Any) -> Any:
     """Returns the place that a cursor names, as a value of that kind.
 
     Raises:
-        RefusedError: It is none of ours.
+        RefusedError: The cursor was not made by `to_cursor`.
     """
     try:
         padded = text + "=" * (-len(text) % 4)

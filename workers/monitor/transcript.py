@@ -16,7 +16,7 @@ from topology.topic_log import end_offsets, partition_of, read_range
 from topology.topics import LIVE_KEYWORDS
 from workers.monitor.answers import EpochView, Gap, Segment, Transcript
 
-# Stretches of an epoch follow each other; a hole of rounding is none.
+# Stretches of an epoch follow each other; a shorter hole comes from rounding and is not told.
 _LEAST_GAP_MS = 500
 # Segments of one stream: two hours of talk.
 _MOST_SEGMENTS = 1_200

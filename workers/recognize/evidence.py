@@ -56,12 +56,12 @@ class Look:
     Attributes:
         frames: By time: media time and regions, (K, D) float32, most salient first.
         saliences: Per frame, (K,).
-        boxes: Per frame, (K, 4) float32; of none, if they are not known.
+        boxes: Per frame, (K, 4) float32, or (0, 4) if they are not known.
         captured_at_ms: Per frame.
         lines: Per frame what was read in it.
         recent_from_ms: From here on frames belong to the newest hop.
         new_from_ms: From here on frames have not been judged before.
-        embedding: (D,) float32; empty if there is none.
+        embedding: (D,) float32; empty if the window has no embedding.
         keywords: With weights.
         terms: The same as a sparse vector.
         speech: Pieces of speech, (D,) float32 with a weight each, by time.

@@ -48,7 +48,7 @@ class HubText(HubTower):
         # RoBERTa counts positions from behind its padding token on.
         first = self.padding + 1 if "roberta" in model.config.model_type else 0
         self.longest = int(model.config.max_position_embeddings) - first
-        self.width = self.state_width = int(model.config.hidden_size)
+        self.width = int(model.config.hidden_size)
         table = self.token_embedding
         self.vocabulary = 0 if table is None else len(table)
 

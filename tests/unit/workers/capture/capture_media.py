@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from workers.capture.media import SAMPLE_RATE, MediaItem, Picture, Sound, SourceInfo
 
-FILE = SourceInfo(duration_ms=10_000, has_video=True, has_audio=True, live=False, width=64, height=36)
-LIVE = SourceInfo(duration_ms=None, has_video=True, has_audio=True, live=True, width=64, height=36)
-SILENT_FILE = SourceInfo(duration_ms=10_000, has_video=True, has_audio=False, live=False, width=64, height=36)
+FILE = SourceInfo(duration_ms=10_000, has_audio=True, live=False, width=64, height=36)
+LIVE = SourceInfo(duration_ms=None, has_audio=True, live=True, width=64, height=36)
+SILENT_FILE = SourceInfo(duration_ms=10_000, has_audio=False, live=False, width=64, height=36)
 
 
 def loud_detector() -> "LoudDetector":
