@@ -34,7 +34,7 @@ def bootstrap_servers(settings: Settings) -> list[str]:
     servers = [server.strip() for server in settings.broker.split(",") if server.strip()]
     for server in servers:
         host, _, port = server.rpartition(":")
-        if not host or not port.isdecimal():
+        if not host or "/" in host or not port.isdecimal() or int(port) > 65_535:
             raise UserError(f"setting COPE_BROKER names `{server}`: write it as host:port")
     if not servers:
         raise UserError("setting COPE_BROKER is empty: set it to host:port of a Kafka broker")

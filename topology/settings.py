@@ -182,11 +182,11 @@ def load_settings(**overrides: object) -> Settings:
 
 def unknown_settings() -> list[str]:
     """Returns a line for each name in the environment or the `.env` file that looks like a setting but is not one."""
-    known = {f"COPE_{name}".upper() for name in Settings.model_fields}
+    known = {name.upper() for name in Settings.model_fields}
     named = {*os.environ, *dotenv_values(".env")}
-    unknown = sorted(name for name in named if name.upper().startswith("COPE_") and name.upper() not in known)
+    unknown = sorted(name for name in named if name.upper().startswith("COPE_") and name.upper()[5:] not in known)
     lines = []
     for name in unknown:
-        near = get_close_matches(name.upper(), known, n=1)
-        lines.append(f"there is no setting {name}" + (f": did you mean {near[0]}?" if near else "; it is ignored"))
+        near = get_close_matches(name.upper()[5:], known, n=1)
+        lines.append(f"there is no setting {name}" + (f": did you mean COPE_{near[0]}?" if near else "; it is ignored"))
     return lines

@@ -19,7 +19,9 @@ def test_several_servers_are_listed() -> None:
     assert bootstrap_servers(settings(broker="a:1, b:2")) == ["a:1", "b:2"]
 
 
-@pytest.mark.parametrize("broker", ["", "kafka", "kafka:", ":9092", "kafka:port", "embedded"])
+@pytest.mark.parametrize(
+    "broker", ["", "kafka", "kafka:", ":9092", "kafka:port", "http://kafka:9092", "kafka:65536", "embedded"]
+)
 def test_an_address_that_cannot_be_is_named_with_the_mend(broker: str) -> None:
     with pytest.raises(UserError, match="COPE_BROKER"):
         bootstrap_servers(settings(broker=broker))
