@@ -37,7 +37,8 @@ def check_allowed(url: str, settings: Settings) -> None:
         elif scheme_of(url) in NETWORK_SCHEMES:
             allowed.check_url(url)
     except BadInput as error:
-        raise BadSource(redacted(f"{url}: {error}")) from error
+        named = "" if str(error).startswith(f"{url}: ") else f"{url}: "
+        raise BadSource(redacted(f"{named}{error}")) from error
     except Unavailable as error:
         raise SourceDown(redacted(f"{url}: {error}")) from error
 

@@ -83,8 +83,9 @@ def test_a_private_address_and_a_local_file_are_refused(tmp_path: Path) -> None:
     for url in ("http://127.0.0.1:9/a.mp4", "rtmp://10.0.0.1/a", "srt://[::ffff:127.0.0.1]:9", "udp://@:9000"):
         with pytest.raises(BadSource, match="COPE_ALLOWED_NETWORKS"):
             open_source(url, closed)
-    with pytest.raises(BadSource, match="COPE_ALLOWED_FOLDERS"):
+    with pytest.raises(BadSource, match="COPE_ALLOWED_FOLDERS") as caught:
         open_source(str(tmp_path / "a.mp4"), closed)
+    assert str(caught.value).count("a.mp4") == 1
 
 
 def test_a_playlist_on_disk_leads_only_where_one_may_go(tmp_path: Path, server: str) -> None:
