@@ -253,6 +253,30 @@ async def verdict(stage, detection_id, wanted):
     )
 
 
+AT_ONCE = """() => {
+  const shown = () => document.querySelector('a[href^="/detection/"]')?.getAttribute("href");
+  let last = shown();
+  new MutationObserver(() => {
+    if (!shown()?.startsWith("/detection/doubt-") || shown() === last) return;
+    last = shown();
+    document.dispatchEvent(new KeyboardEvent("keydown", { key: "w", bubbles: true }));
+  }).observe(document.body, { subtree: true, childList: true, attributes: true });
+}"""
+
+
+async def test_a_key_is_about_what_is_shown_however_fast_it_is_pressed(browser, stage):
+    ids = await doubt(stage, 4)
+    await stage.until("/review", lambda found: [one["detection_id"] for one in found["items"][:4]] == ids)
+    async with opened(browser, f"{stage.url}/queue") as page:
+        await expect(page.get_by_role("link", name="Details")).to_have_attribute("href", f"/detection/{ids[0]}")
+        await page.evaluate(AT_ONCE)
+        await page.keyboard.press("r")
+        await verdict(stage, ids[0], ("right", None))
+        for one in ids[1:]:
+            await verdict(stage, one, ("wrong", None))
+        await verdict(stage, ids[0], ("right", None))
+
+
 async def test_a_queue_is_judged_by_one_key_each(browser, stage):
     ids = await doubt(stage, 5)
     await stage.until("/review", lambda found: [one["detection_id"] for one in found["items"][:5]] == ids)

@@ -1,6 +1,6 @@
 // Small pieces that several views show.
 import { ApiError } from "./api.js";
-import { html, useEffect, useState } from "./ui.js";
+import { html, useEffect, useLayoutEffect, useState } from "./ui.js";
 import { clock, percent, sureness, t } from "./words.js";
 
 // A frame, and the region that was recognised. The drawing fits into the picture's place as the picture itself does
@@ -99,7 +99,8 @@ export const Loading = () => html`<p class="loading" role="status">${t("loading"
 
 // Keys of a view. Typing in a field is no key; neither is a key with Ctrl, Alt or Meta, which the browser knows.
 export function useKeys(keys) {
-  useEffect(() => {
+  // At once, not when the browser is idle: a key is about what is shown, and not about what was shown before it.
+  useLayoutEffect(() => {
     const press = (event) => {
       if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest?.("input, textarea, select, dialog")) return;
       const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
