@@ -22,7 +22,7 @@ PICTURES, READ, BOTH, ALL = "pictures", "read", "pictures_read", "pictures_read_
 _WORDS = 0.3
 
 _SILENT = {"text": 0.0, "text_share": 0.0, "speech": 0.0, "margin_speech": 0.0}
-_UNREAD = {"read": 0.0, "read_share": 0.0}
+_UNREAD = {"read": 0.0, "read_behind": 0.0}
 
 
 def reading_figures(

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class MatchFeatures:
-    """How one product fits one window. All cosines lie in [-1, 1], the rest in [0, 1].
+    """How one product fits one window. All cosines lie in [-1, 1], `read_behind` in [-1, 0], the rest in [0, 1].
 
     Attributes:
         visual_recent: Mean over the frames of the newest hop of the best cosine of a region with a page picture.
@@ -35,7 +35,8 @@ class MatchFeatures:
         margin_fused: `fused` less that of the best other product.
         salience: Salience of the region that fits best in the newest hop.
         read: How well what was read in the frames names the product (`cope.keywords.PrintedWords`).
-        read_share: `read` over the best `read` of any product; 0 if nothing was read of any.
+        read_behind: `read` less the best `read` of any product, so 0 at most: what was read names another one better.
+            Of look-alikes it picks the one whose words are read, and tells nothing of those that are in no catalogue.
         speech: Cosine of what was said with what the page says: of meanings, where `text` compares words.
         margin_speech: `speech` less that of the best other product.
     """
@@ -50,7 +51,7 @@ class MatchFeatures:
     margin_fused: float = 0.0
     salience: float = 0.0
     read: float = 0.0
-    read_share: float = 0.0
+    read_behind: float = 0.0
     speech: float = 0.0
     margin_speech: float = 0.0
 
@@ -165,7 +166,7 @@ def match_features(
         text_share=text_score / best_text_score if best_text_score > 0 else 0.0,
         salience=_mean(recent_salience),
         read=read_score,
-        read_share=read_score / best_read_score if best_read_score > 0 else 0.0,
+        read_behind=min(0.0, read_score - best_read_score),
         speech=speech_score,
     )
 

@@ -296,7 +296,8 @@ def test_what_is_read_becomes_a_feature_and_what_never_varies_gets_no_weight(tmp
     assert listed
     for one in listed:
         right = one.candidates[one.shown]
-        assert right.read > 0.4 and right.read_share == 1.0
+        assert right.read > 0.4 and right.read_behind == 0.0
+        assert all(other.read_behind < 0 for other in one.candidates if other is not right)
     fitted = calibrate.fit(found, steps=20)
     assert fitted.weights["read"] > 0
     assert fitted.weights["text"] == fitted.weights["text_share"] == 0.0  # nobody speaks

@@ -100,7 +100,7 @@ def test_a_calibration_fitted_without_a_feature_gives_it_no_weight(tmp_path) -> 
     path = tmp_path / "calibration.json"
     path.write_text('{"weights": {"visual_recent": 2.0}, "bias": -1.0, "prior": 0.1}')
     calibration = Calibration.load(path)
-    assert calibration.logit(MatchFeatures(visual_recent=1.0, read=0.9, read_share=1.0)) == 1.0
+    assert calibration.logit(MatchFeatures(visual_recent=1.0, read=0.9, read_behind=-0.2)) == 1.0
     path.write_text('{"weights": {"smell": 2.0}, "bias": -1.0, "prior": 0.1}')
     with pytest.raises(UserError, match="other features"):
         Calibration.load(path)
