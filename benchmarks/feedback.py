@@ -21,7 +21,7 @@ from cope.serving.artefact import locate
 from topology.embedded import EmbeddedBroker
 from topology.settings import Settings, load_settings
 from topology.worker import Worker
-from workers.cli.truth import read_truth
+from workers.cli.truth import read_truths
 from workers.monitor.agent import build
 
 SAMPLES = Path("samples")
@@ -106,7 +106,7 @@ def main(out: Path, products: tuple[str, ...], verdict: str, near: bool, data: t
         row["images"] = [str((SAMPLES / image).resolve()) for image in row["images"]]
     catalogue = out / "catalog.jsonl"
     catalogue.write_text("".join(json.dumps(row) + "\n" for row in rows if row["product_id"] not in products))
-    truth = {k: v for path in (SAMPLES / "streams").glob("*.truth.jsonl") for k, v in read_truth(path).items()}
+    truth = read_truths((SAMPLES / "streams").glob("*.truth.jsonl"))
     model = out / "model"
     shutil.copytree(locate("cope-mini"), model, dirs_exist_ok=True)
     with EmbeddedBroker() as broker:

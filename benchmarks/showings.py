@@ -31,7 +31,7 @@ from topology.errors import UserError
 from workers.cli.score import Score, read_events, score, total
 from workers.cli.simulate.recipe import Recipe
 from workers.cli.simulate.stream import simulate
-from workers.cli.truth import StreamTruth, read_truth
+from workers.cli.truth import StreamTruth, read_truths
 
 BUILD = Path(__file__).parents[1] / "build"
 RESULT = BUILD / "benchmark-showings.json"
@@ -48,7 +48,7 @@ class Shop:
 
     def truth(self) -> dict[str, StreamTruth]:
         """Of all streams, by id."""
-        return {name: true for stream in self.streams for name, true in read_truth(_truth_of(stream)).items()}
+        return read_truths(_truth_of(stream) for stream in self.streams)
 
 
 def main() -> None:

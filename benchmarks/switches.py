@@ -23,7 +23,7 @@ from benchmarks.watch import run, watched
 from cope.serving import artefact
 from cope.serving.artefact import Artefact
 from workers.cli.score import read_events, score, total
-from workers.cli.truth import StreamTruth, read_truth
+from workers.cli.truth import read_truths
 
 # So small a share that colours decide nothing; at 0 the model has no place for them, and its weights do not fit.
 NEXT_TO_NOTHING = 1e-9
@@ -85,17 +85,6 @@ def _scenic(out: Path) -> Streams:
     )
 
 
-def _truth(paths: list[Path]) -> dict[str, StreamTruth]:
-    known: dict[str, StreamTruth] = {}
-    for path in paths:
-        for stream_id, one in read_truth(path).items():
-            joined = known[stream_id].joined(one) if stream_id in known else one
-            if joined is None:
-                raise click.ClickException(f"{path}: stream {stream_id} is in another truth file too")
-            known[stream_id] = joined
-    return known
-
-
 def _measured(name: str, model: str, streams: Streams, out: Path) -> dict[str, Any]:
     switch, settings = SWITCHES[name], {"COPE_MODEL": model}
     if switch.changed is not None:
@@ -116,7 +105,7 @@ def _measured(name: str, model: str, streams: Streams, out: Path) -> dict[str, A
     events = out / "events.jsonl"
     arguments = ["--watch", str(streams.catalog), "--events", str(events), *streams.sources]
     row = run("benchmarks.switches", *arguments, **settings, **switch.settings)
-    found = total(score(read_events(events), _truth(streams.truth)).values())
+    found = total(score(read_events(events), read_truths(streams.truth)).values())
     cpu = row["cpu_s_per_stream_minute"]
     catalog = cpu.pop("catalog")
     figures = found.as_dict()

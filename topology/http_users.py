@@ -108,9 +108,8 @@ class Users:
         address = getattr(address, "ipv4_mapped", None) or address
         if address is None or not any(address in network for network in self._proxies):
             return None
-        name = name.encode("utf-8", "surrogateescape").decode(
-            "utf-8", "replace"
-        )  # any bytes may come: it is told as text
+        # Any bytes may come; the name is told as text.
+        name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         may_write = "*" in self._reviewers or name in self._reviewers
         return User("reviewer" if may_write else "viewer", "proxy", name)
 

@@ -18,7 +18,7 @@ Score = Callable[[MatchFeatures], float]
 CALIBRATED, SUMMED = "calibration", "sum"
 PICTURES, READ, BOTH, ALL = "pictures", "read", "pictures_read", "pictures_read_speech"
 
-# What a cosine of pictures is worth beside words, where no calibration says it: as `cope.calibrate` picks candidates.
+# What words are worth beside a cosine of pictures, where no calibration says it: as `cope.calibrate` picks candidates.
 _WORDS = 0.3
 
 _SILENT = {"text": 0.0, "text_share": 0.0, "speech": 0.0, "margin_speech": 0.0}

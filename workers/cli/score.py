@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from topology.errors import UserError
-from workers.cli.truth import Showing, StreamTruth, Unlisted, read_json_lines, read_truth
+from workers.cli.truth import Showing, StreamTruth, Unlisted, read_json_lines, read_truths
 
 
 class Event(Protocol):
@@ -294,13 +294,7 @@ def score_command(events: Path, truth: tuple[Path, ...], as_json: bool, min_f1: 
     unlisted    showings of things in no catalogue with a false sighting, of all of them; a line of TRUTH
                 without a product_id is one, and a file may hold nothing else
     """
-    known: dict[str, StreamTruth] = {}
-    for path in truth:
-        for stream_id, stream in read_truth(path).items():
-            joined = known[stream_id].joined(stream) if stream_id in known else stream
-            if joined is None:
-                raise UserError(f"{path}: stream {stream_id!r} is in another truth file too; leave one of them out")
-            known[stream_id] = joined
+    known = read_truths(truth)
     read = read_events(events)
     scores = score(read, known)
     together = total(scores.values())

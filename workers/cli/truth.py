@@ -78,6 +78,22 @@ def write_truth(path: Path, truths: Iterable[StreamTruth]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
+def read_truths(paths: Iterable[Path]) -> dict[str, StreamTruth]:
+    """Reads truth files, by stream: one file may hold the showings of a stream, another what is in no catalogue.
+
+    Raises:
+        UserError: As `read_truth`; or two files tell the same of one stream.
+    """
+    known: dict[str, StreamTruth] = {}
+    for path in paths:
+        for stream_id, stream in read_truth(path).items():
+            joined = known[stream_id].joined(stream) if stream_id in known else stream
+            if joined is None:
+                raise UserError(f"{path}: stream {stream_id!r} is in another truth file too; leave one of them out")
+            known[stream_id] = joined
+    return known
+
+
 def read_truth(path: Path) -> dict[str, StreamTruth]:
     """Reads a truth file, by stream.
 
