@@ -1,5 +1,5 @@
 """What flows where: records, topics, settings, delivery, the embedded broker, and the index.
 
-`worker` is one role at work; it joins `app` (Faust), `delivery`, `health` and the HTTP server. `topic_log` reads and
+`worker` runs one role; it joins `app` (Faust), `delivery`, `health` and the HTTP server. `topic_log` reads and
 writes topics without a consumer group.
 """

@@ -1,7 +1,7 @@
-"""Which addresses and files a record may have us open: none of our own networks and folders unless the settings say so.
+"""Which addresses and files records may make workers open: private networks and local files only if settings allow it.
 
 Anyone who may write to `live_streams` or `product_pages` decides what the workers open. Without this check a picture
-at `http://169.254.169.254/` would hand out the machine's cloud credentials, and a path any file of it.
+at `http://169.254.169.254/` would expose the machine's cloud credentials, and a path any of its files.
 """
 
 import ipaddress
@@ -18,7 +18,7 @@ from topology.settings import Settings
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# IPv6 addresses that carry an IPv4 address in their last 32 bits: NAT64, and the "compatible" ones of old.
+# IPv6 addresses that carry an IPv4 address in their last 32 bits: NAT64, and the deprecated "IPv4-compatible" ones.
 _CARRIERS = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
 
 
@@ -94,7 +94,7 @@ class Allowed:
         return addresses
 
     def check_url(self, url: str) -> None:
-        """Resolves the host of a URL; see `addresses_of`. A URL without a host (`udp://:5000`) listens, on any."""
+        """Resolves the host of a URL; see `addresses_of`. Without a host (`udp://:5000`) it listens on any address."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -143,7 +143,7 @@ def allowing(settings: Settings, *, urls: Iterable[str] = (), files: Iterable[Pa
 
 
 def _carried(address: Address) -> Address:
-    """The IPv4 address inside an IPv6 one that leads to it, else the address itself."""
+    """Returns the IPv4 address that an IPv6 address embeds, else the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address.ipv4_mapped is not None:
@@ -156,7 +156,7 @@ def _carried(address: Address) -> Address:
 
 
 def _folders(setting: str) -> list[str]:
-    """As in PATH; a JSON list takes any name, also one with a colon."""
+    """Splits a list of folders at colons, as in PATH. A JSON list is taken too: its names may contain colons."""
     if setting.startswith("["):
         try:
             return [str(entry) for entry in json.loads(setting)]

@@ -15,7 +15,7 @@ from topology.topics import TOPICS
 
 _log = logging.getLogger(__name__)
 
-# For a command that somebody waits for: a broker that restarts is back within seconds; longer, it is a wrong address.
+# For interactive commands: a broker that restarts is back within seconds; if it is not, the address is probably wrong.
 PATIENCE_S = 15.0
 
 _LEADER_POLL_S = 0.1
@@ -50,7 +50,7 @@ async def create_topics(settings: Settings, give_up_s: float | None = None) -> l
 
 
 async def require_topics(settings: Settings) -> None:
-    """Creates missing topics, for a command that somebody waits for: it gives up after `PATIENCE_S`.
+    """Creates missing topics, for interactive commands: it gives up after `PATIENCE_S`.
 
     Raises:
         UserError: As `create_topics`.
@@ -59,7 +59,7 @@ async def require_topics(settings: Settings) -> None:
 
 
 async def other_settings(settings: Settings) -> list[str]:
-    """Returns a line for each topic that exists with a setting that the flow cannot live with, and how to mend it.
+    """Returns a line for each existing topic whose settings do not work for the flow, with the command that mends it.
 
     Raises:
         Unavailable: The broker does not answer.

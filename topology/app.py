@@ -24,10 +24,10 @@ FETCHED_BYTES = 1_048_576
 
 
 class _NoTables(TableManager):  # type: ignore[misc]  # Faust is not typed
-    """Faust's waits a second at each start for tables to be declared; here none is."""
+    """A table manager that starts at once: Faust's waits a second for tables to be declared, and there are none."""
 
     async def sleep(self, n: float | timedelta) -> None:
-        """Does not."""
+        """Returns at once."""
 
 
 def group_id(role: Role, settings: Settings) -> str:
@@ -51,7 +51,7 @@ def make_app(role: Role, settings: Settings) -> faust.App:
         broker_credentials=_credentials(settings),
         broker_client_id=f"cope-{role}",
         broker_session_timeout=session_timeout_s,
-        # Kafka's advice: three heartbeats may be lost before the session is.
+        # As Kafka recommends: three heartbeats may be lost before the session expires.
         broker_heartbeat_interval=session_timeout_s / 3,
         # Faust refuses a session longer than a request may take.
         broker_request_timeout=max(90.0, session_timeout_s + 10.0),

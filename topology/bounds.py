@@ -17,7 +17,7 @@ _MOST_LINES, _LONGEST_LINE = 200, 200
 
 
 def clipped(page: ProductPage) -> ProductPage:
-    """Returns the page with texts of a length that is looked at."""
+    """Returns the page with its texts cut to the length that is used."""
     return msgspec.structs.replace(
         page,
         title=page.title[:LONGEST_NAME],
@@ -31,11 +31,10 @@ def clipped(page: ProductPage) -> ProductPage:
 
 
 def fitting(record: PageVectors) -> PageVectors:
-    """Returns the record of an encoded page in a size that its topic takes.
+    """Returns the record of an encoded page, small enough for its topic.
 
-    Images that have no address, because the page holds their bytes as a `data:` URI, and those with one that is too
-    long to be passed on, are named by an empty URI, as images sent in bytes are. The others are named without the user
-    and password that are needed to fetch them.
+    The URI of an image is left empty if the page holds its bytes (also as a `data:` URI) or if the URI is too long.
+    User and password are removed from the others.
     """
     terms = sorted(record.terms.items(), key=lambda term: (-term[1], term[0]))[:_MOST_TERMS]
     return msgspec.structs.replace(

@@ -12,7 +12,7 @@ NETWORK_SCHEMES = ("rtmp", "rtmps", "rtsp", "rtsps", "srt", "http", "https", "ud
 MOST_BAG_BYTES = 262_144
 LONGEST_URL = 8_192
 
-# They end lines and move a terminal's cursor where a name is shown.
+# Control characters would break lines and move the cursor of a terminal that shows the name.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _SHOWN = 60  # of a value in an error's line
@@ -31,7 +31,7 @@ def check(record: Record) -> None:
 
 
 def shown(value: str) -> str:
-    """Returns a value as an error's line quotes it: never the whole of a long one."""
+    """Returns a value as error messages quote it: long ones are cut."""
     return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
 
 

@@ -19,7 +19,7 @@ Value = Record | ProductDetected
 CLOUD_EVENT_TYPE = "cope.product_detected.v1"
 """The `v1` rises with any change that an old consumer of `product_detected` would not understand."""
 
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # begins text that some editors and shells write
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks that some editors and shells write
 
 _json_encoder = msgspec.json.Encoder()
 _json_decoder = msgspec.json.Decoder(ProductDetected)
@@ -49,7 +49,7 @@ def decode_value(value: bytes, kind: type[Any]) -> Any:
 
 
 def _check_format(value: bytes, kind: type[Any]) -> None:
-    """A decoder would say of text, and of bytes with a schema registry's prefix, that they are a number."""
+    """Recognises text and a schema registry's prefix, for which a MessagePack decoder would only report a number."""
     text = value.removeprefix(b"\xef\xbb\xbf").lstrip()
     if (value[:1] <= b"\x7f" or value[:2] in _UTF16) and not (kind in JSON_KINDS and text[:1] == b"{"):
         expected = "neither MessagePack nor a JSON object" if kind in JSON_KINDS else "not MessagePack"

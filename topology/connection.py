@@ -1,4 +1,4 @@
-"""How to reach the broker: the settings, in the words of the Kafka client."""
+"""How to reach the broker: the settings as arguments of the Kafka client."""
 
 import ssl
 from typing import Any
@@ -77,9 +77,9 @@ def client_options(settings: Settings) -> dict[str, Any]:
 
 
 async def refusal(settings: Settings) -> str | None:
-    """Returns why the broker turns us away, in one line; None if it does not, or does not answer at all.
+    """Returns in one line why the broker refuses us; None if it accepts us or does not answer at all.
 
-    aiokafka says of a password that is wrong no more than that it could not connect.
+    For a wrong password aiokafka only reports that it could not connect.
     """
     options = client_options(settings)
     servers = options.pop("bootstrap_servers")

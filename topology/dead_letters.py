@@ -1,4 +1,4 @@
-"""Dead-letter queues: what a letter says of its cause, and sending one for a record that was read from a log."""
+"""Dead-letter queues: reading, sending, redriving and deleting dead letters."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ from topology.topics import dead_letter
 
 _log = logging.getLogger(__name__)
 
-# A header is for reading, and must fit beside the largest record.
+# Headers are read by people, and must fit beside the largest record.
 _LONGEST_ERROR_MESSAGE = 1_000
 
 # Header of a note in the queue: the letter at that offset was sent to its topic again.
@@ -44,7 +44,7 @@ class DeadLetter:
         attempts: How often it was tried.
         key: Of the record.
         value: Its original bytes; None for a tombstone, and where the queue did not take them.
-        left_out: The queue takes no record as large: the bytes are only in the source topic.
+        left_out: The record is too large for the queue: its bytes are only in the source topic.
     """
 
     topic: str
@@ -61,12 +61,12 @@ class DeadLetter:
 
     @property
     def name(self) -> str:
-        """How commands name it: partition and offset in the queue."""
+        """The name that commands use: partition and offset in the queue."""
         return f"{self.partition}/{self.queue_offset}"
 
 
 async def read_letters(settings: Settings, topic: str) -> AsyncIterator[DeadLetter]:
-    """Yields what the queue of a topic holds now and was not sent again, partition by partition."""
+    """Yields the letters that a topic's queue holds now and that were not sent again, partition by partition."""
     queue = dead_letter(topic)
     for partition, end in sorted((await end_offsets(settings, queue)).items()):
         letters: dict[int, DeadLetter] = {}
@@ -86,7 +86,7 @@ async def send_letter(
     """Sends a record's original bytes, with the cause in the headers, to `<topic>.dlq`.
 
     Args:
-        producer: Awaits the broker's word.
+        producer: Sends the letter and waits until the broker has acknowledged it.
         topic: Where the record is, without the prefix.
         partition: Its partition.
         raw: The Kafka message.
@@ -103,12 +103,12 @@ async def send_letter(
     }
     headers: Headers = [(name, str(value).encode(errors="replace")) for name, value in cause.items()]
     queue = dead_letter(topic)
-    # The same partition as the source: what belongs together stays together, whatever the key is.
+    # The same partition as the source, whatever the key is, so that records that belong together stay together.
     try:
         await producer.send_raw(queue, raw.key, raw.value, headers, partition=partition)
     except BadInput as too_large:
-        # A queue with a lower limit than we create it with. The stream must go on, and the cause must be told: the
-        # bytes stay in the source topic for as long as that keeps them.
+        # The queue has a lower limit than the one that we create it with. The flow must go on, and the cause must be
+        # reported. The bytes stay in the source topic for as long as it keeps them.
         _log.error("a dead letter is sent without its bytes", extra={"topic": queue, "error": str(too_large)})
         headers.append(("bytes_left_out", str(len(raw.value or b"") + len(raw.key or b"")).encode()))
         await producer.send_raw(queue, None, None, headers, partition=partition)
@@ -127,7 +127,7 @@ async def send_letter(
 async def redrive(producer: Producer, letter: DeadLetter) -> None:
     """Sends the original bytes to the topic that they came from, and notes that in the queue.
 
-    A crash in between leaves the letter in the queue: sent twice, it is used once, as all records are.
+    A crash in between leaves the letter in the queue. If it is then sent twice, it has its effect once, as any record.
     """
     await producer.send_raw(letter.topic, letter.key, letter.value, [])
     note = [(_REDRIVEN, str(letter.queue_offset).encode())]
@@ -135,7 +135,7 @@ async def redrive(producer: Producer, letter: DeadLetter) -> None:
 
 
 async def delete_letters(settings: Settings, topic: str) -> int:
-    """Deletes all that the queue of a topic holds now; returns how many letters that were.
+    """Deletes all letters that a topic's queue holds now; returns their number.
 
     Raises:
         UserError: The broker cannot delete records.
@@ -158,7 +158,7 @@ async def delete_letters(settings: Settings, topic: str) -> int:
 
 
 class LogRefusals:
-    """Dead-letters records of a log that every process reads from its beginning: each once, whoever comes first."""
+    """Dead-letters bad records of a log that every process reads from its beginning, each record once."""
 
     def __init__(self, settings: Settings, topic: str, producer: Producer) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Delivery: decode, hand to the core, await the broker's word for the output, then ack the input.
+"""Delivery: decode a record, hand it to the core, wait until the broker has acknowledged the output, ack the input.
 
 Faust's agents bring the records; the promises are kept here, because Faust 0.15.3 does not keep them
 (`docs/delivery.md` tells how):
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 _LOOK_AGAIN_S = 0.05  # how soon the end of a finite flow is noticed
-COMMIT_EVERY_S = 1.0  # a crash repeats at most so much done work; below, commits load the broker
+COMMIT_EVERY_S = 1.0  # larger: a crash repeats more finished work; smaller: commits load the broker
 LAG_EVERY_S = 5.0
 QUIET_TRIES = 4  # 3 s: joining a group takes up to that on a machine that starts all roles at once
 
@@ -52,7 +52,7 @@ class Delivery:
     """The agents of a role and what they send.
 
     Attributes:
-        failure: What a handler raised; the worker stops then.
+        failure: The error that a handler raised, which stops the worker.
     """
 
     def __init__(self, app: faust.App, role: Role, settings: Settings) -> None:
@@ -83,7 +83,8 @@ class Delivery:
 
         Args:
             topic: Without the prefix.
-            kind: The record's class. What is no such record, or of a newer schema, is dead-lettered unseen.
+            kind: The record's class. A record that cannot be decoded as one, or has a newer schema, is dead-lettered
+                without being handed out.
             handler: Runs once; when it raises, the worker stops.
             tombstones: Hand out records without a value, as messages with value None. Otherwise they are
                 dead-lettered.
@@ -108,7 +109,7 @@ class Delivery:
 
     @property
     def trouble(self) -> str:
-        """Why the broker cannot be reached, or what it does not take, now; empty when all is well."""
+        """Why the broker cannot be reached now, or what it refuses; empty when all is well."""
         return self._lost or self._producer.trouble
 
     def on_revoked(self, fn: Callable[[str, int], None]) -> None:
@@ -124,7 +125,7 @@ class Delivery:
         return sorted(partition.number for partition in self._partitions.values() if partition.topic == topic)
 
     async def undelivered(self, topic: str) -> dict[int, int]:
-        """Returns, per partition that this process has, how many records the broker has that no handler got yet.
+        """Returns, by partition of this process, how many records at the broker were not handed out yet.
 
         At 0, all that was appended before this call has been handed out.
 
@@ -135,7 +136,7 @@ class Delivery:
         if not partitions:
             return {}
         ends = await self._group.end_offsets(partitions)
-        # What retention has removed is not waited for.
+        # Records that retention has removed do not count.
         beginnings = await self._group.beginning_offsets(partitions)
         return {
             p.number: max(0, ends[tp] - max(p.expected or 0, beginnings[tp]))
@@ -144,7 +145,7 @@ class Delivery:
         }
 
     async def until_done(self, topic: str) -> None:
-        """Returns when all records of a topic that the broker has now, of the partitions of this process, are done."""
+        """Returns when all records that this process's partitions of a topic hold now are done."""
         ends: dict[TP, int] | None = None
         while True:
             partitions = {tp: p for tp, p in self._partitions.items() if p.topic == topic}
@@ -279,7 +280,7 @@ class Delivery:
     async def _partitions_revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
         async with self._committing:
             taken = {tp: self._partitions.pop(tp) for tp in revoked if tp in self._partitions}
-            # What is done from now on must not be committed, nor what a hook below makes a handler do.
+            # Records that are done from now on must not be committed, nor those that a hook below ends.
             offsets = {tp: partition.to_commit for tp, partition in taken.items()}
             for partition in taken.values():
                 partition.revoked = True
@@ -311,7 +312,7 @@ class Delivery:
         try:
             for fn in self._on_assigned:
                 await fn(partition.topic, partition.number)
-            # The group is being joined: that the broker does not answer yet is nothing to warn of.
+            # The group is being joined: the broker not answering yet is no reason for a warning.
             partition.expected, lost = await retrying(
                 lambda: self._group.start_offset(tp), f"find where {tp.topic}/{tp.partition} begins", quiet=QUIET_TRIES
             )
@@ -355,7 +356,7 @@ class Delivery:
                 self._lost = ""
 
     def _tell_lost(self, partition: Partition, lost: int) -> None:
-        """Says that retention was faster than this role. Compaction deletes only what has a newer record."""
+        """Reports records that retention deleted unread. Compaction deletes only superseded ones."""
         if lost and not _compacted(partition.topic):
             metrics.RECORDS_LOST.labels(self._role, partition.topic).inc(lost)
             _log.error(
@@ -375,9 +376,9 @@ class Delivery:
     async def _unstick(
         self, partitions: dict[TP, Partition], ends: dict[TP, int], before: dict[TP, tuple[Partition, int]]
     ) -> dict[TP, tuple[Partition, int]]:
-        """Has partitions read again from where they stand, if they stand still with records before them.
+        """Makes Faust read again partitions that stand still although they have more records.
 
-        A record that Faust has left out is noticed by its successor; the last one has none.
+        A record that Faust leaves out is noticed when its successor arrives, but the last record has no successor.
 
         Args:
             before: Where each suspicious partition stood one look ago.
@@ -405,7 +406,7 @@ class Delivery:
 
 
 def _position(partition: Partition) -> int | None:
-    """Up to where everything is done; None if it is not known yet."""
+    """Returns the offset below which everything is done; None if it is not known yet."""
     position = partition.mark.position
     return partition.expected if position is None else position
 

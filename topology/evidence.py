@@ -1,6 +1,6 @@
-"""What is kept of detections: pictures, for as long as the settings say, in a folder or at any fsspec URL.
+"""Kept evidence: the pictures of detections, in a folder or at any fsspec URL, for as long as the settings say.
 
-One file a detection, which holds all of it. The evidence role writes; monitors and commands read.
+Each detection is one file. The evidence role writes; monitors and commands read.
 """
 
 import logging
@@ -24,7 +24,7 @@ from topology.settings import Settings
 _log = logging.getLogger(__name__)
 
 _SUFFIX = ".evidence"
-_FULL = 0.9  # what is over the limit is cleared to this share of it: not once for each file that is written
+_FULL = 0.9  # above the limit, files are deleted down to this share of it, so not at every write
 
 Box = tuple[float, float, float, float]
 

@@ -1,4 +1,4 @@
-"""The consumer group of a role, through the Kafka client inside Faust: where it stands, and committing that."""
+"""The offsets of a role's consumer group, read and committed through the Kafka client inside Faust."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Is this worker well? Named checks, served as /healthz, and the metrics as /metrics."""
+"""Named health checks of a worker, served as /healthz, and its metrics, served as /metrics."""
 
 import asyncio
 import logging
@@ -74,7 +74,7 @@ class HttpServer:
         """Listens.
 
         Raises:
-            UserError: The port is in use, the address is not ours, or it lies open to others.
+            UserError: The port is in use, the address is not this machine's, or it would be reachable without a token.
         """
         host, port = self._settings.http_host, self._settings.http_port
         is_open = not Users(self._settings).protects and not self._settings.http_unprotected

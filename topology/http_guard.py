@@ -1,4 +1,4 @@
-"""What stands before each HTTP server here: time-outs, a bound of connections, `Host`, users, errors as JSON."""
+"""Protection of every HTTP server here: time-outs, limited connections, `Host`, users, errors as JSON."""
 
 import asyncio
 import ipaddress
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 # Health and metrics are for probes and Prometheus: they carry no token, and call a worker by any name.
 OPEN_PATHS = frozenset({"/healthz", "/metrics"})
-# The request's head fits one packet, and what is sent to a monitor a few: slower ones hold connections on purpose.
+# A request's head fits into one packet, a body for the monitor into a few: slower clients hold connections on purpose.
 HEAD_S = 10.0
 BODY_S = 10.0
 MOST_BODY_BYTES = 64 * 1024
@@ -34,7 +34,7 @@ _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nContent-Length:
 
 
 class Gate:
-    """Makes the connections of one server, so many at once, and ends those that send no whole head in time."""
+    """Makes the connections of one server, limits their number, and ends those that send no whole head in time."""
 
     def __init__(
         self, make: Callable[[], asyncio.Protocol], most: int = MOST_CONNECTIONS, head_s: float = HEAD_S
@@ -111,7 +111,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Handler(web.RequestHandler):
-    """Answers what is no HTTP in JSON too, and repeats nothing of it."""
+    """Answers malformed HTTP in JSON too, without repeating any of it."""
 
     __slots__ = ()
 
@@ -165,7 +165,7 @@ def guard(settings: Settings) -> Middleware:
 
 @web.middleware
 async def errors_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns what aiohttp would tell in plain text, and failures of handlers, into `{"error": ...}`."""
+    """Turns aiohttp's plain-text errors and exceptions of handlers into `{"error": ...}`."""
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -206,7 +206,7 @@ def _why_not_written(request: web.Request, user: User | None, public: bool) -> s
 
 
 def _is_ours(header: str, hosts: set[str]) -> bool:
-    """An address cannot be made to lead elsewhere; a name can, and a page behind it would read what we say."""
+    """Returns whether `Host` is ours. Addresses always are; another site's name could be rebound to our address."""
     name = header.rpartition("]")[0].lstrip("[") if header.startswith("[") else header.partition(":")[0]
     try:
         ipaddress.ip_address(name)

@@ -1,7 +1,7 @@
-"""Who asks: by a token, by the cookie that a token was changed into, or by the name that a trusted proxy tells.
+"""Authenticates requests by a token, by the cookie that a token was exchanged for, or by a trusted proxy's header.
 
-Nothing is kept: a cookie carries its role, its name and its end, signed with a key made of the tokens. So every process
-behind a balancer takes it, and it is worth nothing once the tokens are changed.
+Sessions are stateless: a cookie carries role, name and expiry, signed with a key derived from the tokens. So every
+process behind a balancer accepts it, and it is void once the tokens are changed.
 """
 
 import base64
@@ -21,7 +21,7 @@ from topology.settings import Settings
 
 COOKIE = "cope_session"
 CSRF_HEADER = "X-COPE-CSRF"
-SESSION_S = 12 * 3600  # a shift; a cookie that is stolen is worth as much
+SESSION_S = 12 * 3600  # a working shift; a stolen cookie is valid as long
 LONGEST_NAME = 80
 
 Role = Literal["viewer", "reviewer", "open"]
@@ -29,11 +29,11 @@ Role = Literal["viewer", "reviewer", "open"]
 
 @dataclass(frozen=True)
 class User:
-    """Who asks.
+    """The sender of a request.
 
     Attributes:
         role: "viewer" may look, "reviewer" may write too; "open": nobody is asked who they are, and all may write.
-        by: How they are known. What a browser sends by itself ("cookie", "proxy") is no proof that its user meant it.
+        by: How they are known. A browser sends "cookie" and "proxy" by itself, so these need the CSRF header to write.
         name: None if it is not known.
     """
 
@@ -48,10 +48,10 @@ class User:
 
 
 class Users:
-    """Knows users by what the settings say.
+    """Recognises users as the settings say.
 
     Raises:
-        UserError: `http_trusted_proxies` holds something that is no network.
+        UserError: An entry of `http_trusted_proxies` is not a network.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -71,11 +71,11 @@ class Users:
 
     @property
     def protects(self) -> bool:
-        """Whether anybody is asked who they are."""
+        """Whether requests must be authenticated."""
         return bool(self._reviewer or self._viewer or self._header)
 
     def of(self, request: web.Request) -> User | None:
-        """Returns who sent a request; None if that must be known and is not."""
+        """Returns who sent a request; None if it must be authenticated and is not."""
         if not self.protects:
             return User("open", "nothing")
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -88,7 +88,7 @@ class Users:
     def role_of(self, token: str) -> Role | None:
         """Returns the role that a token gives; None for an unknown token."""
         given = token.encode("utf-8", "surrogateescape")
-        # Both are compared, whatever the first comparison says: the time tells nothing.
+        # Both are always compared, so that the time taken reveals nothing.
         reviewer = hmac.compare_digest(given, self._reviewer) and bool(self._reviewer)
         viewer = hmac.compare_digest(given, self._viewer) and bool(self._viewer)
         return "reviewer" if reviewer else "viewer" if viewer else None

@@ -12,7 +12,7 @@ from topology.settings import Settings
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "data", "color_message"}
 
-# They log each connection and rebalance step at INFO; what matters of it is logged by us.
+# They log each connection and rebalance step at INFO; we log the part that matters.
 _NOISY = (
     "faust",
     "mode",

@@ -1,4 +1,4 @@
-"""The low-water mark of a partition: up to where all that was handed out is done."""
+"""The low-water mark of a partition: the offset below which all records that were handed out are done."""
 
 from collections import deque
 

@@ -11,7 +11,7 @@ R = TypeVar("R")
 
 
 class Partition:
-    """One assigned partition: what was handed out of it and where it stands.
+    """One assigned partition, with its position and what was handed out of it.
 
     Attributes:
         topic: Without the prefix.
@@ -69,7 +69,7 @@ class Message(Generic[R]):
 
     @property
     def revoked(self) -> bool:
-        """The partition was taken away since: another worker gets this record, results are of no use."""
+        """Whether the partition was taken away since: another worker gets this record, and results here are useless."""
         return self._partition.revoked
 
     def done(self) -> None:

@@ -4,7 +4,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 # Media work takes milliseconds to seconds.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-# What a viewer notices: 1 s to a minute.
+# Latencies that a viewer notices: 1 s to a minute.
 _LATENCY = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 30.0, 60.0)
 _PROBABILITY = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
 

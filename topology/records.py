@@ -28,7 +28,7 @@ Id = Annotated[str, Meta(min_length=1, max_length=512)]
 # Whole numbers that JSON readers of every language hold exactly, too.
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Ms = Annotated[int, Meta(ge=-(2**53), le=2**53)]
-# A phrase. Longer ones are nobody's words, and windows repeat each of theirs several times.
+# A phrase. Nobody speaks longer ones, and windows repeat each of their phrases several times.
 Phrase = Annotated[str, Meta(max_length=1_000)]
 Tag = Annotated[str, Meta(max_length=64)]
 Weight = Annotated[float, Meta(ge=0, le=1_000)]

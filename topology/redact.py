@@ -1,8 +1,8 @@
-"""The one function that takes secrets out of what is shown: URLs carry users, passwords, tokens, pasted pictures."""
+"""Removes secrets from all that is shown or logged: URLs carry users, passwords, tokens and pasted pictures."""
 
 import re
 
-# A URL that is longer carries a document: nobody reads it in a line.
+# A longer URL carries a whole document, which nobody reads in a line.
 LONGEST_URL = 200
 # As above, for a whole text.
 LONGEST_TEXT = 2_000
@@ -23,7 +23,7 @@ def redacted(text: str) -> str:
 
 
 def without_user(url: str) -> str:
-    """Returns a URL that can still be opened, without the user and password in it: what is behind may ask for them."""
+    """Returns the URL without user and password. Its query stays: without a login it can still be opened."""
     return re.sub(r"^([a-zA-Z][a-zA-Z0-9+.-]{0,30}://)[^/?#]*@", r"\1", url)
 
 

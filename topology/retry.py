@@ -31,7 +31,7 @@ async def retrying(
         on: Errors that later attempts may not meet. Any other error is raised at once.
         first_pause_s: Pause after the first failure; it doubles with each further one.
         longest_pause_s: Where doubling stops.
-        quiet: So many failures are no reason to warn.
+        quiet: Number of failures that are not logged as warnings.
     """
     pause_s = first_pause_s
     attempt = 1

@@ -1,7 +1,7 @@
 """Reading and writing topics as a log, with plain Kafka clients and no consumer group.
 
-What Faust's agents do not fit: reading a whole compacted topic to rebuild state, following a topic in every
-process, and sending from the command line.
+It serves what Faust's agents do not: reading a whole compacted topic to rebuild state, following a topic in
+every process, and sending from the command line.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record | ProductDetected)
 T = TypeVar("T")
 
-REQUEST_TIMEOUT_MS = 30_000  # a send is given up, and tried anew, after it; a broker restart takes up to 10 s
+REQUEST_TIMEOUT_MS = 30_000  # a send that takes longer is tried anew; a broker restart takes up to 10 s
 # How long a read of a whole partition looks past its end. Tansu can tell an end one too low after two producers have
 # written to a partition at once, until the next record: state that is read back would lack its newest record. A broker
 # on the same machine answers in a few ms; longer would slow the start of a worker, which reads partition by partition.
@@ -52,12 +52,12 @@ PAST_MS = 100
 IDLE_FETCH_MS = 1_000
 POLL_MS = 200  # how long a read waits for records: bounds how late a stop is noticed
 LARGEST_RECORD_BYTES = max(spec.max_message_bytes for spec in TOPICS.values())
-LINGER_MS = 5  # a batch waits so long for company; above, it would show in the latency of live events
+LINGER_MS = 5  # how long a batch waits for more records; larger values would show in the latency of live events
 # A fetch for a single record brings its neighbours along up to this size; a larger record still comes, alone (KIP-74).
 _ONE_RECORD_BYTES = 65_536
 _PARTITION_BYTES = 1_048_576  # as Kafka's own consumers
 
-# Errors of the broker's state or the network are passing; these are not.
+# Errors of the broker's state or the network pass by themselves; these do not.
 _PERMANENT = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, SaslAuthenticationFailed)
 
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError, RecordTooLargeError)
@@ -290,7 +290,7 @@ class Producer:
 
     @property
     def trouble(self) -> str:
-        """What is being tried again now, and why; empty when all that was sent arrived."""
+        """Sends that are being retried now, and why; empty when everything that was sent has arrived."""
         return "; ".join(self._troubles.values())
 
     async def send(self, topic: str, key: str, record: Value | None, *, headers: Headers | None = None) -> None:
@@ -445,10 +445,10 @@ def partition_of(key: str, partitions: int) -> int:
 
 
 def check_size(topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> int:
-    """Returns how many bytes a record takes, about.
+    """Returns the approximate size of a record in bytes.
 
     Raises:
-        BadInput: The topic takes no record as large.
+        BadInput: The record is too large for the topic.
     """
     limit = TOPICS[topic].max_message_bytes
     size = _ENVELOPE_BYTES + len(value or b"") + len(key or b"") + sum(len(k) + len(v) for k, v in headers)
@@ -459,7 +459,7 @@ def check_size(topic: str, key: bytes | None, value: bytes | None, headers: Head
 
 async def _create_missing(settings: Settings) -> None:
     """Makes topics that were deleted while this process runs, as its next start would."""
-    with suppress(UserError):  # which the next start tells; the send that needs the topic says what it lacks
+    with suppress(UserError):  # the next start reports it; the send that needs the topic names the missing topic
         await create_topics(settings, give_up_s=PATIENCE_S)
 
 

@@ -75,7 +75,7 @@ _SOURCES = (
     TopicSpec(DETECTION_VERDICTS, "detection", None),
 )
 
-# Topics that a worker consumes: each has a dead-letter queue.
+# Each topic that a worker consumes has a dead-letter queue.
 CONSUMED = (
     LIVE_STREAMS,
     LIVE_FRAMES,

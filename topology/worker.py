@@ -1,4 +1,4 @@
-"""One role at work: its Faust app, delivery, health, HTTP, model thread, and an orderly start and end."""
+"""A running role: its Faust app, delivery, health, HTTP, model thread, and an orderly start and end."""
 
 import asyncio
 import logging
@@ -29,17 +29,17 @@ T = TypeVar("T")
 Hook = Callable[[], Awaitable[None]]
 
 LAG_EVERY_S = 0.5
-LATE_LOOP_S = 5.0  # a loop that late misses live deadlines: unhealthy
-HOOK_TIMEOUT_S = 10.0  # for a role to end what it has in hand
-FAUST_STOP_TIMEOUT_S = 10.0  # leaving the group takes a round trip; a dead broker must not hold up the end
+LATE_LOOP_S = 5.0  # an event loop that is this late misses live deadlines: unhealthy
+HOOK_TIMEOUT_S = 10.0  # how long a role may take to finish the work in progress
+FAUST_STOP_TIMEOUT_S = 10.0  # leaving the group takes a round trip; a dead broker must not delay the exit
 EXIT_INTERRUPTED = 130
 
 
 class Worker:
-    """One role in one process, or one of several in `watch`.
+    """A role that runs in this process, alone or (in `watch`) beside others.
 
     Attributes:
-        role: What it does.
+        role: Name of the role.
         settings: Effective settings; `broker` is an address.
         app: The Faust app; agents are registered through `delivery`.
         delivery: Agents and sending.
@@ -98,7 +98,7 @@ class Worker:
             await self._server.start()
         self._spawn(self._watch_loop, "event loop lag")
         await create_topics(self.settings)
-        with suppress(Unavailable):  # a broker that keeps its settings to itself
+        with suppress(Unavailable):  # some brokers do not tell the settings of their topics
             for line in await other_settings(self.settings):
                 _log.warning("%s", line, extra={"role": self.role})
         for fn in self._starts:
@@ -144,7 +144,7 @@ class Worker:
         stopping: asyncio.Future[int] = loop.create_future()
 
         def ask(status: int) -> None:
-            if stopping.done():  # asked twice: the user does not want to wait
+            if stopping.done():  # a second signal: the user does not want to wait
                 os._exit(EXIT_INTERRUPTED)
             stopping.set_result(status)
 

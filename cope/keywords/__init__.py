@@ -1,10 +1,10 @@
-"""From what a host says to what tells products apart: weighted keywords, and the text score of a page.
+"""Weighted keywords of what a host says, and the score of a page's text against them.
 
 Training and serving use the same functions:
 
 1. `Vocabulary` holds the catalogue's own words. `Vocabulary.extract` finds them in a transcript, in the
    catalogue's spelling, each with a weight in (0, 1] that rises with its rarity in the catalogue.
-2. `page_terms` is a page as a sparse vector of terms, `query_terms` the keywords as one.
+2. `page_terms` makes a sparse vector of terms of a page, `query_terms` one of the keywords.
    `text_score`, their dot product, is in [0, 1].
 
 A page is encoded alone, without knowing how rare its words are in the catalogue. So rarity lies on the query's

@@ -1,9 +1,9 @@
-"""Texts of shops as a reader sees them: without the HTML that they are written in."""
+"""Removes HTML from the texts of shops."""
 
 import html
 import re
 
-# Named tags alone: "size < medium and > small" and "<3" are what people write.
+# Only named tags: people write "size < medium and > small" and "<3".
 _TAGS = (
     "a abbr address article aside b bdi bdo big blockquote body br button caption center cite code col colgroup dd del "
     "details dfn div dl dt em figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i iframe img "

@@ -1,4 +1,4 @@
-"""Numbers that name: "15 Pro" that is said as "fifteen pro", model numbers, and shades that are called by number.
+"""Numbers in product names: "15 Pro" spoken as "fifteen pro", model numbers, and shades called by their number.
 
 A number by itself is mostly a price or a count. It names a product only where a host says that it does: "number 999",
 "shade nine ninety nine", 色号九九九, 999号.
@@ -22,7 +22,7 @@ _HAN_DIGITS = {
 }
 _HAN_SCALES = {"十": 10, "百": 100, "千": 1000}
 
-# What is said before a number that names. After it, in Chinese, 号.
+# Words before a number that names a product. In Chinese 号 follows it.
 _CALLING = frozenset("number no nr shade color colour tone model version style 号 型 款 色".split())
 # "a 7" and "I 5" are written with a blank when the letter is a word.
 _WORDS_OF_ONE_LETTER = frozenset("ai")
@@ -112,7 +112,7 @@ def _digits(words: Sequence[str]) -> str:
 
 
 def _english(words: Sequence[str]) -> str:
-    """Joins what is said in parts: 999 is "nine ninety nine", 101 "one hundred and one", 1990 "nineteen ninety"."""
+    """Joins spoken parts: 999 is "nine ninety nine", 101 "one hundred and one", 1990 "nineteen ninety"."""
     parts: list[int] = []
     room = 0  # what may still be added to the last part: 10 after "twenty", 100 after "hundred"
     for word in words:

@@ -1,4 +1,4 @@
-"""Key phrases that the catalogue does not know: what a host dwells on, in a few words.
+"""Key phrases that are not in the catalogue: the few words that a host repeats.
 
 In the manner of RAKE: stretches between stop words, the longer and the more often said, the better. One transcript
 is a few seconds of speech, so no statistics of a whole document stand behind it, and the weights are low.
@@ -15,7 +15,7 @@ _MOST_PHRASES = 3
 _LONGEST_PHRASE = 3  # words
 _LEAST_LETTERS = 4  # of a phrase in an alphabet: shorter ones are mostly function words that no list has
 
-# Below any word of the catalogue that is worth hearing.
+# Lower than the weight of any word of the catalogue that matters.
 _WEIGHT_OF_WORD = 0.06
 _MOST_WEIGHT = 0.2
 

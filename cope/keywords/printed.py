@@ -1,8 +1,8 @@
-"""Words that are seen: from lines read in a picture to the products that they name.
+"""Printed words: finds the products that the lines read in a picture name.
 
-A recogniser of print errs otherwise than one of speech: it takes a character for one that looks like it, and joins or
-splits words. So a word that was read means a catalogue's word that differs in a character or two; a Chinese one of
-three characters or more, in one.
+OCR errs differently than speech recognition: it confuses characters that look alike, and joins or splits words. So a
+word that was read may stand for a word of the catalogue that differs in one or two characters, or in one for Chinese
+words of three characters or more.
 """
 
 import math
@@ -15,7 +15,7 @@ from rapidfuzz.distance import Levenshtein
 from cope.keywords.terms import is_title, units
 from cope.keywords.text import Token, clean, key, tokens
 
-# Words of a page that are kept: those of the title first. More make a poster of text match everything.
+# Words that are kept of a page, those of the title first. With more, a poster of text would match everything.
 _MOST_TERMS = 96
 
 # How much a word of a page counts that is in its title only (may not be printed on the product), was only read off its
@@ -34,12 +34,12 @@ _NAMED = 2.0
 # Longest term that is found misread: a longer one is several words, each found by itself. Above, memory grows.
 _LONGEST_WORD = 16
 
-# Words read of which the catalogue's are remembered.
+# Size of the cache from words that were read to words of the catalogue.
 _CACHE = 20_000
 
 
 def freshness(pts_ms: int, end_ms: int, window_ms: int, hop_ms: int) -> float:
-    """Returns how much a frame of a window counts for its end, in [0, 1]: the newest hop in full, the oldest hardly."""
+    """Returns the weight of a frame for the end of its window, in [0, 1]: 1 in the newest hop, falling with age."""
     age_ms = end_ms - pts_ms
     return 1.0 if age_ms <= hop_ms else max(0.0, 1.0 - (age_ms - hop_ms) / window_ms)
 
@@ -49,8 +49,8 @@ class Seen:
     """How well what was read names a product.
 
     Attributes:
-        score: In [0, 1): 0 for nothing in common. It falls with what was read of the catalogue's words and is not the
-            product's: look-alikes share a brand, and differ in a word.
+        score: In [0, 1): 0 for nothing in common. It falls with each word of the catalogue that was read and that the
+            product does not have: look-alikes share a brand and differ in a word.
         lines: Numbers of the lines that name it, the one that says most first.
     """
 
@@ -198,7 +198,7 @@ def _terms(text: str) -> set[str]:
 
 
 def _tells(term: str, first: Token) -> bool:
-    """Returns whether a term says anything: two letters are noise of the recogniser."""
+    """Returns whether a term is long enough to mean something: two letters are noise of the OCR."""
     return first.is_han or len(term) > 2
 
 

@@ -1,11 +1,11 @@
-"""What a text tower reads of keywords, and how much that counts beside what is seen."""
+"""The texts that a text tower reads for keywords, and their weight beside the pictures."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 Keywords = Sequence[tuple[str, float]]  # with weights
 
-# Keywords told as surely as this name something in the catalogue; key phrases that it does not know weigh less.
+# From this weight on, keywords name something in the catalogue; key phrases that are not in it weigh less.
 SURE = 0.3
 
 # Of a window. Each is a text to encode. Twenty-eight seconds of speech name fewer things.
@@ -28,10 +28,10 @@ def readings(keywords: Keywords, how: Literal["mean", "joined"]) -> list[tuple[s
 
 
 def told(keywords: Keywords) -> float:
-    """How surely keywords name something, in [0, 1]: the weight of the weightiest, 0 if there are none.
+    """Returns how surely keywords name a product, in [0, 1]: the largest weight, 0 if there are none.
 
-    Where a host chats of something else, what is left are key phrases that the catalogue does not know. An average of
-    their vectors looks as sure of itself as any other; their weights do not.
+    When a host chats about something else, only key phrases remain that are not in the catalogue. The mean of their
+    vectors does not show that, but their low weights do.
     """
     return min(1.0, max((weight for word, weight in keywords if word.strip()), default=0.0))
 

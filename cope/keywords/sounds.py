@@ -1,4 +1,4 @@
-"""How words sound, for finding what a recogniser has spelled its own way.
+"""How words sound, for finding words that a speech recogniser has misspelled.
 
 English by its consonants, in the manner of Metaphone: "seabury" and "sea berry" sound alike. Chinese by pinyin
 without tones: 蓮帽山 and 连帽衫 do. Accents and Mandarin of the south keep zh/z, ch/c, sh/s, n/l and -ng/-n apart
@@ -36,7 +36,7 @@ _ENGLISH = [
         (r"z", "s"),
         (r"v", "f"),
         (r"(?<=.)[aeiouyhw]+", ""),
-        (r"^[aeiou]", "a"),  # one vowel is as good as another
+        (r"^[aeiou]", "a"),  # vowels at the start are all alike
         (r"(.)\1+", r"\1"),
     )
 ]
@@ -65,7 +65,7 @@ def syllable(character: str) -> tuple[str, str]:
 
 
 def _southern(plain: str) -> str:
-    """Returns a syllable without what its speakers in the south do not tell apart."""
+    """Returns a syllable without the distinctions that speakers in the south do not make."""
     for written, spoken in (("zh", "z"), ("ch", "c"), ("sh", "s"), ("l", "n")):
         if plain.startswith(written):
             plain = spoken + plain[len(written) :]
@@ -78,8 +78,8 @@ def _southern(plain: str) -> str:
 def sounds(tokens: Sequence[Token]) -> frozenset[str]:
     """Returns how some tokens, taken as one term, may sound; empty if that cannot be told.
 
-    Some characters are read by their company (藏 is cang, but zang in 藏青), some of these companies are misheard:
-    so each term is known by the reading of its characters together and by that of each alone.
+    The reading of some characters depends on their neighbours (藏 is cang, but zang in 藏青), and those may be wrong.
+    So a term has two sounds: its characters read together, and each read alone.
     """
     han = [token.norm for token in tokens if token.is_han]
     if not han:

@@ -1,6 +1,6 @@
-"""Words that tell no product apart: function words, a host's chat, sales talk, units.
+"""Words that do not distinguish products: function words, a host's chat, sales talk, units.
 
-Chat is part of the list, because live rooms are full of it and a transcript of it alone must stay silent.
+Chat is part of the list, because live rooms are full of it and a transcript of chat must yield no keywords.
 Norms as `cope.keywords.text` makes them: lower case, singular, simplified characters.
 """
 

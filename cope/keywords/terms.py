@@ -9,8 +9,8 @@ from cope.keywords.numbers import names
 from cope.keywords.text import Token, clean, is_content, key, longest, tokens, words
 
 # How much each part of a page says of the product, as the L2 norm of its terms. A title in a further language
-# (`title_zh`) counts like the title. A description is long and full of everything: as a whole it may tip the
-# scales between pages that are alike otherwise, and no more.
+# (`title_zh`) counts like the title. A description is long and unspecific: as a whole it may only decide between pages
+# that are alike otherwise.
 _TITLE = 1.0
 _BRAND = 0.5
 _ATTRIBUTES = 0.4
@@ -97,8 +97,8 @@ def page_terms(
 def query_terms(keywords: Sequence[tuple[str, float]]) -> dict[int, float]:
     """Returns keywords as a sparse vector: term id to weight, L2-normalised; empty without keywords.
 
-    A phrase weighs as a whole and through its parts; a part that is a keyword itself keeps its own weight, since
-    that one knows how rare it is.
+    A phrase counts as a whole and through its parts. A part that is itself a keyword keeps its own weight, which
+    reflects its rarity.
     """
     given: dict[str, float] = {}
     for text, weight in keywords:

@@ -32,7 +32,7 @@ jieba.setLogLevel(logging.WARNING)
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of a text.
+    """A word, number or Chinese character of a text.
 
     Attributes:
         norm: What is compared: simplified characters, lower case, singular.

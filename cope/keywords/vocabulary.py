@@ -1,4 +1,4 @@
-"""The catalogue's own words, and how to find them in a transcript."""
+"""The vocabulary of a catalogue, and how its words are found in a transcript."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,17 +12,17 @@ from cope.keywords.sounds import near, sounds, syllable
 from cope.keywords.terms import MAX_PHRASE_TOKENS, is_title, units
 from cope.keywords.text import Token, clean, is_common, is_content, key, tokens
 
-# More tell a listener nothing, and each costs the encoder a token or more.
+# More keywords add no information, and each costs the encoder a token or more.
 _MOST_KEYWORDS = 16
 _LEAST_WEIGHT = 0.05
 
-# Words of categories and attributes ("drinks", "red") are shared by design; those of titles and brands name.
+# Words of categories and attributes ("drinks", "red") are shared by many products; those of titles and brands name one.
 _SHARED_WORD = 0.7
 
-# The parts of a phrase beside the phrase: "apple" beside "Apple Juice".
+# Weight of a phrase's parts relative to the phrase: "apple" beside "Apple Juice".
 _PART = 0.7
 
-# What sounds like a term, but is spelled otherwise, may be something else.
+# Words that sound like a term but are spelled differently may be other words.
 _HEARD = 0.9
 
 # How alike the spellings must be (rapidfuzz ratio, in percent) where the sounds are equal, by number of consonants.
@@ -40,8 +40,8 @@ class _Entry:
 
     Attributes:
         tokens: Of one of its spellings; all have the same norms.
-        products: Whose page has it.
-        named: Those that have it in a title or as a brand.
+        products: Products whose page has it.
+        named: Products that have it in a title or as a brand.
         spellings: As the pages write it, with their number.
     """
 
@@ -187,7 +187,7 @@ class Vocabulary:
                     yield _Match(start, end, term, 1.0)
 
     def _counted(self, found: list[Token]) -> Iterator[_Match]:
-        """Yields what is said with number words, and written with digits: "fifteen pro"."""
+        """Yields terms with digits that are spoken with number words: "fifteen pro"."""
         changed, places = numbers.with_digits(found)
         if len(changed) < len(found) or any(one is not other for one, other in zip(changed, found, strict=False)):
             for match in self._spelled(changed):

@@ -1,13 +1,15 @@
-"""The colours of a picture as a histogram: variants of a product differ in them, and a network tells them least."""
+"""The colours of a picture as a histogram: variants of a product differ in colour, which networks capture poorly."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-_SIDE = 32  # pixels to which a picture is shrunk: colours of things, not of noise
+_SIDE = 32  # side in pixels to which a picture is shrunk, so that noise does not count
 _CHROMA, _LIGHT = 7, 2  # bins a side of the plane of opponent colours, and of lightness
 _REACH = 120.0  # opponent colours beyond count as this far
-_MIDDLE = 0.25  # standard deviation of the weight about the middle, as a share of the side: around is background
+_MIDDLE = (
+    0.25  # standard deviation of the weight about the middle, as a share of the side: the border is mostly background
+)
 
 COLOURS = _CHROMA * _CHROMA * _LIGHT
 

@@ -1,7 +1,7 @@
-"""The packaged towers as they infer on a CPU: by OpenVINO, and without `transformers` once they are kept on disk.
+"""The packaged towers for inference on a CPU: by OpenVINO, and without `transformers` once they are kept on disk.
 
-Their vectors are those of `cope.towers.packaged` to a cosine of 0.99999. In bfloat16 they are not, so there the model
-has another version.
+Their vectors equal those of `cope.towers.packaged` to a cosine of 0.99999. Those of bfloat16 differ more, so the model
+has another version there.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ TOGETHER = 8
 
 
 class _Inferring(Tower):
-    """A tower of which nothing is learned."""
+    """A tower without learned parameters."""
 
     def stack(self) -> Sequence[nn.Module]:
         """See `Tower`."""
@@ -100,7 +100,7 @@ class CompiledText(_Inferring):
 
 
 class _Method(nn.Module):
-    """One method of a tower as the one thing that it does."""
+    """Wraps one method of a tower as the `forward` of a module, for conversion."""
 
     def __init__(self, tower: nn.Module, name: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a tower is: the interface that all of `cope` uses, and what towers of every kind have in common.
+"""The interface of towers, and what towers of every kind have in common.
 
 A tower turns pictures or texts into vectors. `cope.towers.packaged` opens one by its name.
 """
@@ -18,7 +18,7 @@ Tuning = Literal["frozen", "lora", "full"]
 
 
 class Tunable(Protocol):
-    """What training and the artefact ask of a tower."""
+    """What training and artefacts need of a tower."""
 
     tuning: Tuning
 
@@ -31,19 +31,19 @@ class Tunable(Protocol):
         ...
 
     def tuned_state(self) -> dict[str, Tensor]:
-        """What of the tower is not as it was loaded: nothing, the low-rank steps, or everything."""
+        """Returns the parameters that tuning has changed: none, the low-rank steps, or all."""
         ...
 
     def load_tuned(self, state: dict[str, Tensor]) -> None:
         """Takes over what another tower's `tuned_state` gave.
 
         Raises:
-            UserError: It is of another tower.
+            UserError: The state belongs to another tower.
         """
         ...
 
     def merge(self) -> None:
-        """Adds low-rank steps into the weights: the same function, at the tower's own speed."""
+        """Adds low-rank steps into the weights, which gives the same function at the tower's original speed."""
         ...
 
 
@@ -54,7 +54,7 @@ class VisionTower(Tunable, Protocol):
         stride: In pixels.
         map_channels: Of each of its maps.
         descriptor_width: Of its descriptors.
-        colours: So many of their last values are a histogram of colours (`cope.towers.colours`); 0: none are.
+        colours: How many of the last values of a descriptor are a histogram of colours (`cope.towers.colours`).
         cross_frame: The frames of a clip are described together and see one another.
     """
 
@@ -86,7 +86,7 @@ class TextTower(Tunable, Protocol):
         width: Of the vectors.
         mask_token: For masked-language training; None where the tower has no such token.
         special_tokens: Tokens that stand for no text (start, end, padding, mask).
-        vocabulary: How many tokens there are; 0 where the tower does not lay open its token vectors.
+        vocabulary: Number of tokens; 0 where the tower does not expose its token vectors.
     """
 
     width: int
@@ -112,7 +112,7 @@ class TextTower(Tunable, Protocol):
 
         Args:
             tokens: (B, L) int64, padded at the end with anything.
-            mask: (B, L) bool, which are tokens. Rows without any give a vector of no meaning.
+            mask: (B, L) bool, which are tokens. A row without any gives an undefined vector.
 
         Returns:
             (B, width) float32, L2-normalised.
@@ -125,7 +125,7 @@ class TextTower(Tunable, Protocol):
 
 
 def mean_text(texts: Sequence[tuple[str, float]], vector_of: Callable[[str], Tensor]) -> Tensor:
-    """Weighted texts as one: the mean of their vectors, (W,), by weight. There must be one that weighs something."""
+    """Returns the weighted mean of the texts' vectors, (W,). At least one weight must be above 0."""
     total = torch.stack([vector_of(text) * weight for text, weight in texts]).sum(dim=0)
     return total / sum(weight for _, weight in texts)
 
@@ -148,8 +148,8 @@ class Tower(nn.Module):
 
         Args:
             tuning: See `ModelConfig.tuning`.
-            rank: Of the low-rank steps.
-            name: The tower's, for the message.
+            rank: Rank of the low-rank steps.
+            name: Name of the tower, for the message.
 
         Raises:
             UserError: Low-rank steps are wanted of a tower without attention.

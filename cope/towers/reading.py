@@ -1,4 +1,4 @@
-"""The reader: a picture in, the words that stand in it out.
+"""The reader: finds and reads the text in pictures (OCR).
 
 PP-OCRv6 small (Apache-2.0; Chinese and Latin letters) from the package `rapidocr`, run by OpenVINO. A model names it
 as its `reading`. Its weights lie inside that package: nothing is fetched and nothing is written.
@@ -30,12 +30,12 @@ LONGEST_PX = 640
 REGION_PX = 352
 PAGE_PX = 480
 
-# Pictures of a page that are read, and lines that are kept of each: what names a product is on its first views, and
-# the rest of a poster of text tells nothing.
+# Pictures of a page that are read, and lines that are kept of each: the first views show the product's name, and
+# long posters of text say little about it.
 PAGE_PICTURES = 4
 MOST_LINES = 24
 
-# Lines that are read less surely than this are noise: patterns and edges.
+# Lines that are read with less confidence are noise: patterns and edges.
 _LEAST_CONFIDENCE = 0.6
 _LONGEST_LINE = 80  # characters
 
@@ -80,7 +80,7 @@ class Reader:
         self._engine = RapidOCR(
             params={
                 "Global.log_level": "critical",
-                "Global.use_cls": False,  # print that stands on its head is not read: half of the cost
+                "Global.use_cls": False,  # upside-down print is not read, which halves the cost
                 "Det.engine_type": EngineType.OPENVINO,
                 "Rec.engine_type": EngineType.OPENVINO,
                 "Det.model_path": str(models / "PP-OCRv6_det_small.onnx"),
@@ -145,7 +145,7 @@ def open_reader(name: str, threads: int = 0) -> Reader:
     """Returns the reader of this name, one for all roles of a process.
 
     Raises:
-        UserError: There is none of that name, or its package is not installed.
+        UserError: There is no reader of that name, or its package is not installed.
     """
     if name != PACKAGED:
         raise UserError(f"the model reads words with {name!r}, which this release does not know; it knows {PACKAGED}")

@@ -1,6 +1,6 @@
 """Regions of whole batches of frames, chosen and cut on the device.
 
-`cope.vision.regions` and `cope.vision.pictures` for training.
+The batched counterpart of `cope.vision.regions` and `cope.vision.pictures`, for training.
 """
 
 import torch
@@ -38,7 +38,7 @@ def best_regions(boxes: Tensor, salience: Tensor, count: int, limit: float) -> t
     place = torch.arange(order.shape[1], device=order.device).expand_as(order)
     kept, how = [], []
     for _ in range(count):
-        # The best that is still free; what overlaps it is free no more.
+        # Take the best free box, then mark the boxes that overlap it as no longer free.
         best = torch.where(free, place, order.shape[1]).amin(dim=1, keepdim=True)  # (N, 1)
         there = best < order.shape[1]
         best = best.clamp_max(order.shape[1] - 1)

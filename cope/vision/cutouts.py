@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 
-# Below half opacity lies what product photos call transparent: soft shadows and reflections on a table.
+# Soft shadows and reflections on a table have less than half opacity in product photos.
 _SOLID_ALPHA = 128
 # Soft edges of the product itself are this wide; wider ones are shadow.
 _EDGE_PX = 2
@@ -65,7 +65,7 @@ def cutout_of(image: Pixels, id: str = "") -> Cutout:
 
 
 def thing(rng: np.random.Generator, id: str = "") -> Cutout:
-    """Returns a made-up thing that is in no catalogue: a textured shape of random outline, about 256 pixels large."""
+    """Returns a made-up object that is in no catalogue: a textured shape of random outline, about 256 pixels large."""
     size = 256
     canvas = np.zeros((size, size, 3), np.uint8)
     canvas[:] = rng.integers(20, 236, 3)

@@ -1,4 +1,4 @@
-"""The one decoder of pictures: of pages, of frames and of training data. The same formats and limits everywhere."""
+"""The decoder of all pictures (pages, frames, training data), with the same formats and limits everywhere."""
 
 import io
 import threading
@@ -26,7 +26,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif",
 MAX_PIXELS = 50_000_000
 # Pictures smaller than this show nothing: tracking pixels and placeholders.
 MIN_SIDE_PX = 8
-# Of a deep grey picture, so many are scaled at once: in floating point, a whole picture would take ten times its size.
+# Rows of a deep grey picture that are scaled at once: a whole picture in floating point would take ten times its size.
 _STRIP_PIXELS = 1 << 18
 
 _UPRIGHT = {
@@ -54,7 +54,7 @@ class PictureError(Exception):
 
 
 class Room:
-    """Bounds what the threads of a process hold at once. A thing larger than all of it goes in alone."""
+    """Bounds what the threads of a process hold at once. An amount above the whole bound is let in alone."""
 
     def __init__(self, size: int) -> None:
         self._size = size

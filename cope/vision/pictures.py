@@ -11,7 +11,7 @@ from cope.vision.cutouts import cutout_of
 
 Pixels = NDArray[np.uint8]
 
-# Views of a page picture that need no finder: all of it, and its central 80 % and 60 % (of each side).
+# Views of a page picture that need no region finder: the whole, and its central 80 % and 60 % (of each side).
 CENTRES = tuple(np.array([rim, rim, 1 - rim, 1 - rim], np.float32) for rim in (0.0, 0.1, 0.2))
 
 
@@ -48,7 +48,7 @@ def square_crop(image: Pixels, box: NDArray[Any], side: int, margin: float) -> P
 
 
 def page_crop(image: Pixels, side: int, margin: float, background: int = 127) -> Pixels:
-    """The product of a page picture as the towers see it: tightly framed, on a neutral background.
+    """Returns the product of a page picture for the towers: tightly framed, on a neutral background.
 
     A plain background (white, mostly) is taken away, since in a stream the product stands before anything else
     than white. A picture without a plain background is taken as it is.
@@ -78,7 +78,7 @@ def page_crop(image: Pixels, side: int, margin: float, background: int = 127) ->
 def page_crops(
     image: Pixels, side: int, margin: float, views: bool = True, box: NDArray[Any] | None = None
 ) -> list[Pixels]:
-    """The views of a page picture, of which the best counts: catalogue pictures often stand on a scene.
+    """Returns the views of a page picture; the best one counts, since catalogue pictures often show a whole scene.
 
     Args:
         image: (H, W, 3) uint8 RGB.

@@ -1,6 +1,6 @@
 """The catalogue index: page vectors, searched by picture and by word, grouped by product.
 
-Library code that `catalog` and `recognize` share; it is no worker and has no role of its own. Callers see
+Library code that `catalog` and `recognize` share, without a role of its own. Callers see
 `Index` and its three implementations through `open_index`:
 
 | class | engine | used |

@@ -1,4 +1,4 @@
-"""What an index is: its entries, its queries, its answers."""
+"""The interface of an index: its entries, queries and answers."""
 
 import hashlib
 import math
@@ -75,7 +75,7 @@ class PageEntry:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the page: one with the digest that the index holds need not be written again."""
+        """A hash of the page. A page whose digest the index already has need not be written again."""
         content = hashlib.blake2b(digest_size=16)
         for part in (self.product_id, self.model_version, self.title, self.category, *self.images):
             content.update(part.encode() + b"\0")
@@ -86,7 +86,7 @@ class PageEntry:
 
 @dataclass(frozen=True)
 class Query:
-    """What to look for.
+    """A search of the index.
 
     Attributes:
         regions: (Q, D) region vectors: each is compared with every page image.

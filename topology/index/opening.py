@@ -1,4 +1,4 @@
-"""Which index the settings ask for."""
+"""Opens the index that the settings ask for."""
 
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit

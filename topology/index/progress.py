@@ -14,7 +14,7 @@ _LOOK_EVERY_S = 1.0
 class CatalogProgress:
     """Positions in `product_pages` up to which pages have been encoded, by partition.
 
-    Pages of a partition are encoded in order, so the newest one tells of all before it.
+    Pages of a partition are encoded in order, so the newest one implies all before it.
 
     Args:
         model_version: Count only pages encoded by this model; None: by any.
@@ -45,8 +45,8 @@ class CatalogProgress:
 async def note_dead_letters(settings: Settings, progress: CatalogProgress) -> None:
     """Notes pages that never reach the encoder, until cancelled.
 
-    A record that is no page at all is dead-lettered unseen and yields no `PageVectors`; a reader that waits for the
-    last page of a partition would wait for ever if that one was such.
+    A record that cannot be decoded as a page is dead-lettered and yields no `PageVectors`. Without this, a reader that
+    waits for the last page of a partition would wait for ever if that record is the last one.
     """
     topic = dead_letter(PRODUCT_PAGES)
     positions: dict[int, int] = {}

@@ -258,7 +258,7 @@ def _number(collection: str) -> int:
 
 
 async def switch_alias(client: AsyncQdrantClient, alias: str, collection: str) -> None:
-    """Lets the alias point to the collection, in one step: a search sees the old one or the new one, never neither."""
+    """Lets the alias point to the collection, in one step: a search sees either the old or the new collection."""
     aliases = (await _answer(client.get_aliases())).aliases
     steps: list[Any] = []
     if any(one.alias_name == alias for one in aliases):

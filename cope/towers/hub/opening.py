@@ -1,4 +1,4 @@
-"""Opens a half of a model by hub name or folder, or says in one line why it cannot."""
+"""Opens the vision or text half of a model by hub name or folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ _TROUBLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, Safetensor
 
 
 def open_vision(name: str, weights: bool = True) -> HubVision:
-    """Opens the half of a model that sees.
+    """Opens the vision half of a model.
 
     Args:
         name: Hub name or folder.
@@ -49,7 +49,7 @@ def open_vision(name: str, weights: bool = True) -> HubVision:
 
 
 def open_text(name: str, weights: bool = True) -> HubText:
-    """Opens the half of a model that reads; as `open_vision`."""
+    """Opens the text half of a model; as `open_vision`."""
     family, whole, half = _open(name, "text", READING, weights)
     try:
         from transformers import AutoTokenizer
@@ -76,7 +76,7 @@ def _open(name: str, kind: str, families: Sequence[str], weights: bool) -> tuple
     from transformers.utils import logging
 
     loudness = logging.get_verbosity()
-    logging.set_verbosity_error()  # it warns of the half that is not used; what matters is checked below
+    logging.set_verbosity_error()  # it warns that one half is not used; missing weights are checked below
     logging.disable_progress_bar()
     try:
         whole = AutoConfig.from_pretrained(name)

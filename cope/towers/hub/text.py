@@ -1,4 +1,4 @@
-"""The half that reads. Each family pads and pools in its own way; padding never changes a row."""
+"""Text halves of models. Each family pads and pools in its own way; padding never changes a row."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +28,7 @@ class HubTokenizer:
 
 
 class HubText(HubTower):
-    """The half that reads: the mean state of the tokens, as sentence encoders of the BERT family are made."""
+    """A text half that pools by the mean state of its tokens, as sentence encoders of the BERT family do."""
 
     def __init__(self, model: Any, whole: Any, tokenizer: Any, prefix: str = "") -> None:
         """Wraps a model.
@@ -63,7 +63,7 @@ class HubText(HubTower):
 
     def encode(self, text: str, max_tokens: int) -> Tensor:
         """(width,) float32, L2-normalised."""
-        # Of "" there may be no token, not even an end; attention to nothing is NaN.
+        # "" may yield no token, not even an end; attention over no tokens is NaN.
         tokens = self.tokenize(text, max_tokens) or [self.padding]
         return self.encode_tokens(torch.tensor([tokens], device=self._device()))[0]
 
@@ -117,7 +117,7 @@ class CausalText(HubText):
 
     def __init__(self, model: Any, whole: Any, tokenizer: Any) -> None:
         super().__init__(model, whole, tokenizer)
-        self.mask_token = None  # a token that sees only those before it does not guess from both sides
+        self.mask_token = None  # masked-language training needs tokens that see both sides
 
     def _run(self, tokens: Tensor, mask: Tensor | None) -> Any:
         if mask is not None:
@@ -132,7 +132,7 @@ class CausalText(HubText):
 
 
 class FixedLengthText(HubText):
-    """SigLIP: trained on lower case and on texts padded to one length, padding in full view, the last place pooled."""
+    """SigLIP: lower case, texts padded to one length, padding attended to, pooled at the last position."""
 
     def __init__(self, model: Any, whole: Any, tokenizer: Any) -> None:
         super().__init__(model, whole, tokenizer)
@@ -156,6 +156,6 @@ class FixedLengthText(HubText):
 
 
 def _somewhere(mask: Tensor) -> Tensor:
-    """The mask; a row without tokens looks at its first place, since attention to nothing is NaN."""
+    """Returns the mask; a row without tokens attends to its first position, since attention over nothing is NaN."""
     first = torch.arange(mask.shape[1], device=mask.device) == 0
     return mask | (~mask.any(dim=1, keepdim=True) & first)

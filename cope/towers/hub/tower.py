@@ -10,7 +10,7 @@ from cope.towers.interface import Tower
 
 
 class HubTower(Tower):
-    """One half of a model, or a model that has but one."""
+    """The vision or text half of a model, or a model that has only one of them."""
 
     def __init__(self, model: Any, whole: Any) -> None:
         super().__init__()
@@ -29,5 +29,5 @@ class HubTower(Tower):
         return [part for name, part in self.model.named_children() if name in names]
 
     def save_files(self, folder: Path) -> None:
-        """Writes all that `transformers` needs to build this tower but for its weights."""
+        """Writes all files but the weights that `transformers` needs to build this tower."""
         self.whole.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The half that sees: descriptors are the model's own pooled output where it has one, maps are its patch tokens."""
+"""Vision halves of models: descriptors are the pooled output where the model has one, maps are its patch tokens."""
 
 import json
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from torch.utils.checkpoint import checkpoint
 
 from cope.towers.hub.tower import HubTower
 
-# Logit of a frame that is not there. Near 0 it would be heard; below -65,504 float16 makes it infinite, and a clip
-# without frames NaN.
+# Attention logit of a frame that is not there. Nearer to 0 it would count; below -65,504 it would be infinite in
+# float16, and a clip without frames NaN.
 UNHEARD = -1e4
 
 
 class HubVision(HubTower):
-    """The half that sees. Pictures of another size than the model was trained at are resized."""
+    """The vision half of a model. Pictures of another size than the model was trained at are resized."""
 
     colours = 0
     cross_frame = False
@@ -98,7 +98,7 @@ class PatchedVision(HubVision):
 
 
 class CrossFrameVision(HubVision):
-    """X-CLIP: in every layer the frames of a clip tell one another what they see."""
+    """X-CLIP: in every layer the frames of a clip exchange messages."""
 
     cross_frame = True
 
@@ -110,7 +110,7 @@ class CrossFrameVision(HubVision):
             there: (B, T) bool, the frames of each clip; the others may hold any picture.
 
         Returns:
-            (B, T, descriptor_width); of no meaning where there is no frame.
+            (B, T, descriptor_width); undefined where there is no frame.
         """
         _, pooled = self._walk(self._prepared(pixels.flatten(0, 1)), there.shape[1], there)
         return pooled.float().view(*there.shape, -1)
