@@ -26,7 +26,9 @@ _log = logging.getLogger(__name__)
 _STATES = ("connecting", "live", "stalled")
 _FINAL = ("ended", "failed")
 
-_LONGEST_DETAIL = 1_000  # an error's text may repeat what a server said; more is not read, and is sent each second
+_LONGEST_DETAIL = (
+    1_000  # an error's text may repeat a server's answer; the detail is sent each second, and nobody reads more
+)
 
 
 def build(worker: Worker, opener: OpenSource | None = None, detector: Callable[[], Detector] = SileroDetector) -> None:
@@ -71,7 +73,7 @@ class CaptureAgent:
         self._running: dict[str, _Running] = {}
 
     async def assigned(self, topic: str, partition: int) -> None:
-        """Learns where the streams of a partition stand."""
+        """Reads where the streams of a partition stand."""
         if topic != LIVE_STREAMS:
             return
         async for record in read_partition(self._worker.settings, STREAM_STATUS, partition, StreamStatus):

@@ -1,4 +1,4 @@
-"""Media time from a stream's own time stamps: where epochs begin, and which packets belong to none."""
+"""Media time from a stream's own time stamps: where epochs begin, and which packets are to be dropped."""
 
 from collections import deque
 from typing import Any, Literal
@@ -10,8 +10,8 @@ _SECOND_US = 1_000_000
 # A gap that a lost connection inside the server, or a late publisher, leaves; above it the stream's clock has jumped.
 # Smaller: an ordinary loss of a few seconds cuts sightings in two. Larger: windows span two unrelated scenes.
 FORWARD_JUMP_US = 5 * _SECOND_US
-# The same in a file with an index, whose clock does not jump: a picture may stand still for minutes. Larger: damaged
-# time stamps are filled with hours of silence.
+# The same limit for a file with an index, whose clock does not jump but whose picture may stand still for minutes.
+# Larger: damaged time stamps are filled with hours of silence.
 FORWARD_GAP_US = 600 * _SECOND_US
 # Decoding time stamps rise within a track; muxers err by a few frames. Above it the clock was reset.
 BACKWARD_JUMP_US = 1 * _SECOND_US
@@ -89,7 +89,7 @@ class MediaClock:
 
 
 class Unwrap:
-    """Goes on counting where a container's time stamps begin again at 0 for want of bits.
+    """Goes on counting where a container's time stamps wrap around to 0.
 
     Args:
         period: Time stamps after which it begins again.
@@ -100,7 +100,7 @@ class Unwrap:
         self._last: int | None = None
 
     def packet(self, packet: Any) -> None:
-        """Mends a packet's time stamps."""
+        """Unwraps a packet's time stamps."""
         if packet.dts is None:
             return
         lag = 0 if packet.pts is None else self._nearest(packet.pts - packet.dts)
@@ -116,7 +116,7 @@ class Unwrap:
 
 
 class DecodingTimes:
-    """Times by which video packets follow each other, also where the container names only times of display.
+    """Decoding times of video packets, also where the container only has display times.
 
     Args:
         lag_us: Longest time between decoding and display. Where the clock of a file changes, FFmpeg gives its first

@@ -1,4 +1,4 @@
-"""FFmpeg's errors in one line that names the source and the mend."""
+"""Turns FFmpeg's errors into one line that names the source and the mend."""
 
 import errno
 
@@ -15,7 +15,7 @@ _HTTP = {
 
 
 def explain(url: str, error: Exception, *, network: bool, after_s: float, opened: bool = False) -> CopeError:
-    """Returns the error to raise for one of FFmpeg's.
+    """Returns our error for an error of FFmpeg.
 
     Args:
         url: The source, as its user named it.

@@ -1,7 +1,7 @@
 """A proxy on this machine through which FFmpeg fetches over HTTP, so that each address is checked before it is used.
 
-FFmpeg follows redirects and opens what an HLS playlist names by itself; a check of the first address alone would not
-hold. The proxy resolves each host once, checks what it leads to, and connects to just that.
+FFmpeg follows redirects and opens what an HLS playlist names by itself, so checking the first address is not enough.
+The proxy resolves each host once, checks the resulting address, and connects to exactly that one.
 """
 
 import logging
@@ -38,7 +38,7 @@ class _Server(socketserver.ThreadingTCPServer):
     allowed: Allowed
 
     def handle_error(self, _request: object, _address: object) -> None:
-        """One side is gone, as at the end of each stream."""
+        """Does nothing: one side has closed its connection, as at the end of each stream."""
         _log.debug("a connection ended", exc_info=True)
 
 

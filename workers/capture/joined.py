@@ -1,7 +1,7 @@
 """Recordings of several parts: joined by `cat`, or with a codec that changes.
 
-FFmpeg reads of FLV and MP4 the first recording alone. Of others it reads all, and PyAV decodes all with the codecs of
-the first: where those give nothing any more, the rest is opened anew.
+Of FLV and MP4, FFmpeg reads only the first recording. Of other containers it reads all, but PyAV decodes all with the
+codecs of the first. Where these give no more output, the rest of the file is opened anew.
 """
 
 import os
@@ -27,7 +27,7 @@ _MOST_LOOKS = 100  # at places where a track gives nothing: each costs as much a
 
 
 def parts_of(path: Path) -> list[Part]:
-    """Returns the recordings in a file, as far as it can be told; one for most."""
+    """Returns the recordings in a file as far as they can be told apart; most files have one."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         read = partial(_read, file.fileno())

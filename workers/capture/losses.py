@@ -1,10 +1,10 @@
-"""What a source lost on its way, in words for its user."""
+"""Counts what a source has lost, and describes it for the user."""
 
 from topology import metrics
 
 _US = 1_000_000
 
-# A hole in a stream's own time stamps that is told. Shorter ones are the jitter of its encoder.
+# Shortest hole in a stream's own time stamps that is reported. Shorter ones are jitter of its encoder.
 _HOLE_US = 1 * _US
 
 

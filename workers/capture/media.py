@@ -1,4 +1,4 @@
-"""What a media source gives, whoever decodes it: pictures and sound in media time, epoch by epoch."""
+"""The interface of media sources: pictures and sound in media time, epoch by epoch."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Decoded sound of any layout and rate to 16 kHz mono."""
+"""Converts decoded sound of any layout and rate to 16 kHz mono."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,8 +13,8 @@ from workers.capture.media import SAMPLE_RATE, Sound
 
 _US = Fraction(1_000_000)
 
-# How much a new piece of sound counts for whether the sides are of opposite phase. Smaller: a wrong cable is noticed
-# late; larger: single sounds of a wide stereo picture flip the sign, which is heard as clicks.
+# Weight of a new piece of sound in the running estimate of opposite phase. Smaller: a wrong cable is noticed late;
+# larger: single sounds of a wide stereo picture flip the sign, which is audible as clicks.
 _PHASE_WEIGHT = 0.1
 # Correlation of the sides, -1 to 1, below which their sum would lose most of the sound.
 _OPPOSITE = -0.5

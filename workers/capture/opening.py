@@ -20,7 +20,7 @@ from workers.capture.relay import Relay
 
 # A server adds a segment at the latest one and a half target durations after the one before (RFC 8216, 6.2.1).
 _SEGMENTS_PATIENCE = 1.5
-# Many servers name segments and keys of HLS without an extension, or as pictures: what they are, their content says.
+# Many servers name segments and keys of HLS without an extension or like pictures, so their content decides.
 _ANY_NAME = {"extension_picky": "0", "allowed_extensions": "ALL", "allowed_segment_extensions": "ALL"}
 
 
@@ -36,7 +36,7 @@ def open_container(url: str, settings: Settings, part: tuple[int, int] | None = 
         PyAV's container, and the relay that feeds it where FFmpeg's library does not know the protocol.
 
     Raises:
-        BadSource: It is no video, or not there, and trying again will not change that.
+        BadSource: It is not a video, or not there, and trying again will not change that.
         SourceDown: It cannot be reached now.
     """
     scheme = scheme_of(url)
@@ -88,11 +88,11 @@ def open_container(url: str, settings: Settings, part: tuple[int, int] | None = 
             patience_s = _SEGMENTS_PATIENCE * target_duration_s(
                 target, settings.open_timeout_s, options.get("http_proxy")
             )
-            if patience_s > settings.stall_timeout_s:  # else each segment's wait would look like a stall
+            if patience_s > settings.stall_timeout_s:  # else waiting for each segment would look like a stall
                 container.close()
                 container = _open(target, (settings.open_timeout_s, patience_s), options)
         elif container.format.name == "mpjpeg" and scheme:
-            # Cameras that send one JPEG after the other send no times: these are when they come.
+            # Cameras that send JPEGs one after another send no times, so arrival times are used.
             container.close()
             container = _open(target, timeout, {**options, "use_wallclock_as_timestamps": "1"})
         return container, None
@@ -107,9 +107,9 @@ def open_container(url: str, settings: Settings, part: tuple[int, int] | None = 
 
 
 def _guarded(settings: Settings) -> dict[str, str]:
-    """The proxy that checks addresses, unless all are allowed, or a proxy of the operator's own decides.
+    """Returns the proxy that checks addresses, unless all are allowed or the operator has set a proxy.
 
-    That one resolves names and follows redirects: which addresses it opens is for it to say.
+    The operator's proxy resolves names and follows redirects, so it decides which addresses are opened.
     """
     allowed = Allowed.of(settings)
     if allowed.everywhere or os.environ.get("http_proxy", "").startswith("http://"):  # as FFmpeg reads it

@@ -63,7 +63,7 @@ class WindowEnd(Record, frozen=True, kw_only=True):
 
 
 class Ahead:
-    """A file as fast as its windows close: at most so far ahead of the newest one, counted from where it resumed.
+    """A file as fast as its windows close, at most a limited time ahead of the newest one.
 
     Args:
         settings: `file_ahead_s`, and what else bounds how far a window may need to look ahead.
@@ -78,13 +78,13 @@ class Ahead:
         self._allowed_ms = allowance_ms(settings)
         self._reached = (epoch, position_ms)
         self._moved = asyncio.Event()
-        # From the log's end: windows closed before count as little as those before the resume position.
+        # From the log's end: windows that closed earlier do not count, like those before the resume position.
         self._follower = Follower(settings, LIVE_WINDOWS, WindowEnd, partitions=[partition], from_beginning=False)
         self._task = asyncio.create_task(self._follow(), name=f"windows of {stream_id}")
 
     async def wait(self, epoch: int, position_ms: int) -> None:
         """Returns when the windows have come near enough."""
-        await self._first_of(self._follower.caught_up)  # a window closed before that would go unseen
+        await self._first_of(self._follower.caught_up)  # a window that closes before that would be missed
         if epoch > self._reached[0]:
             self._reached = (epoch, 0)
         while epoch == self._reached[0] and position_ms > self._reached[1] + self._allowed_ms:

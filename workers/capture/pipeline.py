@@ -1,4 +1,4 @@
-"""From pictures and sound of one epoch to the records that are sent."""
+"""Turns pictures and sound of one epoch into the records that are sent."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,8 +13,7 @@ from workers.capture.speech import Detector, SileroDetector, SoundTrack, SpeechC
 
 _SAMPLES_A_MS = SAMPLE_RATE // 1000
 
-# Silence is sent as progress so often where there is no sound track: a window waits no longer for words that
-# cannot come.
+# How often silence is sent as progress where there is no sound track, so that windows do not wait for words.
 PROGRESS_MS = 2_000
 # How long the picture waits for sound that lags behind. Not less than the clock lets sound lag.
 _AUDIO_LAG_MS = AUDIO_OFFSET_US // 1000
@@ -24,7 +23,7 @@ OutRecord = Frame | Speech
 
 @dataclass(frozen=True)
 class StreamFacts:
-    """What every record of a stream says alike."""
+    """The fields that all records of a stream share."""
 
     stream_id: str
     language: str | None

@@ -9,10 +9,10 @@ from workers.capture.media import BadSource, SourceDown
 def stream_of_page(url: str, height: int, proxy: str | None = None, session: Any = None) -> str | None:
     """Returns the address of the stream that a web page shows; None if the page is of no known platform.
 
-    Of several sizes, it is the smallest that is high enough, else the best.
+    Of several sizes it takes the smallest that is high enough, else the best.
 
     Args:
-        url: Of the page.
+        url: Address of the page.
         height: Pixels.
         proxy: Through which to fetch it: the one that checks addresses.
         session: Of streamlink; a new one by default.

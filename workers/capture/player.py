@@ -47,10 +47,10 @@ PlayerItem = Opened | Played | OutRecord
 
 @dataclass(frozen=True)
 class Plan:
-    """What to play, and from where.
+    """The source to play, and the position to start from.
 
     Attributes:
-        facts: Of the stream; `live` and `has_audio` are filled in when the source is open.
+        facts: Facts of the stream; `live` and `has_audio` are filled in when the source is open.
         live_epoch: Epoch of a network stream that opens now.
         first_epoch: Epoch in which a file begins.
         resume_epoch: Epochs of a file before this one were sent.
@@ -160,7 +160,7 @@ def _play(
 
 
 def _from_first_picture(source: MediaSource) -> Iterator[MediaItem]:
-    """Holds back sound until there is a picture: a live stream that gives none is not there."""
+    """Holds back sound until there is a picture: a live stream without pictures counts as down."""
     held: list[MediaItem] = []
     items = iter(source)
     for item in items:

@@ -1,4 +1,4 @@
-"""What FFmpeg does not tell of HLS playlists: how long segments are, and why one cannot be opened."""
+"""What FFmpeg does not report of HLS playlists: how long segments are, and why a playlist cannot be opened."""
 
 import re
 import urllib.request
@@ -22,7 +22,7 @@ def is_playlist(path: Path) -> bool:
 
 
 def check_named_files(playlist: Path, allowed: Allowed) -> None:
-    """Looks at the files that a playlist on disk names, also those that they name.
+    """Checks the files that a playlist on disk names, and those that they name in turn.
 
     Raises:
         BadInput: One of them may not be read, or lies elsewhere.
@@ -58,7 +58,7 @@ def check_playlist(url: str, timeout_s: float, proxy: str | None = None) -> None
 
     Raises:
         BadSource: It lists channels, or is protected in a way that FFmpeg does not know.
-        SourceDown: Its key cannot be had, or is another one.
+        SourceDown: Its key cannot be fetched, or is wrong.
     """
     playlist, text = _media_playlist(url, timeout_s, proxy)
     if text.startswith("#EXTM3U") and "#EXTINF" in text and "#EXT-X-TARGETDURATION" not in text:

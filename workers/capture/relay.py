@@ -33,7 +33,7 @@ class Relay:
         self._connected = False
         self._stall_timeout_s = stall_timeout_s
         self._errors = tempfile.TemporaryFile()
-        # The input's own time-out (µs) ends the child even where a killed parent could not.
+        # The input's own time-out (µs) ends the child even if the parent was killed.
         patience_us = str(round(2 * max(open_timeout_s, stall_timeout_s) * 1_000_000))
         command = [ffmpeg, "-nostdin", "-v", "error", "-timeout", patience_us]
         # A second is enough to see an MPEG-TS stream's tracks; PyAV looks closer.

@@ -1,14 +1,14 @@
-"""What a web server sends once more after a reconnect: the last segments, the last pictures, or the whole recording."""
+"""Recognises what a web server repeats after a reconnect: the last segments or pictures, or the whole recording."""
 
 import zlib
 from collections import OrderedDict
 from typing import Any
 
-# Packets of a stream that are remembered: several minutes of picture and sound. If a server repeats more, the rest is
-# taken for new; each costs some 100 bytes.
+# Packets of a stream that are remembered, at some 100 bytes each: several minutes of picture and sound. If a server
+# repeats more, the rest is taken for new.
 _REMEMBERED = 20_000
 
-# How much of what is past a live stream's server sends at most; what begins further back is a recording.
+# The most that a live stream's server repeats; a source that begins further back is a recording.
 LIVE_PAST_S = 60.0
 
 _Key = tuple[int, int, int, int]
@@ -55,7 +55,7 @@ class PacketMemory:
             self._began_with = key
         self.is_near = newest_s - time_s <= LIVE_PAST_S
         is_known = key in self._packets or (self._is_recording and time_s <= newest_s)
-        # After something new nothing is repeated: what comes twice then is shown twice, as spots on a channel are.
+        # Servers repeat nothing after something new: a repeated packet then is media that is shown twice, like adverts.
         if is_known and packet.stream_index not in self._new_tracks:
             return True
         self._new_tracks.add(packet.stream_index)

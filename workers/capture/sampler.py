@@ -10,7 +10,7 @@ import numpy.typing as npt
 from topology.settings import Settings
 from workers.capture.media import Picture
 
-# With "change", a picture is sent at least so often: half of the default window, so that none is empty and
+# With "change", a picture is sent at least this often: half of the default window, so that no window is empty and
 # windows go on closing while nothing moves.
 QUIET_MS = 4_000
 
@@ -69,7 +69,7 @@ class Sampler:
         thumb = _thumbnail(image)
         duplicate = self._reference is not None and int(np.abs(thumb - self._reference).max()) <= CHANGE
         if self._policy == "change" and duplicate and picture.pts_ms - self._last_ms < QUIET_MS:
-            self._slot = slot  # this slot's picture was looked at; the next one is in the next slot
+            self._slot = slot  # this slot's picture has been taken; the next one comes from a later slot
             return None
         self._slot, self._last_ms = slot, picture.pts_ms
         if not duplicate:

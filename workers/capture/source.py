@@ -28,30 +28,30 @@ from workers.capture.tracks import NOT_VIDEO, choose_audio, choose_video, leave_
 
 _US = Fraction(1_000_000)
 
-# Broken reads in a row after which a file is given up. A damaged spot takes a few; at a few hundred bytes each,
-# more would crawl through megabytes of noise.
+# Failed reads in a row after which a file is given up. A damaged spot takes a few; each skips a few hundred bytes, so
+# many more would be needed to cross megabytes of noise.
 _BROKEN_READS = 20
 
-# Pictures and pieces of sound among which a probe looks for the first picture: some 40 s of sound.
+# Pictures and pieces of sound that a probe decodes in search of a picture: some 40 s of sound.
 _PROBED_ITEMS = 2_000
 
-# Pictures that no other is coded from may be left out if enough others remain for the sampling grid.
+# Non-reference pictures may be skipped if enough others remain for the sampling grid.
 _SPARSE_FACTOR = 4
 
 # Pictures that a decoder may hold back.
 _DECODER_DELAY = 4
 
-# Packets of a track in a row without a picture or sound, after which it may be of another codec. A decoder holds back
-# 16 pictures at most; what is looked at in vain costs as much as opening the file.
+# Packets of a track in a row without output after which its codec may have changed. A decoder holds back 16 pictures at
+# most; each check that finds nothing costs as much as opening the file.
 _UNDECODED, _UNDECODED_KEYFRAMES = 20, 3
 
 # Between decoding and display: 16 pictures of one in two seconds.
 _LONGEST_LAG_US = 32_000_000
 
-# A stretch without pictures at the end of a recording that is told. Sound often goes on for less.
+# Shortest stretch without pictures at the end of a recording that is reported. Sound often goes on a little longer.
 _UNSEEN_S = 2.0
 
-# Containers whose time stamps come from one clock, with an index: a gap in them is a picture that stands still.
+# Containers with an index, whose time stamps come from one clock: a gap means that the picture stands still.
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 _MATROSKA = "matroska,webm"
 _INDEXED = (_MP4, _MATROSKA, "avi")
@@ -72,7 +72,7 @@ def open_source(url: str, settings: Settings, seen: PacketMemory | None = None) 
         seen: `AvSource.seen` of the connection before, if there was one.
 
     Raises:
-        BadSource: It is no video, or not there, and trying again will not change that.
+        BadSource: It is not a video, or not there, and trying again will not change that.
         SourceDown: It cannot be reached now.
     """
     check_allowed(url, settings)
@@ -93,10 +93,10 @@ def open_source(url: str, settings: Settings, seen: PacketMemory | None = None) 
 
 
 def probe(url: str, settings: Settings | None = None) -> SourceInfo:
-    """Looks whether a source can be played, before work is built on it. Of a file, one picture is decoded.
+    """Checks whether a source can be played before other work begins. For a file, one picture is decoded.
 
     Raises:
-        UserError: It cannot; the line names it and the mend.
+        UserError: It cannot; the line names the source and the mend.
     """
     try:
         source = open_source(url, settings or load_settings())
@@ -177,8 +177,8 @@ class AvSource:
         self._video.codec_context.skip_frame = self._skip_frame()
         # Streams are the unit of parallel work; threads within a decoder add delay and memory to each.
         self._video.codec_context.thread_count = 1
-        self._may_lose = self.info.live or self._is_hls  # elsewhere, a hole is a picture that stands still
-        # These begin again with what is past, as others cannot.
+        self._may_lose = self.info.live or self._is_hls  # elsewhere, a hole means that the picture stands still
+        # Servers of these may repeat earlier media after a reconnect.
         self._may_repeat = self.info.live and self._scheme in ("http", "https")
         indexed = container.format.name in _INDEXED and not self.info.live
         self._forward_us = FORWARD_GAP_US if indexed else FORWARD_JUMP_US
@@ -193,14 +193,14 @@ class AvSource:
         self._end_us: int | None = None  # of the epoch: latest end of a picture or sound
         self._seen_us: int | None = None  # of the epoch: latest end of a picture that was decoded
         self._old_pictures: set[int] = set()  # time stamps of pictures that the connection before has given
-        self._cut = ""  # a recording that is shorter than its header says
+        self._cut = ""  # why a recording is shorter than its header says
         # When the last picture came, and the stream's time stamp then; and packets since that should have given one.
         self._picture_at: tuple[float, int | None] = (time.monotonic(), None)
         self._undecoded = 0
 
     @property
     def detail(self) -> str:
-        """What was wrong with it so far."""
+        """What was wrong with the source so far."""
         return "; ".join([note for note in (self._broken_off, *self.losses.notes(), self._cut) if note])
 
     def __iter__(self) -> Iterator[MediaItem]:
@@ -298,7 +298,7 @@ class AvSource:
             raise self._relay.failure
         waited_s = time.monotonic() - read_at
         if self._is_hls and self.info.live and waited_s >= self._settings.stall_timeout_s:
-            # FFmpeg calls a playlist that stands still an end.
+            # FFmpeg reports a playlist without new segments as the end.
             raise SourceDown(f"{self.url}: its playlist has had no new segment for {waited_s:.0f} s")
 
     def _video_packet(self, packet: Any) -> Iterator[MediaItem]:
@@ -339,7 +339,7 @@ class AvSource:
         yield from self._decode(self._audio, packet)
 
     def _old_packet(self, packet: Any) -> None:
-        """Decodes what was read before, so that what follows can be decoded; nothing of it is given."""
+        """Decodes a packet that was read before, which later packets need. Its output is dropped."""
         if packet.stream is self._video and self.seen.is_near:
             if packet.pts is not None:
                 self._old_pictures.add(packet.pts)
@@ -372,10 +372,10 @@ class AvSource:
                 yield self._picture(frame)
 
     def _follow_codec(self, stream: Any, packet: Any, frames: Any) -> None:
-        """Looks whether a track has another codec from here on: its packets then give nothing."""
+        """Checks whether a track's codec has changed, if its packets give no output."""
         since = self._nothing.get(stream.index)
         if frames:
-            # Pictures that were held back say nothing of packets that came after them.
+            # Pictures that the decoder held back do not show that later packets can be decoded.
             if since is not None and any((frame.pts or 0) >= (since.pts or 0) for frame in frames):
                 del self._nothing[stream.index]
             return
@@ -421,7 +421,7 @@ class AvSource:
     # ------------------------------------------------------------------ what went wrong
 
     def _check_progress(self, packet: Any) -> None:
-        """Looks whether a live stream still gives pictures and sound: packets alone say little.
+        """Checks whether a live stream's packets still give pictures and sound.
 
         Raises:
             SourceDown: It gives no pictures any more.
@@ -438,7 +438,7 @@ class AvSource:
             self._picture_at = since_s, now_us
             return
         stall_s = self._settings.stall_timeout_s
-        # Wall clock alone would also tell of a connection that stands still between two packets.
+        # Wall time alone would also report a connection that pauses between two packets.
         if now_s - since_s > stall_s and now_us - since_us > stall_s * _US:
             what = "only sound" if not self._undecoded else "only data that cannot be decoded"
             raise SourceDown(f"{self.url}: no picture for {stall_s:g} s, {what}")
@@ -451,7 +451,7 @@ class AvSource:
             self.losses.silence(self._clock.position_us(silent_us) if is_silent else None)
 
     def _tell_unseen(self) -> None:
-        """Tells of an epoch of a recording that ends without pictures (a codec that has changed), or without sound."""
+        """Reports an epoch of a recording that ends without pictures (a codec that has changed), or without sound."""
         if self.info.live or self._end_us is None:
             return
         if self._audio is not None and self._end_us - self._audio_next_us > AUDIO_OFFSET_US:
@@ -463,7 +463,7 @@ class AvSource:
             self.losses.unseen(self._clock.position_us(since_us), self._length_us())
 
     def _finish(self) -> None:
-        """Says how the source ended."""
+        """Determines how the source ended."""
         self._tell_unseen()
         if self.info.live:
             # From its first packet on, there was nothing new: a recording that does not say so.
@@ -478,7 +478,7 @@ class AvSource:
                 self._cut = f"ends after {end_ms / 1000:.0f} s of {expected_ms / 1000:.0f} s: truncated or damaged"
 
     def _check_index(self) -> None:
-        """Looks why a recording on a web server gave nothing."""
+        """Finds out why a recording on a web server gave nothing."""
         if self._scheme and self._container.format.name == _MP4:
             raise BadSource(
                 f"{self.url}: its index comes last, and its server sends it only from the beginning: move the index to "
@@ -494,8 +494,7 @@ class AvSource:
 
 
 def _keep_pace(ahead_s: float) -> None:
-    """Waits where a live stream comes faster than its clock goes: a recording that does not say so, of which none
-    is to be dropped."""
+    """Waits where a stream that looks live comes faster than real time: it is a recording and must not lose parts."""
     if ahead_s > LIVE_PAST_S:
         time.sleep(min(1.0, float(ahead_s - LIVE_PAST_S)))
 

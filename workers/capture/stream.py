@@ -35,10 +35,10 @@ Send = Callable[[str, str, Record], Awaitable[None]]
 
 
 class StreamCapture:
-    """Captures one stream. `run` returns when it has ended or failed and that has been told.
+    """Captures one stream. `run` returns when it has ended or failed and the final status has been sent.
 
     Attributes:
-        status: As last told on `stream_status`.
+        status: As last sent to `stream_status`.
         last_frame_s: When the last frame was sent, or the connection opened, by the monotonic clock.
     """
 
@@ -89,7 +89,7 @@ class StreamCapture:
         if self._older is not None and is_epoch_open(self._older):
             await close_epoch(self._send, self._older)
         if self._resumed and self.status.live:
-            await self._close_epoch()  # the crash cut it off; what comes is a new epoch
+            await self._close_epoch()  # the crash cut it off; a new epoch begins
         if not self._resumed:
             await self._tell("connecting")
         down_since = time.monotonic()
@@ -112,7 +112,7 @@ class StreamCapture:
                 down_since, pause_s = time.monotonic(), FIRST_PAUSE_S
             if time.monotonic() - down_since >= self._settings.reconnect_give_up_s:
                 outcome = f"{reason}; given up after {self._settings.reconnect_give_up_s:g} s"
-                # Few servers say that a broadcast is over. One that was received and stays away is taken to be.
+                # Few servers say that a broadcast is over. One that was received and stays away is taken to have ended.
                 if self.status.live:
                     await self._end(outcome)
                 else:
@@ -255,7 +255,7 @@ class StreamCapture:
         await self._tell("failed", detail)
 
     async def fail(self, error: Exception) -> None:
-        """Ends the stream because of an error that nobody foresaw."""
+        """Ends the stream because of an unexpected error."""
         await self._fail(f"{self._announced.url}: capture broke down ({type(error).__name__}: {error})")
 
     async def _tell(self, state: str, detail: str = "") -> None:
@@ -271,7 +271,7 @@ class StreamCapture:
         await self._send(STREAM_STATUS, self.status.stream_id, self.status)
 
     def _spread(self, pause_s: float) -> float:
-        """Returns three quarters to all of a pause, by stream, so that a server's streams do not return at once."""
+        """Returns 75 to 100 % of a pause, by stream, so that a server's streams do not all return at once."""
         return pause_s * (0.75 + 0.25 * zlib.crc32(self.status.stream_id.encode()) / 0xFFFFFFFF)
 
 

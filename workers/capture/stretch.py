@@ -1,4 +1,4 @@
-"""A stretch of a file, with the pictures that capture has taken of it: for those who look at it again."""
+"""Reads the pictures that capture sampled in a stretch of a file, to look at them again."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,8 @@ from workers.capture.media import BadSource, MediaSource, NewEpoch, Picture
 from workers.capture.sampler import Sample, Sampler
 from workers.capture.source import AvSource, open_source
 
-# How long before the stretch reading begins: a sample, where keyframes are found; where a container without an index
-# leads between two of them, more; and in the end the whole file is read.
+# How long before the stretch reading begins, tried in turn: one sample, where seeking finds keyframes; more, where a
+# container without an index leads between two keyframes; at last the whole file is read.
 _LEADS_MS = (2_000, 20_000)
 
 
@@ -23,15 +23,15 @@ def read_stretch(url: str, settings: Settings, from_ms: int, to_ms: int) -> list
         to_ms: Media time; not included.
 
     Raises:
-        BadSource: It is no file, cannot be read, or the settings do not allow it.
+        BadSource: It is not a file, cannot be read, or the settings do not allow it.
     """
     if scheme_of(url):
-        raise BadSource("not a file: of what comes over a network, nothing but the kept frames is there")
+        raise BadSource("not a file: of network streams only the kept frames are there")
     for start_ms in (*(from_ms - lead_ms for lead_ms in _LEADS_MS), 0):
         source = open_source(url, settings)
         try:
             if source.info.live:
-                raise BadSource("a camera: nothing but the kept frames is there")
+                raise BadSource("a camera: only the kept frames are there")
             pictures = _pictures(source, start_ms)
             first = next(pictures, None)
             if first is not None and (start_ms <= 0 or first.pts_ms <= start_ms):

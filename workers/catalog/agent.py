@@ -34,11 +34,11 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-# How long a batch waits for company. Publishing a catalogue fills batches by itself; a single page must not wait.
+# How long a batch waits for more pages. Publishing a catalogue fills batches anyway; a single page must not wait long.
 _LINGER_S = 0.02
 
-# Pages and pictures fetched and encoded together. Pictures wait in memory, up to 1.2 MB each: above, galleries would
-# fill it; below, one slow server holds up the others.
+# Pages and pictures that are fetched and encoded together. Pictures take up to 1.2 MB of memory each. Larger: galleries
+# fill the memory; smaller: one slow server delays the others.
 _MOST_PAGES = 16
 _MOST_PICTURES = 128
 
@@ -215,7 +215,7 @@ class Catalog:
         return outputs[0]
 
     async def _publish(self, record: PageVectors) -> None:
-        """Index first: who reads of a page on the topic finds it in the index."""
+        """Updates the index, then the topic: a page that is on the topic is also in the index."""
         record = fitting(record)
         index = self._index
         if index is not None:
@@ -240,7 +240,7 @@ def _pictures_of(message: Message[ProductPage]) -> int:
 
 
 def in_parts(batch: Sequence[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
-    """Yields the batch in parts, in order: of `most` in all each, or of one that is larger."""
+    """Yields the batch in parts, in order: each of `most` in all, or of a single larger one."""
     part: list[T] = []
     room = most
     for one in batch:

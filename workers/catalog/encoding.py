@@ -1,4 +1,4 @@
-"""From a product page to its vectors: fetch the pictures, encode, gather the words."""
+"""Turns a product page into its vectors: fetches the pictures, encodes, collects the words."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ LONGEST_SIDE_PX = 640
 # Pages with more pictures than this are galleries; each picture is a point in the index.
 MOST_IMAGES = 64
 
-# An image host that is down must not stop the catalogue for ever: after so many tries, over about 4 s, its picture
+# An image host that is down must not stop the catalogue for ever: after this many attempts, in about 4 s, its picture
 # counts as missing. The page is encoded again when it is published again.
 FETCH_ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.5
@@ -96,7 +96,7 @@ async def _fetch(
 
 
 def without_markup(page: ProductPage) -> ProductPage:
-    """Returns the page as a reader sees it: any producer may have written HTML."""
+    """Returns the page without HTML, which any producer may have written."""
     return msgspec.structs.replace(
         page,
         title=plain(page.title) or page.title,
@@ -108,7 +108,7 @@ def without_markup(page: ProductPage) -> ProductPage:
 
 
 def page_input(page: ProductPage, pictures: Pictures) -> PageInput:
-    """Returns what the model sees of a page."""
+    """Returns the model's input for a page."""
     parts = [page.brand, page.category, *(page.attributes[name] for name in sorted(page.attributes)), page.description]
     return PageInput(page.title, pictures.images, ". ".join(part for part in parts if part))
 

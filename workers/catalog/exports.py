@@ -1,4 +1,4 @@
-"""What shops' exports call their columns: Google Merchant feeds, Shopify and WooCommerce, as rows of our own columns.
+"""Reads shops' exports (Google Merchant, Shopify, WooCommerce) as rows of our own columns.
 
 | export | told by | a product is |
 |---|---|---|
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from topology.errors import UserError
 from workers.catalog.tables import Row
 
-# What tells products apart for a host or a camera; prices of shipping, tax and stock do not.
+# Columns that help to tell products apart; shipping, tax and stock do not.
 _GOOGLE_ATTRIBUTES = ("color", "size", "material", "pattern", "gender", "age_group", "mpn", "product_highlight")
 
 Reader = Callable[[Iterable[Row]], Iterator[Row]]
@@ -37,7 +37,7 @@ def reader_of(columns: Iterable[str]) -> Reader | None:
 
 
 def _norm(column: str) -> str:
-    """`g:image link`, `Image Link` and `image_link` are one column."""
+    """Normalises a column's name: `g:image link`, `Image Link` and `image_link` are the same."""
     return re.sub(r"[^\w]+", "_", column.strip().lower().removeprefix("g:")).strip("_")
 
 
@@ -155,7 +155,7 @@ def _shopify_json(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _woocommerce(rows: Iterable[Row]) -> Iterator[Row]:
-    """Variations stand behind their product, and lend it their pictures."""
+    """Joins each product with the variations after it, whose pictures it takes."""
     where, product, names = "", dict[str, object](), set[str]()
     for place, row in rows:
         if isinstance(row, UserError):
@@ -194,10 +194,10 @@ def _woocommerce(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _lines(value: object) -> object:
-    r"""WooCommerce writes line breaks as `\n`."""
+    r"""Replaces WooCommerce's escaped line breaks (`\n`)."""
     return value.replace("\\n", " ") if isinstance(value, str) else value
 
 
 def _urls(text: str) -> list[str]:
-    """Parts a list at the commas before an address; an address may hold commas itself."""
+    """Splits a list at the commas before an address, since addresses may contain commas."""
     return [part for part in re.split(r"\s*[,|;]\s*(?=https?://)|\s+(?=https?://)", text.strip()) if part.strip(" ,")]

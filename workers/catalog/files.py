@@ -27,7 +27,7 @@ from workers.images import fetch, file_path, is_url, load_image
 REQUIRED_COLUMNS = ("product_id", "title", "images")
 _KNOWN_COLUMNS = {*REQUIRED_COLUMNS, "description", "category", "brand", "price"}
 _IMAGE_SEPARATOR = re.compile(r"\s*\|\s*|[\s,;]+(?=https?://)", re.IGNORECASE)
-# Rows that are looked at to tell an export by its columns: feeds leave out what is empty.
+# Rows whose columns are examined to recognise an export, since feeds leave out empty columns.
 _LOOKED_AT = 50
 _MOST_FEED_BYTES = 1 << 30
 
@@ -195,7 +195,7 @@ def _page(row: Mapping[str, object], place: str) -> ProductPage:
 
 
 def _text(column: str, value: object) -> str:
-    """Returns a cell as text; a list is joined by commas, an object stays JSON, what is no value is empty."""
+    """Returns a cell as text: lists are joined by commas, objects stay JSON, missing values become empty."""
     if value is None or value != value or type(value).__name__ == "NaTType":  # NaN and NaT differ from themselves
         text = ""
     elif isinstance(value, bool):

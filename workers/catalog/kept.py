@@ -1,6 +1,6 @@
-"""Records of pages that were encoded before, on this machine's disk, so that a catalogue is encoded once.
+"""A cache of encoded pages on this machine's disk, so that a catalogue is encoded once.
 
-A page is found again by its content: what it says, the pixels of its pictures, the model, and our own code.
+Its key is a hash of the page's texts, the pixels of its pictures, the model, and our own code.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from topology.errors import BadInput
 from topology.records import PageVectors, ProductPage
 from workers.catalog.encoding import Pictures
 
-# Files of as many models and editions of the code stay, some 5 kB a page each.
+# Number of cache files that stay, one for each model and version of the code; some 5 kB a page.
 _FILES = 4
 
 

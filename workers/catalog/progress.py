@@ -11,13 +11,13 @@ from topology.settings import Settings
 from topology.topic_log import Follower, end_offsets
 from topology.topics import PAGE_VECTORS
 
-# How often a caller hears of progress. Below, a bar costs more than the work; above, it looks stuck.
+# How often progress is yielded. More often, a bar costs more than the work; less often, it looks stuck.
 _TELL_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """How far the catalog role is.
+    """Progress of the catalog role.
 
     Attributes:
         encoded: Offsets of `product_pages` passed so far; `sum(offsets.values())` at the end.

@@ -1,4 +1,4 @@
-"""Moving searches to a new collection, once it holds the whole catalogue and finds it."""
+"""Switches searches to a new collection once it holds the whole catalogue and finds its pages."""
 
 import asyncio
 import logging
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Pages that are looked for before the switch, and the share of them that must be found by their own picture. Two
-# products may share a picture, so not all can come first; below nine in ten, the collection is broken.
+# Pages that are searched for before the switch, and the share that must be found by their own picture. Products may
+# share a picture, so not all come first; below nine in ten the collection is broken.
 _CANARIES = 100
 _CANARY_RECALL = 0.9
 
@@ -48,7 +48,7 @@ async def switch_when_filled(settings: Settings, index: "ServerIndex") -> None:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the new collection must hold of a page: the digest of its entry, and its first picture, (D,) float16."""
+    """What the new collection must hold of a page: the digest of its entry, and its first vector, (D,) float16."""
 
     digest: str
     picture: Half

@@ -1,4 +1,4 @@
-"""From the bytes of a catalogue to rows of named values, whatever the file is: CSV, TSV, JSON, XML or Parquet."""
+"""Turns the bytes of a catalogue (CSV, TSV, JSON, XML or Parquet) into rows of named values."""
 
 import csv
 import gzip
@@ -23,14 +23,14 @@ Row = tuple[str, Mapping[str, object] | UserError]
 KINDS = "CSV, TSV, JSON, JSON lines, XML (RSS or Atom) or Parquet"
 # A feed of a million products has some 2 GB; beyond this a packed file is a bomb.
 MOST_BYTES = 4 << 30
-# Of a foreign value in an error line: enough to find it by.
+# How much of a value an error message quotes: enough to find it.
 _SHOWN = 60
 _NO_OBJECT = "not a JSON object; write one object a product"
 _DELIMITERS = ",;\t|"
 
 
 def shown(value: object) -> str:
-    """Returns a value for an error line: quoted, and never the whole of a long one."""
+    """Returns a value for an error message: quoted, and cut if it is long."""
     text = str(value)
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
@@ -102,7 +102,7 @@ def _text(name: str, data: bytes) -> str:
 
 
 def _likely_encoding(data: bytes) -> str:
-    """Chinese letters are pairs of high bytes, one beside the other; accents of the west stand among plain letters."""
+    """Guesses: Chinese characters are pairs of high bytes, while Western accents stand among plain letters."""
     runs = re.findall(rb"[\x80-\xff]+[\x40-\xff]?", data)
     paired = sum(len(run) >= 3 for run in runs)
     for encoding, fits in {"GB18030": paired * 2 > len(runs), "WINDOWS-1252": True}.items():
@@ -159,7 +159,7 @@ _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
 def _delimiter(text: str) -> str:
-    """The one that parts the header into the most cells."""
+    """Returns the delimiter that splits the header into the most cells."""
 
     def cells(delimiter: str) -> int:
         try:
@@ -228,13 +228,13 @@ def _is_table(value: object) -> bool:
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
-    """Feeds have no document type, and what one can declare (entities in entities) fills the memory."""
+    """Refuses document types, which feeds do not have: entities that they declare can fill the memory."""
 
     def doctype(self, _name: str, _pubid: str | None, _system: str | None) -> None:
         raise UserError("a document type, which feeds have none of; remove <!DOCTYPE …>")
 
 
-# What shops write and XML has not: entities of HTML, and letters that control a printer.
+# Shops write entities of HTML and control characters, which XML does not allow.
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r"))
 _HTML_ENTITY = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos);)([A-Za-z][A-Za-z0-9]{1,30});")
 

@@ -4,8 +4,8 @@
                                                               +-> windows -> text and fusion -> live_windows -> acks
     keywords -------------------------------------------------+
 
-A frame is encoded once, by itself, even where it is nearly the same as the one before: whether that one has been seen
-depends on where reading began, and what a window holds must not.
+Each frame is encoded by itself, even if it is nearly the same as the one before: whether that one has been seen
+depends on where reading began, and the content of a window must not.
 """
 
 import asyncio
@@ -47,11 +47,11 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# How often the ends of the logs are asked for. It is a live window's delay where its keywords do not come, so it
-# is short while a window waits; at rest it only notices streams that have gone.
+# How often the ends of the logs are asked for. It delays live windows whose keywords do not come, so it is short while
+# a window waits; otherwise it only serves to notice streams that have gone.
 _TICK_S = 0.25
 _REST_S = 1.0
-# Windows that wait to be sent. Above, frames are not encoded: their features would only fill memory.
+# Most windows that wait to be sent. Above it no frames are encoded: their features would only fill memory.
 _MOST_STEPS = 64
 
 _TOPICS: dict[str, Topic] = {LIVE_FRAMES: "frames", LIVE_KEYWORDS: "keywords"}
@@ -64,7 +64,7 @@ class Model(Protocol):
 
     @property
     def reading(self) -> str:
-        """Its reader of words in pictures; empty: it has none."""
+        """Name of its reader of words in pictures; empty if it has none."""
         ...
 
     def encode_frames(self, images: Sequence[NDArray[np.uint8]]) -> list[FrameFeatures]:
@@ -137,7 +137,7 @@ class Embedder:
     # ------------------------------------------------------------------ partitions
 
     async def _check_assigned(self, topic: str, partition: int) -> None:
-        """A window needs both topics. Faust gives topics with one number of partitions to one worker together."""
+        """Checks that this process has the partition of both topics; Faust assigns them together if counts agree."""
         for other in _TOPICS:
             if partition not in self._worker.delivery.assigned(other):
                 raise UserError(
@@ -183,7 +183,7 @@ class Embedder:
             await self._plan(partition, partition.core.keywords(heard))
 
     async def _encode_frames(self) -> None:
-        """Runs what frames there are through the backbone, over all streams, then gives them to the windows."""
+        """Encodes the frames at hand, of all streams, then gives them to the windows."""
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: bool(self._inbox) and self._waiting_steps() < _MOST_STEPS)
@@ -208,7 +208,7 @@ class Embedder:
                 await self._plan(partition, partition.core.frame(arrived))
 
     async def _follow_ends(self) -> None:
-        """Tells the windows how far both logs have been delivered, also while nothing arrives."""
+        """Keeps the windows informed how far both logs have been delivered, also while nothing arrives."""
         while True:
             waits = any(partition.core.waits for partition in self._partitions.values())
             await asyncio.sleep(_TICK_S if waits else _REST_S)
@@ -217,7 +217,7 @@ class Embedder:
                 try:
                     missing = await self._worker.delivery.undelivered(name)
                 except Unavailable:
-                    continue  # the delivery tells; nothing is known of the log, and nothing goes on
+                    continue  # `delivery` reports it; the ends of the logs stay unknown until the broker answers
                 passed_ms = self._clock.passed_ms(asked_ms)
                 for number, partition in list(self._partitions.items()):
                     in_hand = partition.in_hand if topic == "frames" else 0
@@ -227,7 +227,7 @@ class Embedder:
     # ------------------------------------------------------------------ model
 
     async def _see(self, messages: list[Message[Frame]]) -> list[SeenFrame]:
-        """Encodes frames. One that cannot be is as if it had not been sampled: only its time counts."""
+        """Encodes frames. Of a frame that cannot be encoded only the time counts."""
         pictures: list[NDArray[np.uint8]] = []
         seen: list[SeenFrame | None] = []
         for message in messages:
@@ -268,7 +268,7 @@ class Embedder:
         return [(await self._encode_pictures([picture]))[0] for picture in pictures]
 
     async def _read(self, frame: Frame, picture: NDArray[np.uint8], features: FrameFeatures) -> tuple[ReadLine, ...]:
-        """Reads words in one frame of so many. They are a help: a frame that cannot be read goes on without."""
+        """Reads the words in some of the frames. A frame that cannot be read goes on without words."""
         settings, reader = self._worker.settings, self._reader
         if reader is None or not is_read(frame.pts_ms, settings):
             return ()
@@ -348,7 +348,7 @@ class Embedder:
         }
 
     async def _speech(self, texts: list[str]) -> list[NDArray[np.float16]]:
-        """Encodes what was said, which is a help: a piece that the model cannot take goes on without."""
+        """Encodes what was said. A piece that the model cannot encode goes on without a vector."""
         try:
             return await self._timed("encode_speech", self._model().encode_speech, texts) if texts else []
         except Exception as error:
@@ -385,7 +385,7 @@ class Embedder:
         try:
             await self._worker.delivery.send(LIVE_WINDOWS, record.stream_id, record)
         except BadInput as error:
-            # Time has passed here, and the windows after it count: one that is too large is sent without content.
+            # A window that is too large is sent without content: recognition must learn that its time has passed.
             _log.error(
                 "a window is sent empty",
                 extra={"stream_id": record.stream_id, "epoch": record.epoch, "error": str(error)},

@@ -1,4 +1,4 @@
-"""What the broker's clock shows at least, told from the records that come in."""
+"""A lower bound of the broker's clock, from the records that come in."""
 
 # Two clocks drift apart by some 50 ms in a quarter of an hour; older observations are let go.
 _KEEP_MS = 60_000
@@ -7,9 +7,9 @@ _KEEP_MS = 60_000
 class BrokerClock:
     """Bounds the broker's clock from below.
 
-    A record is received after it was appended. So this machine's clock is ahead of the broker's by no more than
-    the smallest difference seen between receiving and appending; less that, it shows a time that the broker's
-    clock has passed for certain. Reading a backlog makes the bound weak, never wrong.
+    A record is received after it was appended. So this machine's clock is ahead of the broker's by at most the
+    smallest difference seen between receiving and appending. This machine's time less that difference is a time that
+    the broker's clock has certainly passed. Reading a backlog makes the bound weak, never wrong.
 
     All times in milliseconds; those of this machine from a clock that never jumps.
     """

@@ -1,4 +1,4 @@
-"""From frames and keywords to what the encoder takes, and from its vectors to the record."""
+"""Converts frames and keywords to the encoder's input, and its output to records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from topology.records import Frame, FrameRegions, Keyword, Keywords, ReadLine, S
 from topology.settings import Settings
 from workers.embed.parts import KeywordsIn, Window
 
-# Eight regions of 768 numbers are 12 kB: so many frames stay below half of what the topic takes. At one frame a second
-# a window has 8; only high rates are thinned.
+# Eight regions of 768 numbers are 12 kB, so this many frames stay below half of the topic's limit. At one frame a
+# second a window has 8; only high rates are thinned.
 MAX_FRAMES = 40
 
 
@@ -25,7 +25,7 @@ class SeenFrame:
     """A frame after the backbone.
 
     Attributes:
-        message: To be ended when no window needs the frame; its value has no JPEG any more.
+        message: To be ended when no window needs the frame; its value no longer has the JPEG.
         features: None at the end of an epoch, and for a frame that could not be encoded.
         error: Why it could not.
         read: Lines of text, of a frame that was read.
@@ -94,7 +94,7 @@ def content_of(window: LiveWindow, look_back_ms: int) -> Content:
 
 
 def is_read(pts_ms: int, settings: Settings) -> bool:
-    """Returns whether a frame is one that words are read in: the first of each `read_every_ms`.
+    """Returns whether words are read in this frame: the first one of each `read_every_ms`.
 
     It depends on the frame's own time only: a replay that begins later reads the same frames. Frames that capture does
     not sample at a fixed rate are fewer, and all are read.

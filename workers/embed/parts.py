@@ -1,4 +1,4 @@
-"""What goes into the windows and what comes out."""
+"""The inputs and outputs of the window core."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -50,9 +50,9 @@ class Window(Generic[F, K]):
         frames: Items of its frames, by time.
         keywords: Its keywords and those of its look-back, by time.
         newest: The newest frame before its end, or, without one, the record that went past its end.
-        heard: It closed because its keywords were there, not because time ran out. For metrics: the one thing here
-            that depends on when the logs were read.
-        end_of_epoch: No window: all of the epoch's have come. Start and end are the end of the media.
+        heard: It closed because its keywords were there, not because time ran out. For metrics only: no other field
+            depends on when the logs were read.
+        end_of_epoch: This is not a window but the end of the epoch. Start and end are the end of the media.
     """
 
     stream_id: str
@@ -69,7 +69,7 @@ class Window(Generic[F, K]):
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[F, K]):
-    """What to do next, in this order: send the window, if there is one; then the inputs are needed no more."""
+    """What to do next, in this order: send the window, if there is one; then release the inputs."""
 
     window: Window[F, K] | None = None
     frames: tuple[F, ...] = ()

@@ -1,7 +1,7 @@
-"""The sliding windows of one partition: which frames and which keywords make up which window, and when.
+"""The sliding windows of one partition: which frames and keywords make up a window, and when it closes.
 
-A window is a function of what the log holds, never of the order in which its two topics happen to be read. So
-every choice rests on what stands in the log: the order within a topic, and append times (`log_ms`) across topics.
+A window depends on the content of the log only, never on the order in which its two topics are read. So
+every decision uses the order within a topic, and append times (`log_ms`) across topics.
 
 - Windows lie on the grid [k * hop, k * hop + length) of an epoch's media time. They come in order.
 - A window is *passed* at the append time T of the first frame at or after its end. Where no such frame comes, T is
@@ -10,7 +10,7 @@ every choice rests on what stands in the log: the order within a topic, and appe
   has patience for a grace.
 - It closes when it is passed, and the keywords have passed its end, or have ended, or their topic has been
   delivered up to T + grace. All three give the same window.
-- Frames that go back in time, and keywords that do, are repetitions after a crash of their sender: left out.
+- Frames and keywords that go back in time are repetitions after a crash of their sender, and are left out.
 
 A reader that begins in mid-log (after a restart) makes only windows that begin after the first frame it saw, unless
 that frame says that it is the epoch's first. So no window lacks frames, and no window is lost either, because an
@@ -20,7 +20,7 @@ of windows with the same (stream, epoch, start), the first in the log counts.
 
 A window without frames or keywords is a window too: time has passed there, and nothing was shown.
 
-Plain Python; what frames and keywords contain is not looked at.
+Plain Python, which does not look into frames and keywords.
 """
 
 from collections import deque
@@ -79,7 +79,7 @@ class WindowRules:
 
 @dataclass(slots=True)
 class _Segment(Generic[F]):
-    """An unbroken run of frames of one epoch: all of it, unless the stream fell silent or reading began amid it."""
+    """An unbroken run of frames of one epoch: all of them, unless the stream fell silent or reading began later."""
 
     epoch: int
     live: bool
@@ -141,7 +141,7 @@ class WindowCore(Generic[F, K]):
         if keywords.end:
             speech.end = keywords
         else:
-            # What was told before is not told again: no later keywords reach into a window that they have passed.
+            # Only the part after earlier keywords counts, so that none reach into a window that was passed.
             speech.waiting.append(replace(keywords, start_ms=max(keywords.start_ms, speech.until_ms)))
             speech.until_ms = keywords.end_ms
         return self._proceed(keywords.stream_id, stream)
@@ -162,7 +162,7 @@ class WindowCore(Generic[F, K]):
 
     @property
     def waits(self) -> bool:
-        """A window is passed, and waits for nothing but keywords or `advance`."""
+        """Whether a window is passed and only waits for keywords or `advance`."""
         return any(
             segment.closed_ms is not None or self._passed_by(segment) is not None
             for stream in self._streams.values()
@@ -181,7 +181,7 @@ class WindowCore(Generic[F, K]):
     # ------------------------------------------------------------------ frames
 
     def _accept(self, stream: _Stream[F, K], frame: FrameIn[F]) -> bool:
-        """Takes a frame into its segment; says whether it is of any use."""
+        """Takes a frame into its segment; returns whether it is used."""
         newest = stream.newest
         if newest is not None and frame.epoch <= newest.epoch:
             if frame.epoch < newest.epoch or newest.end or (frame.pts_ms <= newest.pts_ms and not frame.end):
@@ -222,7 +222,7 @@ class WindowCore(Generic[F, K]):
     # ------------------------------------------------------------------ windows
 
     def _proceed(self, stream_id: str, stream: _Stream[F, K]) -> list[Step[F, K]]:
-        """Closes what can be closed, oldest first, and releases what is needed no more."""
+        """Closes the windows that can be closed, oldest first, and releases inputs that are no longer needed."""
         steps: list[Step[F, K]] = []
         while stream.segments:
             segment = stream.segments[0]
@@ -322,7 +322,7 @@ def _close(segment: _Segment[F], log_ms: int, end_ms: int = 0) -> None:
 
 
 def _release_frames(segment: _Segment[F]) -> Iterator[F]:
-    """Yields the frames before the next window but the last of them: it shows that the next one lacks nothing."""
+    """Yields the frames before the next window except the last, which proves that the next window is complete."""
     count = 0
     while count + 1 < len(segment.frames) and segment.frames[count + 1].pts_ms < segment.next_start_ms:
         count += 1

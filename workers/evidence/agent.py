@@ -1,7 +1,7 @@
 """The evidence role: `product_detected` to kept pictures.
 
 Frames are read one by one, at the offsets that events name: following `live_frames` would cost as much as capture does.
-What cannot be had any more (frames live for ten minutes) is left out; a detection is kept without pictures then.
+Frames that are no longer there (the topic keeps ten minutes) are left out; a detection may be kept without pictures.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from workers.pages import Pages
 _log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 60.0
-# Sightings that go on, at hand: as many as there are streams that show something, some 200 kB each.
+# Ongoing sightings that are held in memory, some 200 kB each: one for each stream that shows something.
 _OPEN = 256
 _ENVELOPE_BYTES = 20_000  # of a detection, beside its pictures
 _DAY_S = 24 * 3600.0
@@ -121,7 +121,7 @@ class EvidenceKeeper:
         self._open.move_to_end(kept.detection_id)
         while len(self._open) > _OPEN:
             self._open.popitem(last=False)
-        self._bytes += size  # more than it is, where it replaced another; the next sweep counts anew
+        self._bytes += size  # too much where it replaced another file; the next sweep counts anew
 
     async def _frame(self, event: ProductDetected, wanted: EvidenceFrame, partition: int) -> KeptFrame | None:
         read = partial(self._reader.read, LIVE_FRAMES, partition, wanted.offset, Frame)

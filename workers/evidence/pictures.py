@@ -1,4 +1,4 @@
-"""Which frames are kept of a sighting, and how."""
+"""Chooses the frames that are kept of a sighting, and prepares them."""
 
 from collections.abc import Sequence
 

@@ -49,7 +49,7 @@ class CatalogueWords:
         _log.info("vocabulary is read", extra={"products": len(self._vocabulary)})
 
     async def wait(self) -> None:
-        """Returns never; raises what ends the following."""
+        """Never returns; raises the error that ends the following."""
         if self._task is not None:
             await asyncio.shield(self._task)
 
@@ -68,7 +68,7 @@ class CatalogueWords:
         async for record in self._follower:
             try:
                 await self._in_model_thread(self._take, record)
-            except Exception as error:  # noqa: BLE001 - words are a help: one page's must not stop all speech
+            except Exception as error:  # noqa: BLE001 - the words of one page must not stop all speech
                 fault = record_fault(error, f"page {record.key[:60]}")
                 _log.error("the words of a page are left out", extra={"error": str(fault)})
 

@@ -1,4 +1,4 @@
-"""What a recognizer says although nobody spoke, and how to tell.
+"""Recognises text that a speech recognizer has invented although nobody spoke.
 
 Whisper fills silence, music and noise with what ended many of the videos it learned from, or repeats itself.
 """
@@ -20,7 +20,7 @@ MAX_NO_SPEECH = 0.6
 # With "no speech" above its limit. Clear sentences were seen at 0.7 with -0.05; inventions start at -0.9.
 MIN_LOG_PROBABILITY_IN_DOUBT = -0.6
 
-# Nobody speaks faster: letters a second in alphabets, characters a second in Chinese and Japanese.
+# Fastest speech: letters a second in alphabets, characters a second in Chinese and Japanese.
 MAX_LETTERS_PER_S = 40
 MAX_CHARACTERS_PER_S = 14
 
@@ -77,7 +77,7 @@ def is_doubtful(heard: Heard, seconds: float) -> bool:
 
 
 def is_invented(text: str) -> bool:
-    """Returns whether the whole text is a phrase that Whisper is known to invent. None of them names a product."""
+    """Returns whether the whole text is a phrase that Whisper is known to invent. None of these names a product."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold()) in _INVENTED
 
 
@@ -89,7 +89,7 @@ def is_too_fast(text: str, seconds: float) -> bool:
 
 
 def repeats_itself(text: str) -> bool:
-    """Returns whether the text goes round in circles."""
+    """Returns whether the text repeats a phrase over and over."""
     encoded = text.encode()
     if len(encoded) / max(1, len(zlib.compress(encoded))) > MAX_COMPRESSION:
         return True

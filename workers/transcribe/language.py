@@ -1,16 +1,15 @@
-"""Which language a stream is transcribed in: announced, else the default, else detected and then kept."""
+"""The language in which a stream is transcribed: announced, else the default, else detected and then kept."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
 
 from topology.records import Keywords
 
-# Detection as sure as this settles the language. Clean speech of 3 s gives 0.97 and more; noise up to 0.86, but
-# without a text, and only pieces with a text count.
+# A detection with at least this probability settles the language. Clean speech of 3 s gives 0.97 and more; noise up to
+# 0.86, but without a text, and only pieces with a text count.
 CERTAIN = 0.8
 
-# Streams remembered per partition. One forgotten would be detected anew; a room has rarely so many successors
-# while it is live.
+# Streams that are remembered per partition. The language of a forgotten one would be detected anew.
 _MOST_STREAMS = 10_000
 
 

@@ -1,4 +1,4 @@
-"""Whisper base (multilingual, MIT) out of registry packages: a folder to load, without any model hub.
+"""Whisper base (multilingual, MIT) from Python packages, as a folder to load, without a model hub.
 
 The model file comes in two packages, because of the registry's size limit. It is joined once into the user's
 cache folder.
@@ -25,7 +25,7 @@ def packaged_whisper(cache: Path | None = None) -> Path:
         cache: Where it is kept; default: `cope-live` in the user's cache folder.
 
     Raises:
-        UserError: The packages are not installed, not whole, or the cache folder cannot be written.
+        UserError: The packages are not installed or incomplete, or the cache folder cannot be written.
     """
     sources = [_package_data(name) for name in _PACKAGES]
     folder = (cache or _user_cache()) / "whisper-base"

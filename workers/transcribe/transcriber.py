@@ -1,4 +1,4 @@
-"""One piece of speech to its keywords. No Kafka here."""
+"""Turns one piece of speech into keywords. No Kafka here."""
 
 import logging
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from workers.transcribe.recognizer import SAMPLE_RATE, Audio, Recognizer
 _log = logging.getLogger(__name__)
 
 _BYTES_PER_MS = SAMPLE_RATE * 2 // 1000
-# Sound is cut in blocks, its times are whole milliseconds: they differ by less than a block, never by more.
+# Sound is cut in blocks and its times are whole milliseconds, so the two differ by less than a block.
 _LENGTH_TOLERANCE_MS = 300
 _LONGEST_MS = 30_000  # what Whisper takes in at once
 
@@ -82,7 +82,7 @@ class Transcriber:
 
 
 def progress(speech: Speech, language: str | None) -> Keywords:
-    """Returns an answer without words: the stream has come so far.
+    """Returns an answer without words, which says that the stream has been heard up to here.
 
     Args:
         language: If it is settled for the epoch.

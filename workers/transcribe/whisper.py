@@ -21,15 +21,15 @@ _log = logging.getLogger(__name__)
 
 PACKAGED = "packaged"
 
-# Whisper was trained on 30 s, and pads all sound to that; but its encoder also takes less, in a fraction of the
-# time. What it needs is silence behind the speech: with 1 s of it most words come out wrong, with 4 s as few as with
-# 30 s (benchmarks/asr.py). A few sentences break off at some lengths; these are tried once more. Shorter than 8 s
-# in all was not tried, and saves little.
+# Whisper was trained on 30 s and pads all sound to that, but its encoder also takes less, in a fraction of the time.
+# It needs silence after the speech: with 1 s most words come out wrong, with 4 s as few as with 30 s
+# (benchmarks/asr.py). A few sentences break off at some lengths; these are tried once more. Less than 8 s in all was
+# not tried, and would save little.
 _FRAMES_PER_S = 100
 _WHOLE_S = 30
 _LEAST_S = 8
 _SILENCE_BEHIND_S = 4
-# Below, a transcript is looked at a second time, in the full 30 s. Higher: more work; lower: broken sentences stay.
+# Below this, a piece is transcribed again, padded to 30 s. Higher: more work; lower: broken sentences stay.
 _SECOND_LOOK_LOG_PROBABILITY = -0.6
 
 # Bounds the work when the decoder runs away. Fast Mandarin takes about 12 tokens a second.
@@ -40,8 +40,8 @@ _TOKENS_AT_LEAST = 24
 class WhisperRecognizer:
     """Whisper on CPU (int8) or GPU (float16).
 
-    Decoding is greedy or by beam, never sampled, and each piece stands alone: text of a piece before would
-    carry its inventions on. So the same sound gives the same text.
+    Decoding is greedy or by beam, never sampled, and without the text of earlier pieces, which would carry their
+    errors on. So the same sound gives the same text.
 
     Args:
         model: Folder of a CTranslate2 Whisper model, or its name on the model hub.

@@ -20,11 +20,11 @@ from workers.webhook.signing import headers_of, key_of
 
 _log = logging.getLogger(__name__)
 
-TIMEOUT_S = 10.0  # a receiver that takes longer should answer first and work later
-LONGEST_PAUSE_S = 60.0  # between two tries: above, events come late after the receiver is back
+TIMEOUT_S = 10.0  # a slower receiver should answer first and work later
+LONGEST_PAUSE_S = 60.0  # longest pause between attempts; larger: events come late after the receiver is back
 _WAITING = 64  # events of a partition that are read ahead of its receiver
 
-# "This event is nothing for me." Whatever else a receiver answers may change: it is asked again.
+# With these a receiver refuses the event itself. Any other answer may change, so the event is sent again.
 _REFUSED = frozenset({400, 410, 413, 415, 422})
 
 

@@ -15,7 +15,7 @@ from topology.errors import UserError
 from topology.records import ProductDetected
 
 _PREFIX = "whsec_"
-# All that may stand in a header's value as it is: printable ASCII without space, quotation mark and percent.
+# Characters that a header's value may hold unescaped: printable ASCII without space, quotation mark and percent.
 _SAFE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 
 
