@@ -1,1 +1,1 @@
-"""The six roles, each a plain core and a thin Kafka agent, and the command line (`cli`)."""
+"""The roles, each a plain core and a thin Kafka agent, and the command line (`cli`)."""

@@ -8,8 +8,8 @@ import logging
 import os
 import sys
 
-# NumPy's products of matrices are small here. With a thread on each core they take six times the processor time, in
-# which the models would wait. Read when NumPy is imported.
+# NumPy's matrix products are small here. With a thread on each core they take six times the processor time, which the
+# models need. The variable is read when NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

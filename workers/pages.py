@@ -1,6 +1,6 @@
-"""The catalogue as a list of what is indexed: for those who show products, not for those who search them.
+"""The catalogue as a list of what is indexed, for showing products rather than searching them.
 
-It knows of each product what `page_vectors` says, and reads the page itself and its pictures only when asked.
+It takes products from `page_vectors`, and reads a page and its pictures only when they are asked for.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from topology.topic_log import Follower, LogRecord, RecordReader
 from topology.topics import PAGE_VECTORS, PRODUCT_PAGES
 from workers.images import load_image
 
-# A picture is shown beside others: larger ones only cost the line.
+# Pictures are shown beside others: larger ones would only cost bandwidth.
 LONGEST_SIDE_PX = 480
 _JPEG_QUALITY = 85
-# Pictures at hand: some 30 kB each. A page of a catalogue shows 50.
+# Pictures in memory, some 30 kB each. A page of a catalogue shows 50.
 _MOST_PICTURE_BYTES = 32 * 1024 * 1024
-# Products whose vectors are kept to find look-alikes: 1.5 kB each. Of a larger catalogue the rest has none.
+# Products whose vectors are kept to find look-alikes, 1.5 kB each. In a larger catalogue the rest have none.
 _MOST_VECTORS = 100_000
 
 
@@ -65,7 +65,7 @@ class Pages:
     Args:
         settings: Of the worker.
         reader: Reads pages.
-        alike: Keep what finds look-alikes.
+        alike: Whether to keep vectors to find look-alikes.
         longest: Longer side of its pictures.
     """
 
@@ -91,7 +91,7 @@ class Pages:
             self.take(record)
 
     def take(self, record: LogRecord[PageVectors]) -> None:
-        """Takes what `page_vectors` says of a product."""
+        """Takes a record of `page_vectors`."""
         key, value = record.key, record.value
         before = self._listed.pop(key, None)
         if before is not None and before.vector is not None:

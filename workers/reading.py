@@ -1,4 +1,4 @@
-"""Which reader of words in pictures the settings and the model ask for."""
+"""Opens the reader of words in pictures that the settings and the model ask for."""
 
 from cope.errors import UserError as ModelError
 from cope.towers.reading import PACKAGED, Reader, open_reader

@@ -1,4 +1,4 @@
-"""`cope-live dlq`: what could not be used, and a second try for it."""
+"""`cope-live dlq`: lists, shows, redrives and purges dead letters."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

@@ -1,4 +1,4 @@
-"""`cope-live events`: what was detected, one JSON object a line, as any other consumer of the topic gets it."""
+"""`cope-live events`: prints the events of `product_detected`, one JSON object a line."""
 
 import asyncio
 

@@ -91,12 +91,12 @@ def _servers() -> "Settings":
 
 
 def tool_settings() -> "Settings":
-    """Returns the settings, for a command that ends by itself: what goes wrong on the way is told once, at the end."""
+    """Returns the settings, for commands that end by themselves: errors on the way are reported once, at the end."""
     settings = _servers()
     from topology.log_format import setup_logging
 
     setup_logging(settings.model_copy(update={"log_level": "error"}))
-    # It says at each try that the broker is not there.
+    # It logs at each attempt that the broker is not there.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     return settings
 

@@ -1,4 +1,4 @@
-"""What the command line does with `product_pages`: publish a catalogue, withdraw products."""
+"""Publishes catalogues to `product_pages`, and withdraws products."""
 
 import io
 import time
@@ -21,7 +21,7 @@ from workers.images import is_url, load_image
 
 # The longest side of an inline image. The page encoder looks at 224 to 512 px; larger ones only cost the broker.
 INLINE_IMAGE_PX = 640
-# A worker loads its model in some 10 s and encodes several pages a second; beyond, none may be there at all.
+# A worker loads its model in some 10 s and encodes several pages a second; after a longer silence none may be running.
 QUIET_S = 20.0
 
 
@@ -134,7 +134,7 @@ def _with_inline_images(page: ProductPage, problems: list[str]) -> ProductPage:
 
 
 def _pictures(pages: Sequence[ProductPage], *, inline: bool) -> str:
-    """Says what becomes of the pictures on the machine of the catalog worker."""
+    """Describes how the catalog worker gets the pictures."""
     far = sum(is_url(image.uri) for page in pages for image in page.images)
     local = sum(len(page.images) for page in pages) - far
     parts = []

@@ -1,4 +1,4 @@
-"""What the command line announces of streams, and how it lists them."""
+"""Announces, ends and lists streams."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Which package plays which role."""
+"""Builds the worker of a role."""
 
 from functools import partial
 from importlib import import_module
@@ -30,7 +30,7 @@ def create_worker(role: Role, settings: Settings, *, serve_http: bool = True, **
 
 
 def _read_stretch(settings: Settings, url: str, from_ms: int, to_ms: int) -> list[tuple[int, bytes]]:
-    """What monitor takes from capture, which it does not know: see `workers.monitor.again.ReadStretch`."""
+    """Reads a stretch of a file by capture, which monitor must not import: see `workers.monitor.again.ReadStretch`."""
     from workers.capture.stretch import read_stretch  # brings FFmpeg along
 
     return [(one.pts_ms, one.jpeg(settings.jpeg_quality)) for one in read_stretch(url, settings, from_ms, to_ms)]

@@ -1,4 +1,4 @@
-"""`cope-live timeline`: the chapters of a recording, one a sighting, with pictures."""
+"""`cope-live timeline`: the chapters of a recording, one for each sighting, with pictures."""
 
 import asyncio
 import base64

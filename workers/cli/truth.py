@@ -1,4 +1,4 @@
-"""What streams really show: written by `cope-live simulate`, or by hand; read by `cope-live score`.
+"""Truth files, which say what streams really show: written by `simulate` or by hand, read by `score`.
 
 A truth file is JSON lines. `{"stream_id": …, "duration_ms": …}` says that a stream was looked at as a whole, and how
 long it is; `{"stream_id": …, "product_id": …, "start_ms": …, "end_ms": …}` is one showing. The same without a
@@ -41,7 +41,7 @@ class StreamTruth:
     unlisted: tuple[Unlisted, ...] = field(default=())
 
     def joined(self, other: "StreamTruth") -> "StreamTruth | None":
-        """Returns what two files say of a stream, of which one lists unlisted showings only; else None."""
+        """Joins what two files say of a stream; None unless one of them lists unlisted showings only."""
         if (self.showings and other.showings) or (self.unlisted and other.unlisted):
             return None
         return StreamTruth(

@@ -1,4 +1,4 @@
-"""`cope-live verdicts export`: what people said of detections, as data to learn from and truth to measure against."""
+"""`cope-live verdicts export`: people's verdicts on detections as training data, and as truth for `score`."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ from workers.cli.main import tool_settings
 from workers.cli.truth import Showing, StreamTruth, Unlisted, write_truth
 from workers.pages import Pages
 
-# As the page encoder sees pictures at most.
+# The largest size at which the page encoder sees pictures.
 _LONGEST_SIDE_PX = 640
 _LAST_MS = 2**53 - 1  # as far as truth reads
 _PICTURES = 4  # of a page: learning looks at as many
@@ -31,7 +31,7 @@ _PICTURES = 4  # of a page: learning looks at as many
 
 @dataclass
 class Export:
-    """What was written, and what could not be.
+    """What was written, and what could not be written.
 
     Attributes:
         clips: Verdicts of which frames are kept.
@@ -53,7 +53,7 @@ class Export:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Some lines for people."""
+        """A summary for people."""
         lines = [
             f"{self.clips} clips ({self.unlisted} of things in no catalogue, {self.refused} of anything but what was "
             f"detected) and {self.pages} pages in manifest.jsonl, {self.showings} showings in truth.jsonl"

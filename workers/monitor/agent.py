@@ -1,9 +1,9 @@
-"""The monitor role: follows what the other roles tell of the streams, and serves it over HTTP.
+"""The monitor role: follows the topics about streams, and serves the state over HTTP.
 
 It reads all partitions in every process, without a group: monitors behind a balancer are equal, and none has state
-that is not in the topics. What it reads is small, about 1 kB/s a stream: `stream_status` tells state, position and
-the last frame, `recognition_state` how far recognition has come, `product_detected` what is on. `live_windows`, ten
-times as heavy, would tell nothing more.
+that is not in the topics. It reads about 1 kB/s a stream: `stream_status` has state, position and the last frame,
+`recognition_state` how far recognition has come, `product_detected` what is on. `live_windows` is ten times as large
+and has nothing more.
 """
 
 import asyncio
@@ -53,8 +53,8 @@ Named = TypeVar("Named", OnNow, LastEvent)
 
 _log = logging.getLogger(__name__)
 
-# What is on now was told within the last `update_every_ms` of media time, so the newest events are enough; a week of
-# them would take minutes to read. Of 150 streams a partition, this is a minute and more of events, and 2 MB each.
+# Events about what is on now come every `update_every_ms` of media time, so the newest are enough; a week of them would
+# take minutes to read. With 150 streams a partition these are a minute of events and more, 2 MB a partition.
 EVENTS_TAIL = 2_000
 
 SWEEP_EVERY_S = 10.0
@@ -180,7 +180,7 @@ class Monitor:
                 self._tell_stream(record.key)
 
     async def _follow_announcements(self) -> None:
-        # An old announcement is of interest only if its stream is still captured, which the statuses tell.
+        # An old announcement only matters if its stream is still captured, which the statuses show.
         await self._statuses.caught_up.wait()
         async for record in self._announcements:
             if self._state.on_announced(record.key, record.value, record.offset, record.log_ms, now_ms()):
@@ -210,7 +210,7 @@ class Monitor:
         self._publish("verdict", view)
 
     async def _write(self, topic: str, key: str, record: Record | None) -> None:
-        """Sends a record for somebody who waits, and not for ever.
+        """Sends a record, with a time-out, since a client waits for the answer.
 
         Raises:
             Unavailable: The broker does not answer.
@@ -225,7 +225,7 @@ class Monitor:
             raise RefusedError(413, str(error)) from None
 
     def _publish(self, kind: Kind, value: msgspec.Struct) -> None:
-        if not self._behind():  # what is read back at the start is no change
+        if not self._behind():  # records that are read back at the start are not changes
             self._feed.publish(kind, msgspec.json.encode(value))
 
     # -- beside them ---------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class Monitor:
             _log.warning("too many streams: some are not told of", extra={"kept": MAX_STREAMS, "records": left_out})
 
     async def _probe(self) -> None:
-        """Asks the broker now and then: a follower just hears nothing when it is down."""
+        """Asks the broker now and then, since a follower does not notice when it is down."""
         while True:
             try:
                 async with asyncio.timeout(PROBE_TIMEOUT_S):

@@ -1,4 +1,4 @@
-"""Routes about what was detected."""
+"""Routes about detections."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -52,7 +52,7 @@ _COMING_S = 15.0  # after an event, evidence may still be under way
 
 
 class Detections:
-    """What the newest sightings were, and why."""
+    """The newest sightings, and the reasons for them."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class Detections:
         start_ms, end_ms = stretch_of(event, self._settings)
         back_ms = self._settings.look_back_ms
         said = await self._transcripts.said(event.stream_id, event.epoch, start_ms - back_ms, end_ms)
-        # Whether a file is the one that was looked at, kept frames tell; without them, that it was not begun anew.
+        # Kept frames show whether this is the same file; without any, the stream must not have begun anew.
         stretch = await self._again.stretch(event, kept, url if has_frames or epoch == event.epoch else "", said)
         before = self._candidates(one)
         found, version = await self._again.look(stretch, one.events, [candidate.product_id for candidate in before])
@@ -236,7 +236,7 @@ class Detections:
         return picture(request, data, f"{detection_id}-{pts_ms}", changes=changes)
 
     def _is_coming(self, detection_id: str, pts_ms: int) -> bool:
-        """Whether evidence of an event of a moment ago is being made."""
+        """Whether the evidence of a recent event may still be under way."""
         one = self._history.get(detection_id)
         if one is None or not any(pts_ms == frame.pts_ms for frame in one.event.evidence.frames):
             return False

@@ -14,7 +14,7 @@ Kind = Literal["detection", "stream", "verdict", "reset"]
 # 40 s for them and hours for a few; at about 1 kB each, 8 MB.
 CAPACITY = 8_192
 
-# At most so many changes are written at once: a client that is far behind must not fill the socket's buffer.
+# Most changes that are written at once: a client that is far behind must not fill the socket's buffer.
 _BATCH = 256
 
 
@@ -25,7 +25,7 @@ class TooOldError(Exception):
 class Feed:
     """A ring of changes.
 
-    Ids are `<process>-<number>`: numbers of another process, which are about other changes, are told apart.
+    Ids are `<process>-<number>`, since the same number means another change in another process.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:

@@ -14,19 +14,19 @@ from topology.records import EvidenceFrame, ProductDetected
 Why = Literal["low confidence", "small margin", "often confused"]
 Order = tuple[int, int, str]
 
-# A sighting of three events takes some 6 kB, so these are 10,000 sightings: an hour of 100 rooms. Older ones are told
-# only by the evidence that is kept of them.
+# A sighting of three events takes some 6 kB, so these are 10,000 sightings: an hour of 100 rooms. Older ones are known
+# only from the evidence that is kept of them.
 MOST_BYTES = 64 * 1024 * 1024
-# Events of one sighting: the first, and the newest ones. At one in 10 s, of the last minutes.
+# Events that are kept of one sighting: the first, and the newest ones. At one in 10 s these are the last minutes.
 _EVENTS = 16
 _BELIEFS = 720  # points of a sighting's belief: two hours
 _OVERHEAD_BYTES = 2_000  # of a sighting, beside its events
 _LATENCIES = 1_000
 
 _RANK = {"started": 0, "updated": 1, "ended": 2}
-_LOW, _SMALL = 0.8, 0.3  # a confidence, a margin over the runner-up, below which a person should look
-_CONFUSED = 3  # so often the same two products compete before their confusion is a habit
-_COMPETES = 0.1  # a runner-up of less confidence competes with nobody
+_LOW, _SMALL = 0.8, 0.3  # confidence and margin over the runner-up below which a person should look
+_CONFUSED = 3  # number of sightings in which two products compete before they count as confused
+_COMPETES = 0.1  # a runner-up of less confidence does not count as a competitor
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ProductDetected).decode
@@ -67,12 +67,12 @@ class Sighting:
 
     @property
     def margin(self) -> float:
-        """By how much it is believed more than the runner-up."""
+        """The difference of its confidence and the runner-up's."""
         return self.confidence - (self.runner_up[1] if self.runner_up else 0.0)
 
 
 class History:
-    """Sightings by id and by stream; when memory runs out, those that were touched longest ago go."""
+    """Sightings by id and by stream. When the memory is used up, the least recently changed ones are dropped."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self.bytes = 0
@@ -110,7 +110,7 @@ class History:
         if len(one.kept) > _EVENTS:
             self.bytes -= len(one.kept.pop(1))
         one.confidence = event.confidence
-        if event.status != "ended":  # the runner-up of its end is what is shown after it, and no rival
+        if event.status != "ended":  # the runner-up at its end is the product shown next, not a competitor
             other = event.evidence.runner_up
             one.runner_up = (other.product_id, other.confidence) if other else None
         one.belief.append((event.emitted_media_ms, event.confidence))

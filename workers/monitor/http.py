@@ -1,4 +1,4 @@
-"""What is on now over HTTP: JSON for what is, server-sent events for what changes (`docs/monitor.md`)."""
+"""What is on now over HTTP: JSON for the state, server-sent events for changes (`docs/monitor.md`)."""
 
 import asyncio
 import time
@@ -12,11 +12,11 @@ from workers.monitor.feed import Feed, TooOldError, message
 from workers.monitor.routes import RefusedError, Route, answer, error
 from workers.monitor.state import MonitorState, OnNow, StreamView
 
-# Proxies close connections that are silent for 30 to 60 s, and a client that is gone shows only when written to.
+# Proxies close connections that are silent for 30 to 60 s, and a closed connection is only noticed by writing to it.
 HEARTBEAT_S = 15.0
-# A client that takes nothing for so long does not read; a page on a bad line comes back within.
+# A client that takes nothing for this long has stopped reading; a page on a bad line recovers sooner.
 WRITE_TIMEOUT_S = 10.0
-# Each client is a socket and a task woken by each change; beyond, put a server in front that fans out.
+# Each client is a socket and a task that each change wakes. For more, put a server in front that fans out.
 MAX_CLIENTS = 256
 _RETRY_MS = 2_000  # how long a browser waits before it connects again
 
@@ -48,7 +48,7 @@ class Api:
     """Streams, what they show, and the feed.
 
     Args:
-        state: What to tell.
+        state: The state of all streams.
         feed: Its changes.
         dress: Adds to a stream what the state does not know: names and pictures.
     """
@@ -60,7 +60,7 @@ class Api:
         self._dress = dress
 
     def routes(self) -> list[Route]:
-        """Returns the routes. That of a stream takes whatever begins as it does: it comes last."""
+        """Returns the routes. The route of a stream matches any path with its prefix, so it comes last."""
         after = {"after": "`last_event_id` of an answer: the feed goes on where that stands"}
         return [
             Route("GET", "/streams", self._get_streams, "All streams.", StreamList),

@@ -1,4 +1,4 @@
-"""Kept evidence as the routes read it: at hand for a moment, waited for when it is just being made."""
+"""Kept evidence as the routes read it: cached for a moment, and awaited while it is being written."""
 
 import asyncio
 import time
@@ -6,10 +6,10 @@ from collections import OrderedDict
 
 from topology.evidence import EvidenceStore, Kept
 
-# A page that shows a detection asks for each of its pictures: one read for all.
+# A page that shows a detection asks for each of its pictures; the cache makes that one read.
 _AT_HAND = 32
 _FRESH_S = 3.0
-# The evidence role writes within some 100 ms of an event, and browsers ask as soon.
+# The evidence role writes within some 100 ms of an event, and browsers may ask before.
 _WAIT_S, _STEP_S = 3.0, 0.25
 
 

@@ -107,7 +107,7 @@ def _content(kind: type | str, named: dict[type, dict[str, Any]]) -> dict[str, A
 
 
 def _describe(schema: dict[str, Any], kind: type) -> None:
-    """Says of a schema and its fields what the docstring says."""
+    """Adds the docstring's text to a schema and its fields."""
     text, _, attributes = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:")
     schema["description"] = " ".join(text.split())
     for name, told in re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", attributes, flags=re.MULTILINE):

@@ -1,7 +1,7 @@
-"""The page as files: what lies below `page/` is served as it is, from memory; each view's address gives the same index.
+"""Serves the files of the page, which lie below `page/`, from memory; each view's address gives the same index.
 
-A page of one release must not mix with files of another, behind a balancer least of all: each file has an ETag and is
-asked for again at each load, which costs a 304 when it has not changed.
+Files of two releases must not mix, also behind a balancer. So each file has an ETag and is revalidated at each load,
+which costs a 304 if it has not changed.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _TYPES = {
 # Addresses that people open and share. What comes after the name is read by the page.
 VIEWS = ("/", "/room/{id:.+}", "/detection/{id:.+}", "/queue", "/catalogue", "/product/{id:.+}")
 
-# Scripts, styles and pictures come from here and nowhere else, and no text becomes markup or script.
+# Scripts, styles and pictures come from here only, and no text becomes markup or script.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "

@@ -15,7 +15,7 @@ _SIGHTINGS = 20
 
 
 class Products:
-    """The catalogue as what is indexed of it."""
+    """The indexed part of the catalogue."""
 
     def __init__(self, pages: Pages, history: History) -> None:
         self._pages = pages

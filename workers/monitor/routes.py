@@ -1,4 +1,4 @@
-"""What a route is: what it answers, how it is described (`workers.monitor.openapi`), and when it is served."""
+"""Routes: what they answer, how they are described (`workers.monitor.openapi`), and when they are served."""
 
 import base64
 from collections.abc import Awaitable, Callable, Mapping
@@ -49,8 +49,8 @@ class Routes:
     """Serves routes.
 
     Args:
-        behind: Says of each need of routes which topics are still being read back. Until none is, they answer 503: a
-            list with entries missing would be wrong.
+        behind: Returns, for a `needs`, the topics that are still being read back. Until there are none, its routes
+            answer 503, since a list with entries missing would be wrong.
     """
 
     def __init__(self, behind: Mapping[str, Callable[[], list[str]]]) -> None:
@@ -86,7 +86,7 @@ class Routes:
 
 
 class RefusedError(Exception):
-    """What was asked for cannot be answered; the text says why."""
+    """The request cannot be answered; the text says why."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -94,7 +94,7 @@ class RefusedError(Exception):
 
 
 def answer(value: msgspec.Struct, status: int = 200) -> web.Response:
-    """Returns a JSON answer, of this moment."""
+    """Returns a JSON answer that must not be cached."""
     return web.Response(
         body=_encode(value), status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
     )

@@ -1,4 +1,4 @@
-"""Routes about the user, and the whole at a glance."""
+"""Routes about the user's session, and the summary."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from workers.monitor.state import MonitorState
 
 
 class Sessions:
-    """Who looks."""
+    """Sessions of users."""
 
     def __init__(self, settings: Settings, state: MonitorState, history: History) -> None:
         self._users = Users(settings)
@@ -79,7 +79,7 @@ class Sessions:
 
 
 def user_of(request: web.Request) -> User:
-    """Returns who asks, as the guard before the routes has found it."""
+    """Returns the sender of a request, as determined by the guard."""
     return request.get(USER) or User("open", "nothing")
 
 

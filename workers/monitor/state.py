@@ -1,4 +1,4 @@
-"""What is known of each stream at a moment: plain state, fed with records, asked with the time.
+"""The state of each stream: plain data, fed with records.
 
 Records of one topic come in the order of their log, copies of a crash included; records of different topics come in
 any order. The outcome depends on neither the copies nor the order between topics.
@@ -19,8 +19,8 @@ STATES: tuple[StreamState, ...] = ("announced", "connecting", "live", "stalled",
 
 _FINAL = ("ended", "failed")
 
-# How long a stream that is over is still told of: long enough to look up why it failed, and for the rest of its
-# events; below some minutes, the end of a backlog would recreate it. Above, `/streams` fills with the past.
+# How long a stream that is over is still listed: long enough to look up why it failed, and for the rest of its events.
+# Below some minutes, the end of a backlog would recreate it; far above, `/streams` fills with old streams.
 KEEP_MS = 3_600_000
 
 # A stream takes up to 5 kB here, so this is 50 MB. Above, `/streams` becomes an answer of many MB.
@@ -150,7 +150,7 @@ class _Stream:
         return "unknown" if self.status is None else self.status.state
 
     def is_over(self, now_ms: int) -> bool:
-        """Whether nothing more is expected of it, for long enough."""
+        """Whether the stream has been over for long enough."""
         flows = self.status is not None and self.state not in _FINAL
         return not flows and now_ms - self.touched_ms > KEEP_MS
 

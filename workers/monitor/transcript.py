@@ -16,23 +16,23 @@ from topology.topic_log import end_offsets, partition_of, read_range
 from topology.topics import LIVE_KEYWORDS
 from workers.monitor.answers import EpochView, Gap, Segment, Transcript
 
-# Stretches of an epoch follow each other; a shorter hole comes from rounding and is not told.
+# Stretches of an epoch follow each other; a shorter hole comes from rounding and is not reported.
 _LEAST_GAP_MS = 500
 # Segments of one stream: two hours of talk.
 _MOST_SEGMENTS = 1_200
 # Records of a partition that the first question reads: an hour of 80 streams that talk, and about a second of work.
 # More would hold up the monitor's other answers; with fewer, the transcript begins later.
 _MOST_READ = 50_000
-# By how much Tansu may tell an end too low: see `topology.topic_log.PAST_MS`.
+# By how much Tansu's end offset may be too low: see `topology.topic_log.PAST_MS`.
 _TOO_LOW = 1
 _LAST_MS = 253_402_300_799_000  # the end of the year 9999
-# Streams at hand, some 300 kB each.
+# Streams whose transcripts are kept in memory, some 300 kB each.
 _AT_HAND = 32
 
 
 @dataclass
 class _Heard:
-    """What is known of one stream.
+    """The transcript of one stream.
 
     Attributes:
         next_offset: Of the first record that was not read; -1 before the first question.

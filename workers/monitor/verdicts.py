@@ -1,4 +1,4 @@
-"""What people said of detections: the topic `detection_verdicts`, which every monitor follows."""
+"""People's verdicts on detections: the topic `detection_verdicts`, which every monitor follows."""
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ from workers.monitor.answers import VerdictInput, VerdictView
 
 Write = Callable[[str, str, Record | None], Awaitable[None]]
 
-# The newest ones, some 0.5 kB each: 100 MB. Older ones stay on the topic, and detections as old are no longer listed.
+# The newest ones, some 0.5 kB each: 100 MB. Older ones stay on the topic; detections that old are no longer listed.
 MOST = 200_000
 
 

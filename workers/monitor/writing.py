@@ -1,4 +1,4 @@
-"""Routes that write to the topics which a platform writes."""
+"""Routes that write to the topics that platforms write to."""
 
 from typing import TypeVar
 

@@ -1,4 +1,4 @@
-"""What a simulated stream is made from; kept in a TOML file, a stream can be made again."""
+"""The parameters of a simulated stream; kept in a TOML file, they make the same stream again."""
 
 import dataclasses
 import tomllib
@@ -10,7 +10,7 @@ from cope.render.lives import Timing
 from topology.errors import UserError
 
 LANGUAGES = ("en", "zh")
-# A sound track of hours would be held in memory; recipes of that length are typing errors.
+# The sound track is held in memory; recipes of hours are typing errors.
 _MAX_DURATION_S = 4 * 3600
 
 

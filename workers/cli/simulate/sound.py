@@ -9,16 +9,16 @@ from workers.cli.simulate.voices import SAMPLE_RATE, Samples, Voice
 
 # People leave this much between two sentences.
 _BREATH_S = 0.25
-# A room is never digitally silent: voice detectors are tuned on rooms.
+# Voice detectors are tuned on real rooms, which are never digitally silent.
 _ROOM_NOISE = 0.002
 _LOUDNESS = 0.09
 
 
 def speak(lines: Sequence[Line], voice: Voice, duration_s: float, seed: int) -> tuple[Samples, list[tuple[float, str]]]:
-    """Speaks the lines one after another, each as near to its wish as those before allow.
+    """Speaks the lines one after another, each as near to its wanted time as those before allow.
 
     Args:
-        lines: By their wish.
+        lines: By wanted time.
         voice: The host.
         duration_s: Length of the track; a line that does not fit into it is left out.
         seed: Of the voice and the room's noise.

@@ -23,7 +23,7 @@ _AAC_BLOCK = 1024
 # FLV knows few sampling rates; this one is in all containers.
 _SOUND_RATE = 44_100
 _SOUND_BITS = 64_000
-# A push that the server does not take for this long is a failed one.
+# A push that the server does not take for this long has failed.
 _PUSH_TIMEOUT_S = 10.0
 # Of OpenCV's CpuFeatures, which have no names in Python.
 _AVX_512 = 13

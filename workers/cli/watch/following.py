@@ -1,4 +1,4 @@
-"""Follows what the workers say of the watched streams: states and detections, from the topics alone."""
+"""Follows the states and detections of the watched streams on the topics."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -13,8 +13,8 @@ from topology.topics import PRODUCT_DETECTED, RECOGNITION_STATE, STREAM_STATUS
 from workers.cli.watch.progress import WatchProgress
 from workers.cli.watch.view import View
 
-# Detections are sent before the state that says "ended", yet on another topic: the follower of detections may be
-# this much behind the one of states. Above, an end by itself takes visibly longer.
+# Detections are sent before the state that says "ended", but on another topic: the follower of detections may be this
+# much behind the one of states. Larger: the command takes visibly longer to end.
 _LAST_EVENTS_S = 1.0
 
 

@@ -1,4 +1,4 @@
-"""The monitor's page for a person who tries `watch`."""
+"""Shows the monitor's page for `watch --page`."""
 
 import os
 import socket
@@ -24,10 +24,10 @@ def page_address(settings: Settings) -> str:
 
 
 def show_page(settings: Settings, view: View) -> None:
-    """Says where the page is, and opens it where a person sits before a screen."""
+    """Prints the page's address, and opens it in a browser if there is a screen."""
     address = page_address(settings)
     view.say(f"{address} shows what happens")
-    # Elsewhere a browser of the terminal would take this one over.
+    # Elsewhere a text browser would take over the terminal.
     has_screen = sys.platform in ("darwin", "win32") or bool(
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     )

@@ -1,4 +1,4 @@
-"""What `watch` knows of its streams at a moment: plain state, fed with records, read by the views."""
+"""The state of a watch: plain data, fed with records, read by the views."""
 
 from dataclasses import dataclass, field
 

@@ -37,7 +37,7 @@ from workers.cli.watch.view import View, counted, create_view, media_time
 
 @dataclass(frozen=True)
 class WatchResult:
-    """What became of a watch.
+    """The result of a watch.
 
     Attributes:
         failed: Streams that could not be played to their end.
@@ -68,10 +68,10 @@ class WatchResult:
 # Roles that compute with the model share one encoder: its towers take some 600 MB.
 _ENCODING_ROLES = ("catalog", "embed", "recognize", "monitor")
 
-# Partitions share work among processes, and here is one. Each more costs the start a few round trips.
+# Partitions share work among processes, and here there is one. Each more costs a few round trips at the start.
 _ONE_PROCESS = {"stream_partitions": 1, "product_partitions": 1}
 
-# `watch` ends when its sources end, and few live servers say so: with a platform's patience it would sit for minutes.
+# `watch` ends when its sources end, which few live servers announce: with a platform's patience it would wait minutes.
 _GIVE_UP_S = 20.0
 
 # How long evidence and webhook may take with the last events of a watch.
@@ -201,7 +201,7 @@ async def _run(
 
 
 def wanted_roles(settings: Settings) -> tuple[Role, ...]:
-    """Returns the roles that a watch plays: pictures of detections are kept where somebody can look at them."""
+    """Returns the roles that a watch runs: evidence is kept only where somebody can look at it."""
     looks = bool(settings.evidence_url or settings.http_port)
     wanted: dict[Role, bool] = {"evidence": looks, "webhook": bool(settings.webhook_url)}
     return (*FLOW, *(role for role, is_wanted in wanted.items() if is_wanted))
@@ -259,7 +259,7 @@ async def _until_indexed(settings: Settings, offsets: dict[int, int], workers: l
 
 
 async def _until_kept(workers: list[Worker]) -> None:
-    """Lets the roles that read events take the last ones; a receiver that is down does not hold up the end."""
+    """Waits until the roles that read events have taken the last ones, but not for a receiver that is down."""
     late = [worker for worker in workers if worker.role in ("evidence", "webhook")]
     with suppress(TimeoutError):
         async with asyncio.timeout(_LAST_EVENTS_S):

@@ -1,4 +1,4 @@
-"""How `watch` shows itself: a live table on a terminal, plain lines elsewhere."""
+"""The output of `watch`: a live table on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -21,13 +21,13 @@ _REFRESHES_PER_SECOND = 4
 
 
 class View(Protocol):
-    """What shows a watch to a person."""
+    """Shows a watch to a person."""
 
     def start(self) -> None:
         """Begins to show."""
 
     def stop(self) -> None:
-        """Leaves the screen as a log would."""
+        """Ends the display; what was printed stays on the screen."""
 
     def say(self, line: str) -> None:
         """Shows a line."""
