@@ -11,6 +11,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import msgspec
@@ -21,12 +22,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from tests.unit.fuzz.memory_flow import SETTINGS, MemoryDelivery, MemoryRefusals, run_role
+from tests.unit.fuzz.memory_flow import SETTINGS, MemoryDelivery, MemoryRefusals, run_role, soon
 from tests.unit.fuzz.small_parts import SmallModel, jpeg
 from tests.unit.fuzz.whole_monitor import KINDS, Log, WholeMonitor
 from tests.unit.fuzz.wild_records import keys, values
 from topology import topics
-from topology.app import make_app
 from topology.codec import decode_value, encode_value
 from topology.errors import BadInput
 from topology.evidence import EvidenceStore, Kept, KeptFrame
@@ -281,7 +281,7 @@ def run_monitor(sent: Sent) -> None:
             assert asked[f"/detections/{DETECTED.detection_id}/again"] == 200
             assert topics.DETECTION_VERDICTS in monitor.written
 
-    asyncio.run(asyncio.wait_for(tried(), 60))
+    asyncio.run(soon(tried()))
 
 
 def run_webhook(sent: Sent) -> None:
@@ -301,8 +301,7 @@ def run_webhook(sent: Sent) -> None:
             async def feed(delivery: MemoryDelivery) -> None:
                 await give(delivery, sent)
                 await delivery.give(topics.PRODUCT_DETECTED, b"good", good(DETECTED))
-                async with asyncio.timeout(30):
-                    await answered.wait()
+                await answered.wait()
 
             worker = Worker("webhook", settings, serve_http=False)
             await run_role(worker, webhook.build, feed)
@@ -347,11 +346,15 @@ def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a role asks how far a log goes, nothing is there."""
     for module in ("workers.transcribe.agent", "workers.recognize.catalogue"):
         monkeypatch.setattr(f"{module}.end_offsets", _no_ends)
-    # Thousands of Faust apps would fill the memory, and none of them is used.
-    monkeypatch.setattr("topology.worker.make_app", lambda *_: APP)
+    monkeypatch.setattr("topology.worker.make_app", unused_app)
 
 
-APP = make_app("embed", SETTINGS)
+def unused_app(*_: object) -> SimpleNamespace:
+    """In place of a Faust app, of which thousands would fill the memory. One for all would hold each role for ever."""
+    unheard = SimpleNamespace(connect=lambda _: None)
+    return SimpleNamespace(on_partitions_revoked=unheard, on_partitions_assigned=unheard)
+
+
 DETECTED = ProductDetected(
     detection_id="d-good", stream_id="good", product_id="p", status="started", epoch=0, media_start_ms=0,
     media_end_ms=9_000, emitted_media_ms=9_000, detected_at="", latency_ms=3, confidence=0.9, model_version="m",
