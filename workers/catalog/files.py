@@ -40,11 +40,13 @@ class Catalogue:
         pages: The products, in the catalogue's order.
         problems: One line for each row that cannot be used, with where it is and the mend.
         broken_ids: Products of these rows, as far as they have an id.
+        nameless: How many of them have none that can be read.
     """
 
     pages: list[ProductPage] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     broken_ids: set[str] = field(default_factory=set)
+    nameless: int = 0
 
 
 def read_catalog(
@@ -92,6 +94,7 @@ def read_all(place: str | Path, *, check_images: bool = False, columns: Mapping[
             found.pages.append(page)
         except UserError as error:
             found.problems.append(f"{name}, {where}: {error}")
+            found.nameless += not product_id
             if product_id and seen.get(product_id, where) == where:
                 found.broken_ids.add(product_id)
     if not found.pages and not found.problems:

@@ -71,7 +71,9 @@ async def publish_catalog(
         print(problem)
     pages = [page for page in catalogue.pages if page.product_id in sent]
     print(f"{len(pages)} products published{_pictures(pages, inline=inline)}")
-    if prune:
+    if prune and catalogue.nameless:
+        print(f"nothing is withdrawn: {catalogue.nameless} rows do not say which products they are")
+    elif prune:
         named = {page.product_id for page in catalogue.pages} | catalogue.broken_ids
         gone = sorted(await _published(settings) - named)
         await _withdraw(settings, gone)

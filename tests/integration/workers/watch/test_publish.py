@@ -171,6 +171,17 @@ async def test_a_complete_catalogue_withdraws_what_it_does_not_have(broker: Sett
     assert await keys(broker) == {"red": True, "blue": False}
 
 
+async def test_nothing_is_withdrawn_where_a_row_does_not_say_which_product_it_is(
+    broker: Settings, catalog: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = catalog.read_text().splitlines()  # noqa: ASYNC240
+    await publish_catalog(broker, str(catalog), inline=True, wait=False)
+    catalog.write_text(f'{rows[0]}\n{{"product_id": "blue", "title": "blue\n')  # noqa: ASYNC240
+    assert await publish_catalog(broker, str(catalog), inline=True, wait=False, prune=True) == 1
+    assert await keys(broker) == {"red": True, "blue": True}
+    assert "nothing is withdrawn: 1 rows do not say which products they are" in capsys.readouterr().out
+
+
 async def test_products_are_withdrawn_by_their_ids(broker: Settings, catalog: Path) -> None:
     await publish_catalog(broker, str(catalog), inline=True, wait=False)
     with pytest.raises(UserError, match="'green': no such product"):
