@@ -8,7 +8,10 @@ LONGEST_URL = 200
 LONGEST_TEXT = 2_000
 
 # The length of a scheme is bounded: without, a text of a million letters would take a quarter of an hour.
-_URL = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]{0,30})://(?P<rest>[^\s\"<>]+)")
+# A password may hold what ends a URL elsewhere: whoever writes one rarely escapes it.
+_URL = re.compile(
+    r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]{0,30})://(?P<rest>(?:[^\s\"<>:/?#@]*:[^\n:/?#@]{1,100}@)?[^\s\"<>]+)"
+)
 _WORD = re.compile(rf"[!-~]{{{LONGEST_URL + 50},}}")
 _DATA = re.compile(r"\bdata:[\w/+.-]*[;,][^\s\"'<>]*", re.IGNORECASE)
 

@@ -15,6 +15,8 @@ from topology.redact import LONGEST_TEXT, redacted
         ("http://host/a.m3u8?token=secret", "http://host/a.m3u8"),
         ("http://host/a#secret", "http://host/a"),
         ("HTTPS://token@host", "HTTPS://host"),
+        ('rtsp://ann:my "own" <se>cret@host/live', "rtsp://host/live"),
+        ("http://host:80/a.ts failed, ask ann@shop", "http://host:80/a.ts failed, ask ann@shop"),
         ("http://[::1]:80/@name", "http://[::1]:80/@name"),
         ("https://host/@name/a.jpg", "https://host/@name/a.jpg"),
         ("open http://a:b@h/x?y='z' twice: http://c:d@h", "open http://h/x twice: http://h"),
