@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import chain, islice
+from math import isfinite
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -27,6 +28,7 @@ from workers.images import fetch, file_path, is_url, load_image
 REQUIRED_COLUMNS = ("product_id", "title", "images")
 _KNOWN_COLUMNS = {*REQUIRED_COLUMNS, "description", "category", "brand", "price"}
 _IMAGE_SEPARATOR = re.compile(r"\s*\|\s*|[\s,;]+(?=https?://)", re.IGNORECASE)
+_WHOLE = re.compile(r"\d+\.0")
 # Rows whose columns are examined to recognise an export, since feeds leave out empty columns.
 _LOOKED_AT = 50
 _MOST_FEED_BYTES = 1 << 30
@@ -146,14 +148,27 @@ def _rows(name: str, data: bytes, columns: Mapping[str, str]) -> tuple[Iterator[
     names = [renamed.get(column, column) for column in there]
     reader = reader_of(names)
     if reader is not None:
-        return reader(rows), "the columns of its export"
+        return _with_whole_ids(reader(rows)), "the columns of its export"
     missing = [column for column in REQUIRED_COLUMNS if column not in names]
     if there and missing:
         raise UserError(
             f"{name}: column {listed(missing)} is missing (it has {listed(names)}); rename it, or say which it is: "
             f"--map {missing[0]}=NAME"
         )
-    return rows, listed(REQUIRED_COLUMNS)
+    return _with_whole_ids(rows), listed(REQUIRED_COLUMNS)
+
+
+def _with_whole_ids(rows: Iterator[Row]) -> Iterator[Row]:
+    """Undoes what tools do to a column of numbers with a gap in it: all ids are `42.0` in the text that they write."""
+    looked_at = list(islice(rows, _LOOKED_AT))
+    ids = {str(row.get("product_id") or "").strip() for _, row in looked_at if isinstance(row, Mapping)} - {""}
+    if not all(map(_WHOLE.fullmatch, ids)):
+        yield from chain(looked_at, rows)
+        return
+    for where, row in chain(looked_at, rows):
+        if isinstance(row, Mapping) and isinstance(one := row.get("product_id"), str):
+            row = {**row, "product_id": one.strip().removesuffix(".0")}
+        yield where, row
 
 
 def _renamed(row: Mapping[str, object] | UserError, columns: Mapping[str, str]) -> Mapping[str, object] | UserError:
@@ -199,7 +214,9 @@ def _page(row: Mapping[str, object], place: str) -> ProductPage:
 
 def _text(column: str, value: object) -> str:
     """Returns a cell as text: lists are joined by commas, objects stay JSON, missing values become empty."""
-    if value is None or value != value or type(value).__name__ == "NaTType":  # NaN and NaT differ from themselves
+    if value is None or type(value).__name__ == "NaTType":
+        text = ""
+    elif isinstance(value, float | Decimal) and not isfinite(value):
         text = ""
     elif isinstance(value, bool):
         text = str(value).lower()

@@ -26,6 +26,11 @@ MOST_BYTES = 4 << 30
 # How much of a value an error message quotes: enough to find it.
 _SHOWN = 60
 _NO_OBJECT = "not a JSON object; write one object a product"
+# How workbooks, databases, documents, pictures and archives begin.
+_OTHER_KINDS = (
+    *(b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"SQLite format 3\0", b"ARROW1", b"%PDF-", b"\x89PNG", b"\xff\xd8\xff"),
+    *(b"BZh91AY", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf"),
+)
 _DELIMITERS = ",;\t|"
 
 
@@ -55,8 +60,8 @@ def rows_of(name: str, data: bytes) -> Iterator[Row]:
         data = _unpacked(name, data)
     if data.startswith(b"PAR1") or name.lower().endswith(".parquet"):
         return _parquet(name, data)
-    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise UserError(f"{name}: a workbook or an archive is an unknown kind of catalogue; save it as CSV")
+    if data.startswith(_OTHER_KINDS):
+        raise UserError(f"{name}: a workbook, an archive or the like is an unknown kind of catalogue; save it as CSV")
     if b"\0" not in data[:1000] and data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return _xml(name, data)
     text = _text(name, data)
@@ -296,9 +301,16 @@ def _parquet(name: str, data: bytes) -> Iterator[Row]:
         with pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data)) as file:
             number = 0
             for batch in file.iter_batches():
-                for row in batch.to_pylist():
+                for row in zip(*map(_values, batch.columns), strict=True):
                     number += 1
-                    yield f"row {number}", row
+                    yield f"row {number}", dict(zip(batch.schema.names, row, strict=True))
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         summary = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(f"{name}: not a sound Parquet file ({summary}); write it again") from error
+
+
+def _values(column: pyarrow.Array) -> list[object]:
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError):  # times that Python does not know: nanoseconds, the year 10000
+        return list(column.cast(pyarrow.string()).to_pylist())

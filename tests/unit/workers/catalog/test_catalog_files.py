@@ -178,6 +178,43 @@ def test_values_of_tables_become_texts(folder: Path) -> None:
     assert (second.product_id, second.brand, second.price) == ("43", "7", "10")
 
 
+def test_times_that_python_does_not_know_become_texts(folder: Path) -> None:
+    columns = {name: pyarrow.array([value]) for name, value in GOOD.items()} | {
+        "made": pyarrow.array([1], pyarrow.timestamp("ns")),
+        "lasts": pyarrow.array([1], pyarrow.duration("ns")),
+        "until": pyarrow.array([300_000_000_000], pyarrow.timestamp("s")),
+    }
+    path = folder / "catalog.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    [page] = read_catalog(path)
+    assert page.product_id == "p-1" and page.attributes["made"] == "1970-01-01 00:00:00.000000001"
+
+
+def test_what_is_no_number_is_empty(folder: Path) -> None:
+    path = folder / "catalog.jsonl"
+    path.write_text('{"product_id": "1", "title": "Bag", "images": ["bag.png"], "brand": NaN, "price": -Infinity}\n')
+    [page] = read_catalog(path)
+    assert (page.brand, page.price) == ("", "")
+
+
+def test_ids_that_a_table_has_made_numbers_are_whole_in_csv_too(folder: Path) -> None:
+    rows = "42.0,Bag,bag.png,5.0\n,No id,bag.png,5.0\n43.0,Box,bag.png,5.5\n"
+    found = read_all(csv_file(folder, f"product_id,title,images,bluetooth\n{rows}"))
+    assert [page.product_id for page in found.pages] == ["42", "43"]
+    assert found.pages[0].attributes == {"bluetooth": "5.0"}
+    versions = csv_file(folder, "product_id,title,images\n1.0,Bag,bag.png\n1.5,Box,bag.png\n")
+    assert [page.product_id for page in read_catalog(versions)] == ["1.0", "1.5"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"SQLite format 3\0" + bytes(100), b"ARROW1\0\0", b"%PDF-1.7\n", b"\x89PNG\r\n\x1a\n", b"BZh91AY&SY"]
+)
+def test_what_is_no_text_is_of_an_unknown_kind(folder: Path, data: bytes) -> None:
+    path = folder / "catalog.csv"
+    path.write_bytes(data)
+    assert "unknown kind" in error_of(path) and "save it as CSV" in error_of(path)
+
+
 def test_bytes_that_are_no_text_are_refused_with_row_and_column(folder: Path) -> None:
     path = folder / "catalog.parquet"
     rows = [GOOD | {"note": b"fine"}, GOOD | {"product_id": "p-2", "note": b"\xff\xfe\x00"}]
