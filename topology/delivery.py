@@ -42,6 +42,7 @@ R = TypeVar("R")
 _LOOK_AGAIN_S = 0.05  # how soon the end of a finite flow is noticed
 COMMIT_EVERY_S = 1.0  # larger: a crash repeats more finished work; smaller: commits load the broker
 LAG_EVERY_S = 5.0
+_MISSES = 2  # answers in a row, some 15 s: a broker that is new, or elects, may owe one
 QUIET_TRIES = 4  # 3 s: joining a group takes up to that on a machine that starts all roles at once
 
 
@@ -339,6 +340,7 @@ class Delivery:
 
     async def _watch_lag(self) -> None:
         before: dict[TP, tuple[Partition, int]] = {}
+        missed = 0
         while True:
             await asyncio.sleep(LAG_EVERY_S)
             partitions = dict(self._partitions)
@@ -349,11 +351,12 @@ class Delivery:
                 self._tell_lag(partitions, ends)
                 before = await self._unstick(partitions, ends, before)
             except Unavailable as error:
-                if not self._lost:
+                missed += 1
+                if missed == _MISSES:
                     _log.warning("lost the broker", extra={"error": str(error)})
                 self._lost = str(error)
             else:
-                self._lost = ""
+                self._lost, missed = "", 0
 
     def _tell_lost(self, partition: Partition, lost: int) -> None:
         """Reports records that retention deleted unread. Compaction deletes only superseded ones."""

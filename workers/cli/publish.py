@@ -89,8 +89,10 @@ async def _announced(settings: Settings) -> tuple[dict[str, StreamAnnounced], di
     await require_topics(settings)
     for partition in await end_offsets(settings, LIVE_STREAMS):
         async for record in read_partition(settings, LIVE_STREAMS, partition, StreamAnnounced):
-            if record.value is not None:
-                announced[record.value.stream_id] = record.value
+            if record.value is None:
+                announced.pop(record.key, None)
+            elif record.value.stream_id == record.key:  # others capture refuses
+                announced[record.key] = record.value
         async for status in read_partition(settings, STREAM_STATUS, partition, StreamStatus):
             if status.value is not None:
                 statuses[status.value.stream_id] = status.value

@@ -68,6 +68,23 @@ def test_a_library_that_repeats_itself_is_heard_every_ten_seconds() -> None:
     assert heard("aiokafka", "cannot connect")
 
 
+def test_a_group_that_a_broker_has_to_make_first_is_no_error_unless_it_stays_away() -> None:
+    now = 0.0
+    quieter = Quieter(lambda: now)
+    said = "Group Coordinator Request failed: %s"
+
+    def heard() -> bool:
+        record = logging.LogRecord("aiokafka.consumer.group_coordinator", logging.ERROR, "", 0, said, ("none yet",), None)
+        return quieter.filter(record)
+
+    assert not heard()
+    now = 9.0
+    assert not heard()
+    now = 10.0
+    assert heard()
+    assert not heard()
+
+
 def test_what_torch_tells_at_its_end_is_left_out() -> None:
     out = io.StringIO()
     setup_logging(Settings(_env_file=None), out)

@@ -80,6 +80,18 @@ async def test_the_list_joins_announcements_with_the_state_of_their_capture(brok
     assert rows[1]["age_s"] > 0
 
 
+async def test_what_capture_refuses_and_what_was_taken_back_is_not_listed(broker: Settings) -> None:
+    await announce(broker, "gone", "rtmp://host/gone")
+    await announce(broker, "there", "rtmp://host/there")
+    async with Producer(broker) as producer:
+        await producer.send_raw(LIVE_STREAMS, b"key", b'{"stream_id": "other", "url": "rtmp://host/other"}', [])
+        await producer.send_raw(LIVE_STREAMS, b"bad", b'{"stream_id": "bad", "url": "\xff"}', [])
+        await producer.send_raw(LIVE_STREAMS, b"deep", b"\x91" * 3_000, [])
+        await producer.send(LIVE_STREAMS, "gone", None)
+    (line,) = await list_streams(broker, as_json=False)
+    assert line.startswith("there ")
+
+
 async def test_a_catalogue_is_published_by_path_or_with_its_pictures_inside(broker: Settings, catalog: Path) -> None:
     assert await publish_catalog(broker, str(catalog), inline=False, wait=False) == 0
     pages = await read_all(broker, PRODUCT_PAGES, ProductPage)
