@@ -74,8 +74,8 @@ def test_a_group_that_a_broker_has_to_make_first_is_no_error_unless_it_stays_awa
     said = "Group Coordinator Request failed: %s"
 
     def heard() -> bool:
-        record = logging.LogRecord("aiokafka.consumer.group_coordinator", logging.ERROR, "", 0, said, ("none yet",), None)
-        return quieter.filter(record)
+        name = "aiokafka.consumer.group_coordinator"
+        return quieter.filter(logging.LogRecord(name, logging.ERROR, "", 0, said, ("none yet",), None))
 
     assert not heard()
     now = 9.0
