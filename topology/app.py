@@ -38,7 +38,7 @@ def group_id(role: Role, settings: Settings) -> str:
 def make_app(role: Role, settings: Settings) -> faust.App:
     """Returns the Faust app of a role, without agents.
 
-    Faust consumes and keeps the group; it holds no tables (PARTS.md: they lose input), serves no web pages,
+    Faust consumes and keeps the group; it holds no tables (docs/delivery.md: they lose input), serves no web pages,
     creates no topics, commits no offsets and sends nothing: `topology.delivery` does that.
 
     Raises:

@@ -21,7 +21,7 @@ _HASHED_WHOLE_BYTES = 64 << 20
 _HASHED_PARTS = 64
 _BLOCK_BYTES = 1 << 20
 _HASHED_PART_BYTES = 64 << 10
-# A line longer than this is no row: a file without line ends would otherwise be read into memory whole.
+# A longer line is not a row: a file without line ends would otherwise be read into memory as a whole.
 _LONGEST_LINE_BYTES = 4 << 20
 # Above this lie videos and archives; it bounds what one address can make a loader hold.
 _LARGEST_PICTURE_BYTES = 64 << 20

@@ -36,7 +36,7 @@ WITHOUT_PICTURE = "drawn items without a readable picture"
 
 # Batches that each loader process prepares ahead. One is being made while another waits: more only take memory.
 _AHEAD = 2
-# So many batches without one readable picture are no bad luck: the disk or the network is gone.
+# So many batches without one readable picture mean that the disk or the network is gone.
 _HOPELESS = 3
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
 

@@ -55,7 +55,7 @@ def write(
     frames: int = 4,
     processes: int = 0,
 ) -> None:
-    """Renders products into a folder. The pictures come first, so what is there after a kill is no data set yet.
+    """Renders products into a folder. The pictures come first, so after a kill the folder is not yet a data set.
 
     Args:
         source: Source of the products, of which the first ones are written.

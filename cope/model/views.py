@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-NOBODY = -1  # the product of a row that shows none: a background, a thing that is not sold, a missing item
+NOBODY = -1  # product of a row without one: a background, a thing that is not sold, a missing item
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from cope.vision.cutouts import Cutout, Pixels, thing
 from cope.vision.regions import overlap
 
 LANDSCAPE, PORTRAIT = (640, 360), (360, 640)
-# A thing of which less is left is not asked for: nobody could name it.
+# A thing whose visible part is smaller is not a target, since it could not be recognised.
 MIN_SIDE_PX = 24
 
 

@@ -83,7 +83,7 @@ def ended(name: str, command: Callable[[], int], stopped: str) -> int:
         return command()
     except UserError as error:
         line, status = str(error), 2
-    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
         sys.stdout = open(os.devnull, "w")
         return 128 + signal.SIGPIPE
     except OSError as error:  # files that cannot be read or written; what is better explained was so before

@@ -70,6 +70,6 @@ def processes(name: str) -> Iterator[torch.device]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield device
-        distributed.barrier()  # nobody hangs up while another still listens
+        distributed.barrier()  # no process leaves while another still communicates
     finally:
         distributed.destroy_process_group()

@@ -297,7 +297,7 @@ def _laterals(heads: dict[str, Tensor]) -> int:
 
 
 def _half(weight: Tensor) -> Tensor:
-    """Float16 where it holds the values; what is no float stays."""
+    """Converts to float16 where that holds the values; other types stay."""
     weight = weight.detach().cpu().contiguous()
     half = weight.to(torch.float16) if weight.is_floating_point() else weight
     return half if bool((half.isfinite() == weight.isfinite()).all()) else weight.float()

@@ -7,9 +7,8 @@ from torch.nn import functional
 _SIDE = 32  # side in pixels to which a picture is shrunk, so that noise does not count
 _CHROMA, _LIGHT = 7, 2  # bins a side of the plane of opponent colours, and of lightness
 _REACH = 120.0  # opponent colours beyond count as this far
-_MIDDLE = (
-    0.25  # standard deviation of the weight about the middle, as a share of the side: the border is mostly background
-)
+# Standard deviation of the weight about the middle, as a share of the side: the border is mostly background.
+_MIDDLE = 0.25
 
 COLOURS = _CHROMA * _CHROMA * _LIGHT
 

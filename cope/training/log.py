@@ -1,4 +1,4 @@
-"""What a training run tells: a bar on a terminal or plain lines in a log, JSON lines, and TensorBoard.
+"""Progress and figures of a training run: a bar on a terminal or plain lines in a log, JSON lines, and TensorBoard.
 
 OUT/metrics.jsonl     a line per step: losses, gradient norms, throughput; and a line per evaluation
 OUT/tensorboard/      the same for `tensorboard --logdir OUT`, where the package is installed
@@ -43,7 +43,7 @@ class TrainingLog:
                 self.say("no TensorBoard metrics: pip install 'cope-live[train]' brings them")
 
     def say(self, line: str) -> None:
-        """Tells a line to whoever watches."""
+        """Prints a line."""
         if self._chief:
             self._console.print(line, markup=False)
 
@@ -119,7 +119,7 @@ class TrainingLog:
 
 
 class Pending:
-    """Figures of steps that nobody has read yet. They stay on the device, where reading would stall the queue."""
+    """Figures of steps that were not read yet. They stay on the device, since reading them would stall the queue."""
 
     def __init__(self, step: int) -> None:
         """Starts the clock.

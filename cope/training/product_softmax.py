@@ -147,7 +147,7 @@ class SampledProductSoftmax(nn.Module):
         count = min(others, max(0, self.sampled - len(positives)))
         # NumPy's generator: the same on all ranks whatever their device, and its cost is that of the sample.
         drawn = np.random.default_rng((self.seed, self.step)).choice(others, count, replace=False, shuffle=False)
-        # The n-th class that is no positive: as many positives stand before it as have `positive - position` <= n.
+        # The n-th class that is not a positive: as many positives come before it as have `positive - position` <= n.
         drawn += np.searchsorted(positives - np.arange(len(positives)), drawn, side="right")
         return torch.from_numpy(np.sort(np.concatenate([positives, drawn])))
 

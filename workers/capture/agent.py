@@ -26,9 +26,8 @@ _log = logging.getLogger(__name__)
 _STATES = ("connecting", "live", "stalled")
 _FINAL = ("ended", "failed")
 
-_LONGEST_DETAIL = (
-    1_000  # an error's text may repeat a server's answer; the detail is sent each second, and nobody reads more
-)
+# An error's text may repeat a server's answer. The detail is sent each second, and nobody reads more.
+_LONGEST_DETAIL = 1_000
 
 
 def build(worker: Worker, opener: OpenSource | None = None, detector: Callable[[], Detector] = SileroDetector) -> None:

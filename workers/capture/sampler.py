@@ -56,7 +56,7 @@ class Sampler:
         self._rate = Fraction(settings.frames_per_second).limit_denominator(1001)
         self._slot = -1
         self._last_ms = -1
-        self._reference: npt.NDArray[np.int16] | None = None  # thumbnail of the last sample that is no duplicate
+        self._reference: npt.NDArray[np.int16] | None = None  # thumbnail of the last sample that is not a duplicate
 
     def take(self, picture: Picture) -> Sample | None:
         """Returns the sample that this picture makes, or None if it is not wanted."""

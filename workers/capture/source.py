@@ -472,7 +472,7 @@ class AvSource:
             self._check_index()
         elif self.info.duration_ms is not None and not self._joined:
             # A source whose clock changed was read to its end; what its header says of it is the length of a part.
-            # Durations in headers are estimates in some containers; a twentieth or two seconds is no damage.
+            # Durations in headers are estimates in some containers: a twentieth or two seconds are not damage.
             end_ms, expected_ms = self._length_us() // 1000, self.info.duration_ms
             if end_ms < expected_ms - max(2_000, expected_ms // 20):
                 self._cut = f"ends after {end_ms / 1000:.0f} s of {expected_ms / 1000:.0f} s: truncated or damaged"

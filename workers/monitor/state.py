@@ -187,7 +187,7 @@ class MonitorState:
         return before != (stream.state, stream.url)
 
     def on_status(self, stream_id: str, status: StreamStatus | None, log_ms: int, now_ms: int) -> bool:
-        """Takes what capture tells; returns whether more than the stream's times and positions changed."""
+        """Takes a status of capture; returns whether more than the stream's times and positions changed."""
         if status is None and stream_id not in self._streams:
             return False
         flows = status is not None and status.state not in _FINAL

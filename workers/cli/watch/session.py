@@ -208,7 +208,7 @@ def wanted_roles(settings: Settings) -> tuple[Role, ...]:
 
 
 async def _keep_page(settings: Settings, view: View, workers: list[Worker]) -> None:
-    """Serves the page until Ctrl-C, which is no failure then."""
+    """Serves the page until Ctrl-C, which is then not a failure."""
     view.say(f"{page_address(settings)} shows all of it until Ctrl-C")
     with suppress(asyncio.CancelledError):
         await asyncio.gather(*(worker.wait_failed() for worker in workers))
