@@ -1,4 +1,4 @@
-"""What the routes answer, as structs: the generated OpenAPI document says the same (`docs/monitor.md`)."""
+"""The answers of the routes, as structs, from which the OpenAPI document is generated (`docs/monitor.md`)."""
 
 from typing import Literal
 
@@ -31,10 +31,10 @@ class VerdictView(Answer, frozen=True, kw_only=True):
 
 
 class DetectionItem(ProductDetected, frozen=True, kw_only=True):
-    """The newest event of a sighting, with the verdict on it. Its runner-up is that of the time while it was on.
+    """The newest event of a sighting, with the verdict on it. Its runner-up is the one while the product was shown.
 
     Attributes:
-        verdict: None without.
+        verdict: None if there is none.
         title: Of the product.
         why: Why a person should look at it; only in /review.
     """
@@ -62,7 +62,7 @@ class ReviewList(Answer, frozen=True, kw_only=True):
 
 
 class BeliefPoint(Answer, frozen=True, kw_only=True):
-    """How sure recognition was at a media time."""
+    """The confidence of recognition at a media time."""
 
     media_ms: int
     confidence: float
@@ -90,7 +90,7 @@ class FrameView(Answer, frozen=True, kw_only=True):
 
 
 class CandidateView(Answer, frozen=True, kw_only=True):
-    """A product that was considered, and how sure recognition was of it at most."""
+    """A product that was considered, with its highest confidence."""
 
     product_id: str
     title: str
@@ -112,7 +112,7 @@ class ProductView(Answer, frozen=True, kw_only=True):
 
     Attributes:
         description: Only of a single product.
-        state: "failed": no picture of it could be encoded, and it is found in no stream; `error` says why.
+        state: "failed": none of its pictures could be encoded, so it cannot be found; `error` says why.
         look_alikes: Nearest products; only of a single product.
         sightings: Ids of its newest detections; only of a single product.
     """
@@ -139,7 +139,7 @@ class DetectionDetail(Answer, frozen=True, kw_only=True):
 
     Attributes:
         detection: Its newest event.
-        events: The first that is known, and the newest ones.
+        events: The first known event, and the newest ones.
         page: The product as the catalogue has it now; None if it has none.
         threshold: Confidence at which a sighting starts.
     """
@@ -165,7 +165,7 @@ class Segment(Answer, frozen=True, kw_only=True):
 
 
 class Gap(Answer, frozen=True, kw_only=True):
-    """A stretch of an epoch of which there is no sound; `end_ms` is None while it lasts."""
+    """A stretch of an epoch without sound; `end_ms` is None while it lasts."""
 
     start_ms: int
     end_ms: int | None
@@ -188,20 +188,20 @@ class Transcript(Answer, frozen=True, kw_only=True):
 
 
 class Latency(Answer, frozen=True, kw_only=True):
-    """From the capture of a frame to its event: median and 95th percentile of the newest 1,000 sightings."""
+    """Time from the capture of a frame to its event: median and 95th percentile over the newest 1,000 sightings."""
 
     p50: int | None
     p95: int | None
 
 
 class Summary(Answer, frozen=True, kw_only=True):
-    """The whole at a glance.
+    """A summary of all rooms.
 
     Attributes:
         rooms: Number of streams by state.
         model_version: Of the newest event; empty before the first.
         who: The user's name, if it is known.
-        role: "open": nobody is asked who they are.
+        role: "open": users are not authenticated.
     """
 
     rooms: dict[str, int]
@@ -224,10 +224,10 @@ class VerdictInput(Answer, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Judged(Answer, frozen=True, kw_only=True):
-    """What was taken for what is shown, by one model.
+    """What one model recognised.
 
     Attributes:
-        product_id: None: nothing of the catalogue.
+        product_id: None if it is nothing of the catalogue.
         candidates: Best first.
     """
 
@@ -238,10 +238,10 @@ class Judged(Answer, frozen=True, kw_only=True):
 
 
 class AgainView(Answer, frozen=True, kw_only=True):
-    """A detection as it was, and as the model and the catalogue of now see it.
+    """A detection as it was, and as the present model and catalogue see it.
 
     Attributes:
-        source: What was looked at: the stretch of the file that the stream is, or the frames that are kept.
+        source: What was looked at: a stretch of the stream's file, or the kept frames.
         from_ms: Media time of the first frame.
         to_ms: Media time of the last frame.
         frames: Number of frames.
@@ -264,7 +264,7 @@ class Written(Answer, frozen=True, kw_only=True):
 
 
 class Login(Answer, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A token to be changed into a cookie; `name` is written beside verdicts."""
+    """A token to be exchanged for a cookie; `name` is stored with verdicts."""
 
     token: str
     name: str | None = None
