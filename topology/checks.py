@@ -15,7 +15,7 @@ LONGEST_URL = 8_192
 # Control characters would break lines and move the cursor of a terminal that shows the name.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
-_SHOWN = 60  # of a value in an error's line
+_SHOWN = 60  # characters of a value in an error message
 
 
 def check(record: Record) -> None:

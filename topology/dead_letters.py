@@ -42,7 +42,7 @@ class DeadLetter:
         error: Class of the error.
         message: What was wrong.
         attempts: How often it was tried.
-        key: Of the record.
+        key: Key of the record.
         value: Its original bytes; None for a tombstone, and where the queue did not take them.
         left_out: The record is too large for the queue: its bytes are only in the source topic.
     """

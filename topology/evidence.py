@@ -52,7 +52,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         events: Its first event and its newest one.
-        title: Of the product, when it was detected.
+        title: Title of the product when it was detected.
         frames: By time.
         page: The page picture that the best frame matches, JPEG; empty if it could not be had.
     """

@@ -131,5 +131,5 @@ def is_foreign(request: web.Request) -> bool:
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site in ("cross-site", "same-site")
-    origin = request.headers.get("Origin")  # of browsers before 2023
+    origin = request.headers.get("Origin")  # sent by browsers before 2023
     return origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()

@@ -149,7 +149,7 @@ class Keywords(Record, frozen=True, kw_only=True):
 
     Attributes:
         text: The transcript.
-        language: Of this stretch: announced, or detected.
+        language: Language of this stretch: announced, or detected.
         language_fixed: The language is settled for the rest of the epoch (announced, or detected with certainty).
         confidence: Mean token probability of the transcript in [0, 1].
     """
@@ -193,12 +193,12 @@ class FrameRegions(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         pts_ms: The frame's media time.
         regions: float16 little-endian, (K, D), rows L2-normalised.
-        salience: Per region, in [0, 1], highest first.
+        salience: Salience of each region, in [0, 1], highest first.
         boxes: float32 little-endian, (K, 4): x0, y0, x1, y1 of each region relative to the frame; empty if they
             are not known.
         captured_at_ms: Wall clock at capture, Unix milliseconds; 0 if it is not known.
-        read: Lines of text, of frames that were read.
-        offset: Of the frame in `live_frames`; -1 if it is not known.
+        read: Lines of text that were read in it.
+        offset: Offset of the frame in `live_frames`; -1 if it is not known.
     """
 
     pts_ms: Ms
@@ -223,8 +223,8 @@ class WindowEmbedding(Record, frozen=True, kw_only=True):
         embedding: The fused live embedding: float16 little-endian, (D,), L2-normalised; empty without frames
             and keywords.
         frames: Regions of each frame of the window, by time.
-        keywords: Of the window and its look-back, best first.
-        model_version: Of the model that made the embedding.
+        keywords: Keywords of the window and its look-back, best first.
+        model_version: Version of the model that made the embedding.
         product_ids: The room's shopping bag.
         live: From a network stream.
         speech: What was said in the window and its look-back, by time.
@@ -341,7 +341,7 @@ class EvidenceFrame(msgspec.Struct, frozen=True, kw_only=True):
         box: x0, y0, x1, y1 of the region that fits best, relative to the frame; null if it is not known.
         score: Cosine of that region with the page picture.
         page_image: URI of the page picture that it fits best; empty if the page holds its bytes.
-        offset: Of the frame in the stream's partition of `live_frames`, for as long as that has it; -1 if it is not
+        offset: Offset of the frame in the stream's partition of `live_frames`, while that has it; -1 if it is not
             known.
     """
 
@@ -420,7 +420,7 @@ class Verdict(Record, frozen=True, kw_only=True):
         detected: The product that was detected.
         media_start_ms: Media time at which the showing began.
         media_end_ms: Media time up to which the product was seen.
-        model_version: Of the model that was judged.
+        model_version: Version of the model that was judged.
     """
 
     detection_id: Id

@@ -105,7 +105,7 @@ async def read_partition(settings: Settings, topic: str, partition: int, kind: t
     """
     ends = await end_offsets(settings, topic)
     end = ends.get(partition, 0)
-    # Of a partition that has anything, it looks once past the end that it was told: see `PAST_MS`.
+    # If the partition is not empty, look once past its reported end: see `PAST_MS`.
     async for message in read_raw(settings, topic, partition, 0, end, past=end > 0):
         record = _decode(message, topic, kind)
         if isinstance(record, LogRecord):

@@ -31,7 +31,7 @@ def next_beliefs(
 
     Args:
         held: The beliefs before. A product without odds is dropped.
-        log_odds: Of each candidate, that it is being shown at the window's end.
+        log_odds: Log-odds of each candidate that it is being shown at the window's end.
         elapsed_ms: Media time since the window before.
         leave: See `LEAVE`.
         entrants: See `ENTRANTS`.

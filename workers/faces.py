@@ -21,7 +21,7 @@ Box = tuple[int, int, int, int]
 _SEARCHED_PX = 400
 # Confidence, of 100. At 60, faces are "seen" on twice as many products; at 85, a third of small faces is missed.
 _LEAST = 70
-_MARGIN = 0.25  # of the face's size, on each side: hair and chin tell who it is, too
+_MARGIN = 0.25  # share of the face's size on each side: hair and chin also identify a person
 
 
 class FaceBlur:

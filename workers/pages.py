@@ -37,8 +37,8 @@ class Listed:
     Attributes:
         images: URIs of its pictures; empty where the page holds the bytes itself.
         error: Why it could not be encoded; empty if it was.
-        partition: Of its page in `product_pages`.
-        offset: Of its page there.
+        partition: Partition of its page in `product_pages`.
+        offset: Offset of its page there.
         encoded_at: Partition and offset of its record in `page_vectors`.
         vector: (D,) float16, L2-normalised: the mean over its pictures; None without.
     """
@@ -63,7 +63,7 @@ class Pages:
     """All products of the catalogue.
 
     Args:
-        settings: Of the worker.
+        settings: Settings of the worker.
         reader: Reads pages.
         alike: Whether to keep vectors to find look-alikes.
         longest: Longer side of its pictures.
@@ -157,7 +157,7 @@ class Pages:
             self._matrix = ids, np.stack(rows) if rows else np.zeros((0, len(vector)), np.float32)
         ids, matrix = self._matrix
         if matrix.shape[1] != len(vector):
-            return []  # of another model
+            return []  # made by another model
         cosines = matrix @ vector.astype(np.float32)
         order = np.argsort(-cosines, kind="stable")[: most + 1]
         return [(self._listed[ids[i]], float(cosines[i])) for i in order if ids[i] != without][:most]

@@ -13,7 +13,7 @@ _LANGUAGES = frozenset({"en", "zh"})
 
 _MOST_PHRASES = 3
 _LONGEST_PHRASE = 3  # words
-_LEAST_LETTERS = 4  # of a phrase in an alphabet: shorter ones are mostly function words that no list has
+_LEAST_LETTERS = 4  # letters of a phrase: shorter ones are mostly function words that are not in the list
 
 # Lower than the weight of any word of the catalogue that matters.
 _WEIGHT_OF_WORD = 0.06

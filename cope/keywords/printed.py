@@ -87,7 +87,7 @@ class PrintedWords:
         """Adds a page, in place of the one that the product had before.
 
         Args:
-            product_id: Of the page.
+            product_id: Id of the page's product.
             names: Title, brand and attributes.
             read: Lines that were read in its pictures.
         """
@@ -169,7 +169,7 @@ class PrintedWords:
         most = _most_errors(word)
         candidates: set[str] = set()
         for length in range(len(word) - most, len(word) + most + 1) if most else ():
-            # Of a word in one more pieces than there are errors, a piece is right (Pass-Join, Li et al. 2011).
+            # If a word is cut into one more piece than it has errors, one piece is right (Pass-Join, Li et al. 2011).
             for _, place, piece in _pieces(word[0] * length, _most_errors(word[0] * length)):
                 for at in range(max(0, place - most), place + most + 1):
                     candidates |= self._by_piece.get((length, place, word[at : at + len(piece)]), set())

@@ -8,7 +8,7 @@ Keywords = Sequence[tuple[str, float]]  # with weights
 # From this weight on, keywords name something in the catalogue; key phrases that are not in it weigh less.
 SURE = 0.3
 
-# Of a window. Each is a text to encode. Twenty-eight seconds of speech name fewer things.
+# Most keywords of a window, each a text to encode. Twenty-eight seconds of speech name fewer things.
 MAX_KEYWORDS = 32
 
 
@@ -53,7 +53,7 @@ def of_window(pieces: Iterable[tuple[int, Keywords]], start_ms: int, look_back_m
 
     Args:
         pieces: The media time at which each piece of speech ends, and its keywords.
-        start_ms: Of the window.
+        start_ms: Start of the window.
         look_back_ms: How long before the window speech still counts.
     """
     best: dict[str, float] = {}

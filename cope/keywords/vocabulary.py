@@ -39,7 +39,7 @@ class _Entry:
     """A term of the catalogue.
 
     Attributes:
-        tokens: Of one of its spellings; all have the same norms.
+        tokens: Tokens of one of its spellings; all have the same norms.
         products: Products whose page has it.
         named: Products that have it in a title or as a brand.
         spellings: As the pages write it, with their number.

@@ -51,9 +51,9 @@ class VisionTower(Tunable, Protocol):
     """Pictures as (B, 3, H, W) float32 RGB in [0, 255], H and W multiples of `stride`.
 
     Attributes:
-        stride: In pixels.
-        map_channels: Of each of its maps.
-        descriptor_width: Of its descriptors.
+        stride: Pixels of which H and W are multiples.
+        map_channels: Channels of each of its maps.
+        descriptor_width: Length of its descriptors.
         colours: How many of the last values of a descriptor are a histogram of colours (`cope.towers.colours`).
         cross_frame: The frames of a clip are described together and see one another.
     """
@@ -83,7 +83,7 @@ class TextTower(Tunable, Protocol):
     """Texts -> vectors. Padding never changes a row.
 
     Attributes:
-        width: Of the vectors.
+        width: Length of the vectors.
         mask_token: For masked-language training; None where the tower has no such token.
         special_tokens: Tokens that stand for no text (start, end, padding, mask).
         vocabulary: Number of tokens; 0 where the tower does not expose its token vectors.

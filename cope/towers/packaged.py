@@ -193,7 +193,7 @@ def _tuned(tower: nn.Module, tuning: Tuning, rank: int, name: str) -> nn.Module:
     return tower.eval().requires_grad_(False)
 
 
-# Of a tower's folder: its weights; its configuration, tokenizer and processor; vocabularies of both kinds of tokenizer.
+# Files of a tower's folder: weights; configuration, tokenizer and processor; vocabularies of both kinds of tokenizer.
 _FILES = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
 
 
@@ -222,7 +222,7 @@ def fingerprint(name: str) -> str:
 
 @cache
 def _hash(files: tuple[tuple[Path, int, int], ...]) -> str:
-    """Of files known by path, size and time: both towers are often one model of a gigabyte."""
+    """Hashes files, cached by path, size and time: both towers are often one model of a gigabyte."""
     digest = hashlib.sha256()
     for path, _, _ in files:
         with path.open("rb") as file:

@@ -59,7 +59,7 @@ class Reader:
     """Reads pictures. The same picture always gives the same lines. Safe to share between threads.
 
     Args:
-        threads: Of the CPU; 0 leaves the choice to OpenVINO.
+        threads: CPU threads; 0 leaves the choice to OpenVINO.
 
     Raises:
         UserError: The packages that it needs are not installed.

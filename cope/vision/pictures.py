@@ -82,7 +82,7 @@ def page_crops(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        side: Of each view, in pixels.
+        side: Side of each view, in pixels.
         margin: As for the regions of a frame.
         views: Else only the first view.
         box: Relative x0, y0, x1, y1 of what the region finder takes for the product; None without a finder.

@@ -49,7 +49,7 @@ class ServerIndex(Index):
     """The collection that an alias points to, or a named one.
 
     Args:
-        client: Of the server; closed with the index.
+        client: Client of the server; closed with the index.
         alias: Name that searches go through.
         model_version: The model whose vectors the index takes.
         collection: Read and write this collection instead of the alias' one: for filling a new one.

@@ -34,7 +34,7 @@ def build(worker: Worker, opener: OpenSource | None = None, detector: Callable[[
     """Registers the role's agent.
 
     Args:
-        worker: Of role capture.
+        worker: A worker of role capture.
         opener: Opens a source by its URL; PyAV by default.
         detector: Makes the speech detector of an epoch.
     """

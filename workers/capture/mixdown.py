@@ -33,7 +33,7 @@ class Mixdown:
         """Yields the sound of a decoded frame.
 
         Args:
-            frame: Of PyAV.
+            frame: A frame of PyAV.
             start_us: Where it begins, in media time.
         """
         shape = (frame.format.name, frame.layout.name, frame.sample_rate)

@@ -30,7 +30,7 @@ def open_container(url: str, settings: Settings, part: tuple[int, int] | None = 
     Args:
         url: A path or URL.
         settings: Time-outs, addresses that may be opened.
-        part: Of a file: where the recording begins and ends in it, in bytes.
+        part: Where the recording begins and ends in a file, in bytes.
 
     Returns:
         PyAV's container, and the relay that feeds it where FFmpeg's library does not know the protocol.

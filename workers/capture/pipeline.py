@@ -36,7 +36,7 @@ class EpochCutter:
     """Cuts one epoch into records. What it yields depends on the media alone, so a replay yields the same.
 
     Args:
-        facts: Of the stream.
+        facts: Facts of the stream.
         epoch: Its number.
         settings: Sampling, sizes, chunk length.
         skip_ms: Media time up to which everything was sent before: worked through, but not yielded.

@@ -13,9 +13,9 @@ def stream_of_page(url: str, height: int, proxy: str | None = None, session: Any
 
     Args:
         url: Address of the page.
-        height: Pixels.
-        proxy: Through which to fetch it: the one that checks addresses.
-        session: Of streamlink; a new one by default.
+        height: Wanted height in pixels.
+        proxy: The proxy that checks addresses, through which the page is fetched.
+        session: A session of streamlink; a new one by default.
 
     Raises:
         BadSource: streamlink is not installed, or the stream has no address of its own.

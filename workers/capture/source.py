@@ -115,8 +115,8 @@ class _Nothing:
     """Packets of a track in a row that gave no picture or sound.
 
     Attributes:
-        pos: Of the first of them in the file, in bytes.
-        pts: Of the first of them.
+        pos: Position of the first of them in the file, in bytes.
+        pts: Time stamp of the first of them.
         heard_us: How far sound had come then.
     """
 
@@ -190,8 +190,8 @@ class AvSource:
         self._broken_off = ""  # why reading ended before the end
         self._joined = False  # its clock changed
         self._video_next_us = self._audio_next_us = 0
-        self._end_us: int | None = None  # of the epoch: latest end of a picture or sound
-        self._seen_us: int | None = None  # of the epoch: latest end of a picture that was decoded
+        self._end_us: int | None = None  # latest end of a picture or sound in the epoch
+        self._seen_us: int | None = None  # latest end of a decoded picture in the epoch
         self._old_pictures: set[int] = set()  # time stamps of pictures that the connection before has given
         self._cut = ""  # why a recording is shorter than its header says
         # When the last picture came, and the stream's time stamp then; and packets since that should have given one.

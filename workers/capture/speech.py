@@ -118,7 +118,7 @@ class SpeechCutter:
         self._enough = self._max * 2 // 3
         self._loose = np.zeros(0, np.int16)  # less than a block
         self._held: list[npt.NDArray[np.int16]] = []  # windows not yet given out
-        self._voiced: list[bool] = []  # of each held window
+        self._voiced: list[bool] = []  # whether each held window has a voice
         self._start = 0  # window number of the first held one
         self._speaking = False  # a voice was heard in the held windows
         self._hot = False  # the last window was voiced: hysteresis

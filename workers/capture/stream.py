@@ -80,7 +80,7 @@ class StreamCapture:
         self._connected = self._epoch_open or self.status.live  # at least once
         self._frames_until = self._speech_until = self.status.sent_until_ms
         self._frame_at_ms = self.status.frame_at_ms
-        self._source: MediaSource | None = None  # of the newest connection
+        self._source: MediaSource | None = None  # source of the newest connection
         self._worked = False  # the newest connection has given something
         self._told_s = 0.0
 
@@ -127,7 +127,7 @@ class StreamCapture:
         """Ends the stream from outside, after `run` was cancelled.
 
         Args:
-            offset: Of the announcement that ends it.
+            offset: Offset of the announcement that ends it.
         """
         await self._close_epoch()
         self.status = msgspec.structs.replace(self.status, announced_offset=offset)

@@ -126,11 +126,11 @@ def page_vectors(
 
     Args:
         page: As published.
-        partition: Of the page in `product_pages`.
-        offset: Of the page there.
-        pictures: That were encoded.
-        output: Of the model.
-        model_version: Of the model.
+        partition: Partition of the page in `product_pages`.
+        offset: Offset of the page there.
+        pictures: The pictures that were encoded.
+        output: Output of the model.
+        model_version: Version of the model.
         read: Lines read in the pictures; None if the model reads no words.
     """
     return PageVectors(

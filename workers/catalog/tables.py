@@ -50,7 +50,7 @@ def rows_of(name: str, data: bytes) -> Iterator[Row]:
     """Yields the rows of a catalogue, of whichever kind its content is.
 
     Args:
-        name: Of the file, for the error lines.
+        name: Name of the file, for error messages.
         data: The file; it may be packed by gzip.
 
     Raises:

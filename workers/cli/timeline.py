@@ -81,13 +81,13 @@ def timeline_command(
 def chapters_of(
     events: Iterable[ProductDetected], titles: dict[str, str], verdicts: dict[str, Verdict], store: EvidenceStore
 ) -> list[Chapter]:
-    """Returns one chapter a sighting, by begin.
+    """Returns one chapter for each sighting, by start.
 
     Args:
-        events: Of one epoch of one stream.
-        titles: By product.
-        verdicts: By detection.
-        store: Has pictures, and titles of products that are gone.
+        events: Events of one epoch of one stream.
+        titles: Titles by product.
+        verdicts: Verdicts by detection.
+        store: Kept evidence: pictures, and titles of products that are gone.
     """
     newest: dict[str, ProductDetected] = {}
     for event in events:

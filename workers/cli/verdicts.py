@@ -26,7 +26,7 @@ from workers.pages import Pages
 # The largest size at which the page encoder sees pictures.
 _LONGEST_SIDE_PX = 640
 _LAST_MS = 2**53 - 1  # as far as truth reads
-_PICTURES = 4  # of a page: learning looks at as many
+_PICTURES = 4  # pictures of a page that are exported: training uses as many
 
 
 @dataclass
@@ -200,7 +200,7 @@ def _clip(out: Path, verdict: Verdict, kept: Kept, split: str, categories: dict[
         images.append(name)
     product_id = verdict.product_id or verdict.detected
     if verdict.verdict == "not_in_catalogue":
-        product_id = f"unlisted {verdict.detection_id}"  # of which there is no page
+        product_id = f"unlisted {verdict.detection_id}"  # an id without a page
     elif verdict.verdict == "wrong":
         product_id = ANYTHING_BUT + verdict.detected
     return {

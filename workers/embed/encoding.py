@@ -126,7 +126,7 @@ def window_record(
 
     Args:
         embedding: (D,) float16; None where there is nothing to embed.
-        speech: Of each piece that was said, (D,) float16; (0,) where it has no meaning.
+        speech: Vector of each piece of speech, (D,) float16; (0,) where it has none.
     """
     newest = window.newest.message.value
     return WindowEmbedding(

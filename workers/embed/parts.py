@@ -47,7 +47,7 @@ class Window(Generic[F, K]):
     """A closed window.
 
     Attributes:
-        frames: Items of its frames, by time.
+        frames: The items of its frames, by time.
         keywords: Its keywords and those of its look-back, by time.
         newest: The newest frame before its end, or, without one, the record that went past its end.
         heard: It closed because its keywords were there, not because time ran out. For metrics only: no other field

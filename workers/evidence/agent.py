@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 SWEEP_EVERY_S = 60.0
 # Ongoing sightings that are held in memory, some 200 kB each: one for each stream that shows something.
 _OPEN = 256
-_ENVELOPE_BYTES = 20_000  # of a detection, beside its pictures
+_ENVELOPE_BYTES = 20_000  # size of a detection beside its pictures
 _DAY_S = 24 * 3600.0
 _MB = 1_000_000
 

@@ -12,8 +12,8 @@ from topology.records import EvidenceFrame, Frame
 from workers.faces import FaceBlur
 from workers.pages import jpeg
 
-_JPEG_QUALITY = 90  # of frames that had to be encoded anew, as capture's
-_CROP_MARGIN = 0.05  # of the box's size, on each side
+_JPEG_QUALITY = 90  # quality of frames that are encoded anew, as in capture
+_CROP_MARGIN = 0.05  # share of the box's size on each side
 
 
 def wanted(kept: Sequence[KeptFrame], offered: Sequence[EvidenceFrame], most: int) -> list[EvidenceFrame]:
@@ -22,9 +22,9 @@ def wanted(kept: Sequence[KeptFrame], offered: Sequence[EvidenceFrame], most: in
     The frame of the highest score in all events of a sighting is always among what is kept.
 
     Args:
-        kept: What is there.
-        offered: Of a new event.
-        most: To keep.
+        kept: Frames that are kept already.
+        offered: Frames of a new event.
+        most: Number of frames to keep.
     """
     there = {frame.pts_ms for frame in kept}
     new = sorted(

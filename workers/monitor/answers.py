@@ -35,7 +35,7 @@ class DetectionItem(ProductDetected, frozen=True, kw_only=True):
 
     Attributes:
         verdict: None if there is none.
-        title: Of the product.
+        title: Title of the product.
         why: Why a person should look at it; only in /review.
     """
 
@@ -74,9 +74,9 @@ class FrameView(Answer, frozen=True, kw_only=True):
     Attributes:
         box: x0, y0, x1, y1 of the product, relative to the frame.
         score: Cosine of that region with the page picture.
-        url: Of the frame; None if it is not kept.
-        crop_url: Of the region; None if it is not kept.
-        page_image_url: Of the page picture that it fits best; None if the catalogue does not have it.
+        url: Address of the frame; None if it is not kept.
+        crop_url: Address of the region's picture; None if it is not kept.
+        page_image_url: Address of the page picture that it fits best; None if the catalogue does not have it.
     """
 
     pts_ms: int
@@ -111,10 +111,10 @@ class ProductView(Answer, frozen=True, kw_only=True):
     """A product of the catalogue.
 
     Attributes:
-        description: Only of a single product.
+        description: Only in the answer for a single product.
         state: "failed": none of its pictures could be encoded, so it cannot be found; `error` says why.
-        look_alikes: Nearest products; only of a single product.
-        sightings: Ids of its newest detections; only of a single product.
+        look_alikes: Nearest products; only in the answer for a single product.
+        sightings: Ids of its newest detections; only in the answer for a single product.
     """
 
     product_id: str
@@ -199,7 +199,7 @@ class Summary(Answer, frozen=True, kw_only=True):
 
     Attributes:
         rooms: Number of streams by state.
-        model_version: Of the newest event; empty before the first.
+        model_version: Model of the newest event; empty before the first.
         who: The user's name, if it is known.
         role: "open": users are not authenticated.
     """

@@ -20,7 +20,7 @@ MOST_BYTES = 64 * 1024 * 1024
 # Events that are kept of one sighting: the first, and the newest ones. At one in 10 s these are the last minutes.
 _EVENTS = 16
 _BELIEFS = 720  # points of a sighting's belief: two hours
-_OVERHEAD_BYTES = 2_000  # of a sighting, beside its events
+_OVERHEAD_BYTES = 2_000  # memory of a sighting beside its events
 _LATENCIES = 1_000
 
 _RANK = {"started": 0, "updated": 1, "ended": 2}
@@ -38,7 +38,7 @@ class Sighting:
 
     Attributes:
         order: Its place among those of its stream: epoch, begin, id. The same in every process.
-        confidence: Of its newest event.
+        confidence: Confidence of its newest event.
         runner_up: The product that came next while it was on, and its confidence.
         best: The frame that shows the product best, of all its events.
         belief: Media time and confidence, per event.

@@ -14,7 +14,7 @@ from topology.http_guard import PUBLIC
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
 
-MOST_LISTED = 200  # of one answer: some 0.5 MB
+MOST_LISTED = 200  # entries of one answer: some 0.5 MB
 _LISTED = 50
 
 _encode = msgspec.json.Encoder().encode

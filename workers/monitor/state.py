@@ -34,8 +34,8 @@ class OnNow(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         media_start_ms: Media time of the epoch since which it is shown.
         media_end_ms: Media time up to which it was seen, as of the last event.
-        title: Of the product; None if the catalogue does not have it.
-        image_url: Of the page picture that it was told by.
+        title: Title of the product; None if the catalogue does not have it.
+        image_url: Address of the page picture that it matched.
         runner_up: The product that comes next.
         runner_up_title: Its title.
     """
@@ -56,8 +56,8 @@ class LastEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The newest `product_detected` event of a stream, without its evidence.
 
     Attributes:
-        title: Of the product; None if the catalogue does not have it.
-        image_url: Of the page picture that it was told by.
+        title: Title of the product; None if the catalogue does not have it.
+        image_url: Address of the page picture that it matched.
     """
 
     status: Literal["started", "updated", "ended"]
@@ -125,7 +125,7 @@ class _Stream:
 
     Attributes:
         touched_ms: Append time of the newest record about it.
-        url: Of the newest announcement that names one.
+        url: URL of the newest announcement that names one.
         at_last: Which events were taken at the media time of the last one: those that come again are copies.
     """
 

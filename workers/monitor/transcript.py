@@ -35,7 +35,7 @@ class _Heard:
     """The transcript of one stream.
 
     Attributes:
-        next_offset: Of the first record that was not read; -1 before the first question.
+        next_offset: Offset of the first record that was not read; -1 before the first question.
         pieces: What was said.
         epochs: When each began, and its gaps.
         reached_ms: Per epoch the end of its newest record.
@@ -68,7 +68,7 @@ class Transcripts:
     """Reads what `live_keywords` still has of streams (an hour), and keeps what it has read of those last asked for.
 
     Args:
-        settings: Of the worker.
+        settings: Settings of the worker.
         most_read: Records of a partition that the first question about a stream reads.
     """
 

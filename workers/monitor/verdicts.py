@@ -20,7 +20,7 @@ class Verdicts:
     """Verdicts by detection.
 
     Args:
-        settings: Of the worker.
+        settings: Settings of the worker.
         write: Sends a record.
         tell: Is called with each change that was not known.
     """

@@ -18,7 +18,7 @@ class StreamState:
     """How far a stream has been transcribed, and in what language.
 
     Attributes:
-        epoch: Of the newest piece answered.
+        epoch: Epoch of the newest piece that was answered.
         start_ms: Its start.
         ended: It was the end of its epoch.
         language: The language that is settled for the epoch; None if none is.

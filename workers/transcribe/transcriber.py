@@ -26,7 +26,7 @@ class Transcriber:
     Args:
         recognizer: Turns sound into text.
         vocabulary: The catalogue's words; may change between calls.
-        default_language: Of speech that names none; empty: detect it.
+        default_language: Language of speech that names none; empty: detect it.
     """
 
     def __init__(self, recognizer: Recognizer, vocabulary: Vocabulary, default_language: str = "") -> None:

@@ -43,9 +43,9 @@ def headers_of(event: ProductDetected, body: bytes, key: bytes, at_s: int) -> di
     """Returns the headers of a request.
 
     Args:
-        event: That is posted.
-        body: As it is posted.
-        key: Of the signature; empty: unsigned.
+        event: The event that is posted.
+        body: The body as it is posted.
+        key: Key of the signature; empty: unsigned.
         at_s: Now, Unix seconds: receivers refuse old requests.
     """
     attributes = {name: value.decode() for name, value in cloud_event_headers(event)}

@@ -20,7 +20,7 @@ class Recipe(Timing):
 
     Attributes:
         seed: The same seed and inputs give the same stream.
-        language: Of the host's speech, "en" or "zh".
+        language: Language of the host's speech, "en" or "zh".
         voice: A voice of the language (`workers.cli.simulate.voices`), "default", or "none" for silence.
         voices: Folder with Kokoro's voice files, for Mandarin.
         size: Width and height in pixels; even.

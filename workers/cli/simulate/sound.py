@@ -21,7 +21,7 @@ def speak(lines: Sequence[Line], voice: Voice, duration_s: float, seed: int) -> 
         lines: By wanted time.
         voice: The host.
         duration_s: Length of the track; a line that does not fit into it is left out.
-        seed: Of the voice and the room's noise.
+        seed: Seed of the voice and the room's noise.
 
     Returns:
         Mono samples at `SAMPLE_RATE`, and what was said when.

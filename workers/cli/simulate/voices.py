@@ -16,7 +16,7 @@ from topology.errors import UserError
 
 Samples = NDArray[np.float32]
 
-# Of both synthesizers.
+# Sampling rate of both synthesizers, in Hz.
 SAMPLE_RATE = 24_000
 _MANDARIN_VOICES = ("zf_xiaobei", "zf_xiaoni", "zf_xiaoxiao", "zf_xiaoyi", "zm_yunjian", "zm_yunxi", "zm_yunxia")
 _ENGLISH_VOICE = "heart"

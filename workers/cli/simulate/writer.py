@@ -25,7 +25,7 @@ _SOUND_RATE = 44_100
 _SOUND_BITS = 64_000
 # A push that the server does not take for this long has failed.
 _PUSH_TIMEOUT_S = 10.0
-# Of OpenCV's CpuFeatures, which have no names in Python.
+# Numbers of OpenCV's CpuFeatures, which have no names in Python.
 _AVX_512 = 13
 
 

@@ -10,7 +10,7 @@ class StreamProgress:
     """One watched stream.
 
     Attributes:
-        duration_ms: Of the file; None for network streams.
+        duration_ms: Length of the file; None for network streams.
         state: Capture's state.
         processed_ms: Media time up to which products were looked for.
         on: Sightings that are open: product_id to confidence.
