@@ -96,9 +96,9 @@ async def _judge(settings: Settings, detected: list[dict[str, Any]], gone: Seque
     show_default=True,
     help="What is said of the mistakes.",
 )
-@click.option("--near/--anew", default=True, show_default=True, help="Stay near the calibration of before.")
+@click.option("--handicaps/--anew", default=True, show_default=True, help="Give handicaps, or fit a new calibration.")
 @click.option("--data", multiple=True, help="More to calibrate on, beside the verdicts.")
-def main(out: Path, products: tuple[str, ...], verdict: str, near: bool, data: tuple[str, ...]) -> None:
+def main(out: Path, products: tuple[str, ...], verdict: str, handicaps: bool, data: tuple[str, ...]) -> None:
     """Runs the loop and writes its figures."""
     out.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in (SAMPLES / "catalog.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -128,7 +128,7 @@ def main(out: Path, products: tuple[str, ...], verdict: str, near: bool, data: t
         asyncio.run(_judge(settings, before, products, verdict))
         print(_run("verdicts", "export", str(out / "verdicts"), **at))
     more = [word for one in (*data, str(out / "verdicts")) for word in ("--data", one)]
-    print(_run("calibrate", str(model), *(["--near"] if near else []), *more))
+    print(_run("calibrate", str(model), *(["--handicaps"] if handicaps else []), *more))
     _run("watch", *STREAMS, "--catalog", str(catalogue), "--model", str(model), "--events", str(out / "after.jsonl"))
     figures["after"] = _told("after", _detected(out / "after.jsonl", truth), products)
     (out / "feedback.json").write_text(json.dumps(figures, indent=1) + "\n")

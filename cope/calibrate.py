@@ -11,10 +11,13 @@ is written to the model's `calibration.json` (and so changes its version) and ho
 
 A model's scores flatter what it was trained on. One that has learned from the products that are shown is calibrated on
 the windows of a twin, trained by the same recipe without them: `--twin FOLDER`.
+
+`--handicaps` fits nothing. Of clips that people have judged it finds the products that are believed where they are not
+shown, and takes from the log-odds of each what it takes to mend that. Other products are recognised as before.
 """
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
@@ -24,28 +27,30 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from cope.data.showings import AT_A_STREAM, Known, Stream, open_showings, refused
+from cope.data.showings import AT_A_STREAM, Known, Showings, Stream, open_showings, refused
+from cope.data.showings import Line as Said
 from cope.domains import Split
 from cope.errors import UserError
 from cope.evaluation.calibration import expected_calibration_error
 from cope.evaluation.trust import probabilities
 from cope.keywords import PrintedWords, Vocabulary, faded, freshness, of_window, page_terms, query_terms, text_score
+from cope.model.beliefs import next_beliefs
 from cope.model.scoring import FEATURES, Calibration, MatchFeatures, match_features, speech_scores, with_rivals
 from cope.runtime.command import AT_LEAST_0, Command, run
 from cope.runtime.files import full_disk, write_text_whole
 from cope.serving import artefact
 from cope.serving.card import calibration_section, with_section
-from cope.serving.encoder import Encoder, PageInput, PageOutput, WindowInput
+from cope.serving.encoder import Encoder, FrameFeatures, PageInput, PageOutput, WindowInput
 from cope.towers.reading import PACKAGED, Line, open_reader
 
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
 LEAST_PRODUCTS = 12  # a catalogue of 10, and others that are shown and not in it
 LEAST_SHOWINGS = AT_A_STREAM
 CANDIDATES = 12  # per window: the closest. Recognition looks at up to 60; those beyond are farther off
-# As how many showings the calibration of before counts, where it is to be kept near: so many windows pull at a weight
-# as strongly as a step of one standard deviation away from it. With fewer, verdicts on 15 sightings cost right ones;
-# with more, mistakes stay (docs/feedback.md).
-NEAR_SHOWINGS = 15.0
+BELIEVED = 0.5  # of a sighting in service
+# A mistake is to stay well below that: in service its windows end at other moments.
+MISTAKEN = 0.25
+HANDICAPS = tuple(0.25 * step for step in range(25))
 # Features without a weight. Others tell the same, and what these add where a calibration is fitted misleads elsewhere:
 # without them more is found in streams of other kinds, and less of it is false (docs/decisions.md).
 LEFT_OUT = ("text", "fused", "margin_fused", "salience")
@@ -77,21 +82,65 @@ class Sample:
         candidates: How well each fits.
         shown: Which of them is being shown; -1 for none of them.
         refused: Which of them is not being shown, where nothing is known of the others; -1 where it is.
+        products: Their ids.
     """
 
     candidates: list[MatchFeatures]
     shown: int
     refused: int = -1
+    products: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The products that may be in a catalogue, and what their pages give.
+
+    Attributes:
+        products: By number.
+        pages: Theirs.
+        lines: What was read on each page's pictures, if the model reads words.
+    """
+
+    products: Sequence[Known]
+    pages: Sequence[PageOutput]
+    lines: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A stream, or a clip of one, as the model sees it: a frame a second.
+
+    Attributes:
+        frames: Features of each.
+        lines: What was read in each.
+        shown: The number of the product in each; see `cope.data.showings.Stream`.
+    """
+
+    frames: Sequence[FrameFeatures]
+    lines: Sequence[Sequence[Line]]
+    shown: Sequence[int]
+
+    def part(self, start_s: int, end_s: int) -> "Watched":
+        """Returns the frames from one second to another."""
+        return Watched(self.frames[start_s:end_s], self.lines[start_s:end_s], self.shown[start_s:end_s])
+
+
+def watch(encoder: Encoder, stream: Stream) -> Watched:
+    """Describes all frames of a stream, and reads one of each hop."""
+    reader = open_reader(encoder.reading) if encoder.reading else None
+    frames: list[FrameFeatures] = []
+    lines: list[list[Line]] = []
+    shown: list[int] = []
+    for picture, number in stream.frames:
+        frames += encoder.encode_frames([picture])
+        shown.append(number)
+        is_read = reader is not None and 1000 * (len(frames) - 1) % HOP_MS == 0
+        lines.append(reader.read_frame(picture, frames[-1].boxes[:1]) if reader and is_read else [])
+    return Watched(frames, lines, shown)
 
 
 def samples(
-    rng: np.random.Generator,
-    encoder: Encoder,
-    stream: Stream,
-    products: Sequence[Known],
-    pages: Sequence[PageOutput],
-    catalogues: int,
-    page_lines: Sequence[Sequence[str]] = (),
+    rng: np.random.Generator, encoder: Encoder, stream: Stream, watched: Watched, shop: Shop, catalogues: int
 ) -> list[Sample]:
     """Reads one stream against random catalogues: the closest candidates of every window, right and wrong.
 
@@ -99,86 +148,105 @@ def samples(
         rng: Draws the catalogues and what is said.
         encoder: Of the model.
         stream: To read.
-        products: That may be in a catalogue.
-        pages: Theirs.
+        watched: The same, as the model sees it.
+        shop: Products that may be in a catalogue.
         catalogues: How many.
-        page_lines: What was read on each page's pictures, if the model reads words.
     """
-    reader = open_reader(encoder.reading) if encoder.reading else None
-    lines: list[list[Line]] = []
+    on_stream = sorted({i for i in watched.shown if i >= 0})
+    denied = sorted({refused(i) for i in watched.shown} - {-1})
     out: list[Sample] = []
-    frames, shown = [], []
-    for picture, number in stream.frames:
-        frames += encoder.encode_frames([picture])
-        shown.append(number)
-        is_read = reader is not None and 1000 * (len(frames) - 1) % HOP_MS == 0
-        lines.append(reader.read_frame(picture, frames[-1].boxes[:1]) if reader and is_read else [])
-    on_stream = sorted({i for i in shown if i >= 0})
-    denied = sorted({refused(i) for i in shown} - {-1})
-    terms = [page_terms(p.name, description=p.text) for p in products]
     for _ in range(catalogues):
-        catalogue = random_catalogue(rng, products, on_stream)
+        catalogue = random_catalogue(rng, shop.products, on_stream)
         catalogue += [i for i in denied if i not in catalogue]
-        vocabulary = vocabulary_of(products, catalogue)
-        said = stream.said(shown, catalogue)
-        meanings = encoder.encode_speech([one.text for one in said])
-        pieces = [
-            Piece(one.start_s, one.end_s, vocabulary.extract(one.text), meaning)
-            for one, meaning in zip(said, meanings, strict=True)
-        ]
-        printed = PrintedWords()
-        for i in catalogue if reader else ():
-            printed.add(products[i].id, [products[i].name], page_lines[i])
-        fused = np.stack([pages[i].fused for i in catalogue]).astype(np.float32)
-        for end_s in range(HOP_MS // 1000, len(frames) + 1, HOP_MS // 1000):
-            newest = shown[end_s - HOP_MS // 1000 : end_s]
-            if len(set(newest)) > 1:
-                continue  # at the very moment of a change there is no right answer
-            start_s = max(0, end_s - WINDOW_MS // 1000)
-            window = [(1000 * s, frames[s].regions) for s in range(start_s, end_s)]
-            keywords = heard(pieces, end_s)
-            embedding = encoder.encode_windows([WindowInput(frames[start_s:end_s], keywords)])[0]
-            query = query_terms(keywords)
-            texts = [text_score(terms[i], query) for i in catalogue]
-            best_text = max(texts)
-            speech = speech_scores(meant(pieces, end_s), [pages[i].text for i in catalogue])
-            seen = printed.seen(
-                [
-                    (line.text, line.confidence * freshness(1000 * s, 1000 * end_s, WINDOW_MS, HOP_MS))
-                    for s in range(start_s, end_s)
-                    for line in lines[s]
-                ]
-            )
-            reads = [seen[products[i].id].score if products[i].id in seen else 0.0 for i in catalogue]
-            recent = np.concatenate([r for _, r in window[-HOP_MS // 1000 :]]).astype(np.float32)
-            near = np.array(
-                [float((recent @ pages[i].vectors.astype(np.float32).T).max(initial=-1.0)) for i in catalogue]
-            )
-            near = near + 0.3 * (np.array(texts) + np.array(reads) + np.array(speech))
-            near = near + 0.1 * (fused @ embedding.astype(np.float32))
-            chosen = np.argsort(-near, kind="stable")[:CANDIDATES]
-            found = [
-                match_features(
-                    window,
-                    1000 * end_s - HOP_MS,
-                    embedding,
-                    pages[catalogue[c]].vectors,
-                    pages[catalogue[c]].fused,
-                    texts[c],
-                    best_text,
-                    [f.salience for f in frames[start_s:end_s]],
-                    reads[c],
-                    max(reads),
-                    speech_score=speech[c],
-                )
-                for c in chosen
+        out += read_against(encoder, watched, stream.said(watched.shown, catalogue), shop, catalogue)
+    return out
+
+
+def sightings(encoder: Encoder, stream: Stream, watched: Watched, shop: Shop) -> list[list[Sample]]:
+    """Reads each recorded clip of a stream by itself against all products, as in service: its windows, in order."""
+    catalogue = range(len(shop.products))
+    found = []
+    for said, start_s, end_s in zip(
+        stream.said(watched.shown, catalogue), stream.clips, [*stream.clips[1:], len(watched.frames)], strict=True
+    ):
+        own = [replace(said, start_s=0, end_s=end_s - start_s)]
+        found.append(read_against(encoder, watched.part(start_s, end_s), own, shop, catalogue))
+    return [windows for windows in found if windows]
+
+
+def read_against(
+    encoder: Encoder, watched: Watched, said: Sequence[Said], shop: Shop, catalogue: Sequence[int]
+) -> list[Sample]:
+    """Reads a stream against one catalogue: the closest candidates of every window.
+
+    Args:
+        encoder: Of the model.
+        watched: The stream.
+        said: What is said in it.
+        shop: All products.
+        catalogue: The numbers of those that are in the catalogue.
+    """
+    products, pages, frames, shown = shop.products, shop.pages, watched.frames, watched.shown
+    terms = [page_terms(products[i].name, description=products[i].text) for i in catalogue]
+    vocabulary = vocabulary_of(products, catalogue)
+    meanings = encoder.encode_speech([one.text for one in said])
+    pieces = [
+        Piece(one.start_s, one.end_s, vocabulary.extract(one.text), meaning)
+        for one, meaning in zip(said, meanings, strict=True)
+    ]
+    printed = PrintedWords()
+    for i in catalogue if encoder.reading else ():
+        printed.add(products[i].id, [products[i].name], shop.lines[i])
+    fused = np.stack([pages[i].fused for i in catalogue]).astype(np.float32)
+    out: list[Sample] = []
+    for end_s in range(HOP_MS // 1000, len(frames) + 1, HOP_MS // 1000):
+        newest = shown[end_s - HOP_MS // 1000 : end_s]
+        if len(set(newest)) > 1:
+            continue  # at the very moment of a change there is no right answer
+        start_s = max(0, end_s - WINDOW_MS // 1000)
+        window = [(1000 * s, frames[s].regions) for s in range(start_s, end_s)]
+        keywords = heard(pieces, end_s)
+        embedding = encoder.encode_windows([WindowInput(frames[start_s:end_s], keywords)])[0]
+        query = query_terms(keywords)
+        texts = [text_score(one, query) for one in terms]
+        best_text = max(texts)
+        speech = speech_scores(meant(pieces, end_s), [pages[i].text for i in catalogue])
+        seen = printed.seen(
+            [
+                (line.text, line.confidence * freshness(1000 * s, 1000 * end_s, WINDOW_MS, HOP_MS))
+                for s in range(start_s, end_s)
+                for line in watched.lines[s]
             ]
-            places = {catalogue[c]: position for position, c in enumerate(chosen)}
-            wrong = refused(newest[0])
-            if wrong < 0:
-                out.append(Sample(with_rivals(found), places.get(newest[0], -1)))
-            elif wrong in places:
-                out.append(Sample(with_rivals(found), -1, places[wrong]))
+        )
+        reads = [seen[products[i].id].score if products[i].id in seen else 0.0 for i in catalogue]
+        recent = np.concatenate([r for _, r in window[-HOP_MS // 1000 :]]).astype(np.float32)
+        near = np.array([float((recent @ pages[i].vectors.astype(np.float32).T).max(initial=-1.0)) for i in catalogue])
+        near = near + 0.3 * (np.array(texts) + np.array(reads) + np.array(speech))
+        near = near + 0.1 * (fused @ embedding.astype(np.float32))
+        chosen = np.argsort(-near, kind="stable")[:CANDIDATES]
+        found = [
+            match_features(
+                window,
+                1000 * end_s - HOP_MS,
+                embedding,
+                pages[catalogue[c]].vectors,
+                pages[catalogue[c]].fused,
+                texts[c],
+                best_text,
+                [f.salience for f in frames[start_s:end_s]],
+                reads[c],
+                max(reads),
+                speech_score=speech[c],
+            )
+            for c in chosen
+        ]
+        names = tuple(products[catalogue[c]].id for c in chosen)
+        places = {catalogue[c]: position for position, c in enumerate(chosen)}
+        wrong = refused(newest[0])
+        if wrong < 0:
+            out.append(Sample(with_rivals(found), places.get(newest[0], -1), products=names))
+        elif wrong in places:
+            out.append(Sample(with_rivals(found), -1, places[wrong], names))
     return out
 
 
@@ -223,13 +291,7 @@ def _near(pieces: Sequence[Piece], end_s: int) -> list[Piece]:
     return [one for one in pieces if one.end_s > forgotten_s and one.start_s < end_s]
 
 
-def fit(
-    found: Sequence[Sample],
-    counts: Sequence[float] | None = None,
-    steps: int = 400,
-    near: Calibration | None = None,
-    showings: int = 1,
-) -> Calibration:
+def fit(found: Sequence[Sample], counts: Sequence[float] | None = None, steps: int = 400) -> Calibration:
     """Multinomial logistic regression over "this candidate" and "none of them": what the filter over time weighs.
 
     The candidates of a window compete, so that of two that look alike the one that was named wins. No weight may
@@ -239,8 +301,6 @@ def fit(
         found: Windows.
         counts: How much each counts; None: all the same.
         steps: Of the optimiser, at most.
-        near: A calibration to stay near, by what these windows do not tell; None: they tell all.
-        showings: That the windows are of: the more, the less what is near counts.
     """
     each = torch.ones(len(found), dtype=torch.float64) if counts is None else torch.tensor(counts, dtype=torch.float64)
     each = each / each.sum()
@@ -262,12 +322,6 @@ def fit(
     spread = x[real].std(dim=0).clamp_min(1e-3)
     free = torch.full((x.shape[2],), -1.0, dtype=torch.float64)
     bias = torch.zeros((), dtype=torch.float64)
-    pull, before, before_bias = 1e-4, torch.zeros(x.shape[2], dtype=torch.float64), None
-    if near is not None:
-        pull, before_bias = NEAR_SHOWINGS / showings, near.bias
-        before = torch.tensor([near.weights.get(name, 0.0) for name in FEATURES], dtype=torch.float64) * spread
-        free = torch.log(torch.expm1(before.clamp_min(1e-3)))  # softplus gives it back
-        bias = torch.tensor(near.bias, dtype=torch.float64)
     free.requires_grad_()
     bias.requires_grad_()
     optimiser = torch.optim.LBFGS([free, bias], max_iter=steps, line_search_fn="strong_wolfe")
@@ -279,9 +333,7 @@ def fit(
         scores = ((x / spread) @ weights + bias).masked_fill(~real, float("-inf"))
         logits = torch.cat([none, scores], dim=1)
         losses = logits.logsumexp(dim=1) - logits.masked_fill(~possible, float("-inf")).logsumexp(dim=1)
-        value = (each * losses).sum() + pull * ((weights - before) ** 2).sum()
-        if before_bias is not None:
-            value = value + pull * (bias - before_bias) ** 2
+        value = (each * losses).sum() + 1e-4 * (weights**2).sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
@@ -289,13 +341,72 @@ def fit(
     weights = (functional.softplus(free) / spread).detach()
     # Nothing is known of a feature that never varies: one that is left out, or words of a model that does not read.
     untold = x[real].std(dim=0) == 0
-    weights[untold] = (before / spread)[untold]
+    weights[untold] = 0.0
     share = float((each * (shown >= 0)).sum()) / float((each * real.sum(dim=1)).sum())
     return Calibration(
         {name: round(float(w), 5) for name, w in zip(FEATURES, weights, strict=True)},
         round(float(bias.detach()), 5),
-        round(share, 6) if near is None else near.prior,
+        round(share, 6),
     )
+
+
+def handicaps(calibration: Calibration, told: Sequence[Sequence[Sample]]) -> dict[str, float]:
+    """Returns what it takes, product by product, that none is believed where it is not shown.
+
+    The most believed mistake comes first. Its product gets the handicap with which the fewest sightings are judged
+    wrongly, and the least of these: one that would lose more right sightings than it mends is not given.
+
+    Args:
+        calibration: Whose handicaps other products keep.
+        told: The windows of each sighting, in order, against all products.
+    """
+    given = dict(calibration.handicaps)
+    settled: set[str] = set()
+    while True:
+        now = replace(calibration, handicaps=given)
+        mistakes = {
+            product: belief
+            for windows in told
+            for product, belief in peaks(now, windows).items()
+            if belief >= MISTAKEN and product not in settled and _denies(windows[0], product)
+        }
+        if not mistakes:
+            return {product: handicap for product, handicap in given.items() if handicap}
+        product = max(mistakes, key=lambda one: mistakes[one])
+        settled.add(product)
+        errors = [_errors(replace(now, handicaps={**given, product: one}), told, product) for one in HANDICAPS]
+        given[product] = HANDICAPS[errors.index(min(errors))]
+
+
+def _errors(calibration: Calibration, told: Sequence[Sequence[Sample]], product: str) -> int:
+    """The number of sightings in which a product is believed though it is not shown, or not believed though it is."""
+    count = 0
+    for windows in told:
+        belief = peaks(calibration, windows).get(product, 0.0)
+        first = windows[0]
+        if first.shown >= 0 and first.products[first.shown] == product:
+            count += belief < BELIEVED
+        elif _denies(first, product):
+            count += belief >= MISTAKEN
+    return count
+
+
+def peaks(calibration: Calibration, windows: Sequence[Sample]) -> dict[str, float]:
+    """The highest belief in each product over the windows of a sighting."""
+    beliefs: dict[str, float] = {}
+    best: dict[str, float] = {}
+    for window in windows:
+        candidates = zip(window.products, window.candidates, strict=True)
+        beliefs = next_beliefs(beliefs, {name: calibration.logit(one, name) for name, one in candidates})
+        best |= {name: max(best.get(name, 0.0), belief) for name, belief in beliefs.items()}
+    return best
+
+
+def _denies(window: Sample, product: str) -> bool:
+    """Whether it is known that this product is not being shown."""
+    if window.refused >= 0:
+        return window.products[window.refused] == product
+    return window.shown < 0 or window.products[window.shown] != product
 
 
 def figures(calibration: Calibration, found: Sequence[Sample]) -> dict[str, float | None]:
@@ -306,7 +417,7 @@ def figures(calibration: Calibration, found: Sequence[Sample]) -> dict[str, floa
     for sample in found:
         if sample.refused >= 0:
             continue  # of the other candidates nothing is known
-        probability = probabilities(calibration, sample.candidates)
+        probability = probabilities(calibration, sample.candidates, sample.products)
         stated += probability
         right += [position == sample.shown for position in range(len(sample.candidates))]
         if sample.shown < 0:
@@ -343,9 +454,7 @@ class Outcome:
     held_out: bool
 
 
-def calibrate(
-    encoder: Encoder, data: Sequence[str], split: Split, showings: int, seed: int, near: Calibration | None = None
-) -> Outcome:
+def calibrate(encoder: Encoder, data: Sequence[str], split: Split, showings: int, seed: int) -> Outcome:
     """Reads streams of one side of the split and fits; the figures come from every fifth stream, held out.
 
     Every data set counts alike, however many streams it has. With fewer than five streams of one nothing of it is held
@@ -357,7 +466,6 @@ def calibrate(
         split: Side of the split.
         showings: Products that are shown, of each.
         seed: Of all draws.
-        near: See `fit`.
 
     Raises:
         UserError: There are too few products, or no window from which anything can be learned.
@@ -365,45 +473,68 @@ def calibrate(
     rng = np.random.default_rng(seed)
     fitted: dict[str, list[Sample]] = {}
     held_out: dict[str, list[Sample]] = {}
-    count = 0
     for one in data:
         name = Path(one).resolve().name
-        fitted[name], held_out[name], streams = _read(rng, encoder, one, split, showings)
-        count += streams * AT_A_STREAM
+        fitted[name], held_out[name] = [], []
+        opened = open_showings(one, split, rng, showings)
+        shop = _shop(encoder, one, split, opened, LEAST_PRODUCTS)
+        for number, (stream, watched) in enumerate(_watched(encoder, one, opened)):
+            found = samples(rng, encoder, stream, watched, shop, CATALOGUES)
+            (held_out if number % 5 == 4 else fitted)[name].extend(found)
     everything = [sample for found in fitted.values() for sample in found]
     if not any(max(sample.shown, sample.refused) >= 0 for sample in everything):
         raise UserError(f"{' and '.join(data)}: no product with a page is seen in any live clip that can be read")
     counts = [1.0 / len(found) for found in fitted.values() for _ in found]
-    calibration = fit(everything, counts, near=near, showings=count)
+    calibration = fit(everything, counts)
     measured = {name: figures(calibration, held_out[name] or fitted[name]) for name in fitted}
     return Outcome(calibration, measured, all(held_out.values()))
 
 
-def _read(
-    rng: np.random.Generator, encoder: Encoder, data: str, split: Split, showings: int
-) -> tuple[list[Sample], list[Sample], int]:
-    """The windows of one data set, to fit on and held out, and the number of its streams."""
-    shop = open_showings(data, split, rng, showings)
-    products = shop.products
-    if len(products) < LEAST_PRODUCTS:
+def judge(encoder: Encoder, data: Sequence[str], split: Split, showings: int, seed: int) -> list[list[Sample]]:
+    """Reads each recorded clip against all products of its data, as `handicaps` wants it.
+
+    Args:
+        encoder: Of the model.
+        data: Folders or URLs.
+        split: Side of the split.
+        showings: Clips that are read, of each.
+        seed: Of the choice among more.
+
+    Raises:
+        UserError: There is no product with a page, or no clip that can be read.
+    """
+    rng = np.random.default_rng(seed)
+    found: list[list[Sample]] = []
+    for one in data:
+        opened = open_showings(one, split, rng, showings)
+        shop = _shop(encoder, one, split, opened, 1)
+        for stream, watched in _watched(encoder, one, opened):
+            found += sightings(encoder, stream, watched, shop)
+    if not found:
+        raise UserError(f"{' and '.join(data)}: there is no recorded live clip that can be read")
+    return found
+
+
+def _shop(encoder: Encoder, data: str, split: Split, showings: Showings, least: int) -> Shop:
+    products = showings.products
+    if len(products) < least:
         raise UserError(
             f"{data}: {len(products)} products with a page on the {split} side of the split, and calibration needs "
-            f"{LEAST_PRODUCTS}; add some"
+            f"{least}; add some"
         )
-    shown = [shop.page(number) for number in range(len(products))]
+    shown = [showings.page(number) for number in range(len(products))]
     pages = encoder.encode_pages(
         [PageInput(one.name, images, one.text) for one, images in zip(products, shown, strict=True)]
     )
     reader = open_reader(encoder.reading) if encoder.reading else None
-    page_lines = [reader.read_page(images) if reader else [] for images in shown]
-    fitted: list[Sample] = []
-    held_out: list[Sample] = []
-    for number, stream in enumerate(shop.streams()):
-        found = samples(rng, encoder, stream, products, pages, CATALOGUES, page_lines)
-        (held_out if number % 5 == 4 else fitted).extend(found)
-        print(f"calibrate  stream {number + 1} of {shop.count}", file=sys.stderr, flush=True)
-    print(f"calibrate  {data}: {shop.counts}", file=sys.stderr, flush=True)
-    return fitted, held_out, shop.count
+    return Shop(products, pages, [reader.read_page(images) if reader else [] for images in shown])
+
+
+def _watched(encoder: Encoder, data: str, showings: Showings) -> Iterator[tuple[Stream, Watched]]:
+    for number, stream in enumerate(showings.streams()):
+        yield stream, watch(encoder, stream)
+        print(f"calibrate  stream {number + 1} of {showings.count}", file=sys.stderr, flush=True)
+    print(f"calibrate  {data}: {showings.counts}", file=sys.stderr, flush=True)
 
 
 def twin_of(encoder: Encoder, twin: str) -> Encoder:
@@ -452,7 +583,10 @@ def twin_of(encoder: Encoder, twin: str) -> Encoder:
 )
 @click.option("--seed", type=AT_LEAST_0, default=11, show_default=True, help="Seed of all draws.")
 @click.option(
-    "--near", is_flag=True, help="Stay near the calibration that the model has: for few clips, such as verdicts."
+    "--handicaps",
+    "only_handicaps",
+    is_flag=True,
+    help="Keep the calibration, and give a handicap to products that are believed where they are not shown.",
 )
 @click.option(
     "--twin",
@@ -468,7 +602,7 @@ def calibrate_command(
     split: Split,
     showings: int,
     seed: int,
-    near: bool,
+    only_handicaps: bool,
     twin: str | None,
     read: bool | None,
 ) -> None:
@@ -477,7 +611,13 @@ def calibrate_command(
     if read is not None:
         encoder.config = replace(encoder.config, reading=PACKAGED if read else "")
     looks = twin_of(encoder, twin) if twin else encoder
-    outcome = calibrate(looks, data, split, showings, seed, encoder.calibration if near else None)
+    if only_handicaps:
+        told = judge(looks, data, split, showings, seed)
+        given = handicaps(encoder.calibration, told)
+        artefact.update(model, calibration=replace(encoder.calibration, handicaps=given), reading=encoder.reading)
+        print(f"{len(told)} clips, and {len(given)} products with a handicap", *(f"{k} {v}" for k, v in given.items()))
+        return
+    outcome = calibrate(looks, data, split, showings, seed)
     artefact.update(model, calibration=outcome.calibration, reading=encoder.reading)
     card = artefact.locate(model) / "README.md"
     if card.is_file():

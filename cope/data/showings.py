@@ -75,10 +75,12 @@ class Stream:
         frames: (H, W, 3) uint8 RGB each, and the number of the product that is shown; -1 for none of them, below that
             for anything but one of them (`refused`).
         said: What the host says, given what is shown in each second and which products are in the catalogue.
+        clips: The second at which each recorded clip begins.
     """
 
     frames: Iterator[tuple[Pixels, int]]
     said: Callable[[Sequence[int], Sequence[int]], list[Line]]
+    clips: Sequence[int] = ()
 
 
 def refused(number: int) -> int:
@@ -208,7 +210,7 @@ class RecordedShowings:
                     lines.append(Line(second, second + len(pictures), item.text))
                     second += len(pictures)
             frames = ((picture, number) for number, pictures in clips for picture in pictures)
-            yield Stream(frames, partial(_as_recorded, lines))
+            yield Stream(frames, partial(_as_recorded, lines), [line.start_s for line in lines])
 
     def _read(self, item: Item) -> list[Pixels]:
         found = self._source.read(item)

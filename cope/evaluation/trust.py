@@ -23,9 +23,18 @@ CATALOGUE = 100
 CANDIDATES = 12  # the closest, as in calibration
 
 
-def probabilities(calibration: Calibration, candidates: Sequence[MatchFeatures]) -> list[float]:
-    """Of each candidate of a window, where they compete with each other and with "none of them"."""
-    logits = np.array([0.0, *(calibration.logit(one) for one in candidates)])
+def probabilities(
+    calibration: Calibration, candidates: Sequence[MatchFeatures], products: Sequence[str] = ()
+) -> list[float]:
+    """Of each candidate of a window, where they compete with each other and with "none of them".
+
+    Args:
+        calibration: Of the model.
+        candidates: How well each fits.
+        products: Their ids; none: of products without a handicap.
+    """
+    names = products or [""] * len(candidates)
+    logits = np.array([0.0, *map(calibration.logit, candidates, names)])
     odds = np.exp(logits - logits.max())
     shares: list[float] = (odds[1:] / odds.sum()).tolist()
     return shares

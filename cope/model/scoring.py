@@ -7,7 +7,7 @@ candidates tells; `Calibration` turns the result into the probability that this 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -204,28 +204,32 @@ class Calibration:
         bias: The logit where all features are 0.
         prior: Share of (window, product) pairs that were true where it was fitted; a filter over time that
             wants a likelihood ratio divides the odds by those of this prior.
+        handicaps: By product_id, log-odds of at least 0 that are taken off: those of products that people said were
+            detected by mistake. Other products have none.
     """
 
     weights: dict[str, float]
     bias: float
     prior: float
+    handicaps: dict[str, float] = field(default_factory=dict)
 
-    def logit(self, features: MatchFeatures) -> float:
+    def logit(self, features: MatchFeatures, product_id: str = "") -> float:
         """The log-odds that the product is being shown."""
         values: tuple[float, ...] = _VALUES(features)
-        return self.bias + sum(self.weights[name] * value for name, value in zip(FEATURES, values, strict=True))
+        fit = sum(self.weights[name] * value for name, value in zip(FEATURES, values, strict=True))
+        return self.bias + fit - self.handicaps.get(product_id, 0.0)
 
-    def probability(self, features: MatchFeatures) -> float:
+    def probability(self, features: MatchFeatures, product_id: str = "") -> float:
         """The probability, in [0, 1], that the product is being shown at the window's end."""
-        return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, self.logit(features)))))
+        return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, self.logit(features, product_id)))))
 
-    def log_likelihood_ratio(self, features: MatchFeatures) -> float:
+    def log_likelihood_ratio(self, features: MatchFeatures, product_id: str = "") -> float:
         """log P(features | shown) - log P(features | not shown)."""
-        return self.logit(features) - math.log(self.prior / (1.0 - self.prior))
+        return self.logit(features, product_id) - math.log(self.prior / (1.0 - self.prior))
 
     def save(self, path: Path) -> None:
         """Writes JSON."""
-        content = {"weights": self.weights, "bias": self.bias, "prior": self.prior}
+        content = asdict(self)
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -239,13 +243,14 @@ class Calibration:
             content = json.loads(path.read_text(encoding="utf-8"))
             weights = {str(k): float(v) for k, v in content["weights"].items()}
             bias, prior = float(content["bias"]), float(content["prior"])
+            handicaps = {str(k): float(v) for k, v in content.get("handicaps", {}).items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"cannot read the calibration {path}: {error}; write it again with cope.calibrate"
             ) from None
         if not weights or not set(weights) <= set(FEATURES) or not 0.0 < prior < 1.0:
             raise UserError(f"the calibration {path} is for other features; write it again with cope.calibrate")
-        return cls(dict.fromkeys(FEATURES, 0.0) | weights, bias, prior)
+        return cls(dict.fromkeys(FEATURES, 0.0) | weights, bias, prior, handicaps)
 
 
 # Until a model has been calibrated: only a clear cosine that leads the field counts.

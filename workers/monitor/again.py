@@ -6,7 +6,7 @@ what these frames and words say by themselves.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from cope.errors import UserError as ModelError
 from cope.keywords import PrintedWords, faded, of_window, query_terms, text_score
-from cope.model.scoring import Calibration, MatchFeatures, match_features, speech_scores, with_rivals
+from cope.model.beliefs import next_beliefs
+from cope.model.scoring import MatchFeatures, match_features, speech_scores, with_rivals
 from cope.vision.decoding import PictureError, decode
 from topology.errors import BadInput, UserError
 from topology.evidence import Kept
@@ -25,7 +26,6 @@ from topology.records import Keywords, PageVectors, ProductDetected
 from topology.settings import Settings
 from topology.topic_log import RecordReader
 from topology.topics import PAGE_VECTORS
-from workers.beliefs import next_beliefs
 from workers.monitor.routes import RefusedError
 from workers.pages import Pages
 
@@ -312,11 +312,8 @@ class _Comparison:
         judged_from_ms = min(self._stretch.judged_from_ms, windows[-1].recent_from_ms)
         for window, embedding in zip(windows, embeddings, strict=True):
             features = self._features(window, embedding)
-            if self._stretch.source == "frames":
-                beliefs = dict(zip(best, _shares(calibration, features), strict=True))
-            else:
-                odds = {product_id: calibration.logit(one) for product_id, one in zip(best, features, strict=True)}
-                beliefs = next_beliefs(beliefs, odds)
+            odds = {name: calibration.logit(one, name) for name, one in zip(best, features, strict=True)}
+            beliefs = _shares(odds) if self._stretch.source == "frames" else next_beliefs(beliefs, odds)
             if window.recent_from_ms >= judged_from_ms:
                 best = {product_id: max(before, beliefs[product_id]) for product_id, before in best.items()}
         found = [(product_id, round(belief, 4)) for product_id, belief in best.items()]
@@ -350,8 +347,7 @@ class _Comparison:
         )
 
 
-def _shares(calibration: Calibration, features: Sequence[MatchFeatures]) -> list[float]:
+def _shares(odds: Mapping[str, float]) -> dict[str, float]:
     """Of each candidate, where they compete with each other and with "none of them"."""
-    logits = np.array([0.0, *(calibration.logit(one) for one in features)])
-    odds = np.exp(logits - logits.max())
-    return [float(one) for one in odds[1:] / odds.sum()]
+    shares = np.exp(np.array([0.0, *odds.values()]) - max(0.0, *odds.values()))
+    return dict(zip(odds, (shares[1:] / shares.sum()).tolist(), strict=True))

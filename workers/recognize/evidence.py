@@ -248,7 +248,9 @@ def observe(
     fits = region_fits([regions for _, regions in look.frames], [entry.vectors for entry in entries])
     every = range(len(look.frames))
     features = with_rivals(_features(look, every, look.recent_from_ms, entries, fits, texts, speech, read.window))
-    log_odds = [round(calibration.logit(one), _DECIMALS) for one in features]
+    log_odds = [
+        round(calibration.logit(one, entry.product_id), _DECIMALS) for one, entry in zip(features, entries, strict=True)
+    ]
     likeliest = max(zip(log_odds, entries, strict=True), key=lambda one: one[0], default=None)
     believed = likeliest[1] if likeliest is not None and likeliest[0] >= 0 else None
     shown = _frames_that_show(look, entries, fits, calibration, read, believed)
@@ -328,8 +330,8 @@ def _frames_that_show(
         features = with_rivals(_features(look, [number], pts_ms, entries, fits, silence, silence, seen))
         for entry, one in zip(entries, features, strict=True):
             judged = _without_rivals(one) if entry is believed else one
-            leads = entry is believed or one.margin_recent > 0 or calibration.logit(one) >= 0
-            if leads and calibration.log_likelihood_ratio(judged) > 0:
+            leads = entry is believed or one.margin_recent > 0 or calibration.logit(one, entry.product_id) >= 0
+            if leads and calibration.log_likelihood_ratio(judged, entry.product_id) > 0:
                 shown.setdefault(entry.product_id, []).append(_shown(look, number, entry))
     return shown
 

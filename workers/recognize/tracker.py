@@ -1,7 +1,7 @@
 """The filter over time: from per-window evidence to sightings that start, go on and end.
 
-One forward filter a stream (`workers.beliefs`) says how much each product is believed to be shown; here it is decided
-what that means. The threshold was chosen on streams of other people's photos too (docs/decisions.md).
+One forward filter a stream (`cope.model.beliefs`) says how much each product is believed to be shown; here it is
+decided what that means. The threshold was chosen on streams of other people's photos too (docs/decisions.md).
 
 Plain Python. Its state is a few hundred bytes, and a filter restored from them goes on exactly as the one that wrote
 them. So that the last bits of a matrix product (about 1e-6, they depend on the batch) do not show, evidence comes in
@@ -14,8 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from cope.model.beliefs import ENTRANTS, LEAVE, TYPICAL_HOP_MS, next_beliefs
 from topology.records import refusing
-from workers.beliefs import ENTRANTS, LEAVE, TYPICAL_HOP_MS, next_beliefs
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class FilterConfig:
             covered frame; near 0, they outlast their product.
         patience_ms: How long the belief must stay low before the sighting ends: hosts lay a product down and take
             it up again. Above, two showings of a product melt into one.
-        leave: See `workers.beliefs.LEAVE`.
-        entrants: See `workers.beliefs.ENTRANTS`.
+        leave: See `cope.model.beliefs.LEAVE`.
+        entrants: See `cope.model.beliefs.ENTRANTS`.
         least: Belief below which a product is forgotten.
         support: Frames that must show the product, judged without words, before a sighting of it may start. Speech
             about a product is no showing.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cope import calibrate
-from cope.calibrate import Piece, heard, meant, random_catalogue, vocabulary_of
+from cope.calibrate import Piece, Shop, handicaps, heard, meant, peaks, random_catalogue, vocabulary_of
 from cope.config import TrainConfig
 from cope.data import showings
 from cope.data.objects import Product
@@ -285,13 +285,15 @@ def test_what_is_read_becomes_a_feature_and_what_never_varies_gets_no_weight(tmp
     artefact.update(folder, reading="packaged:ppocr")
     encoder = Encoder(folder, device="cpu")
     names = ["Orange Juice", "Oat Milk", "Green Tea", *(f"Thing {number}" for number in range(9))]
-    shop = [Known(name, name, name) for name in names]
-    pictures = [np.full((120, 200, 3), 40 + 15 * number, np.uint8) for number in range(len(shop))]
-    pages = encoder.encode_pages([PageInput(one.name, [pictures[number]]) for number, one in enumerate(shop)])
+    products = [Known(name, name, name) for name in names]
+    pictures = [np.full((120, 200, 3), 40 + 15 * number, np.uint8) for number in range(len(products))]
+    pages = encoder.encode_pages([PageInput(one.name, [pictures[number]]) for number, one in enumerate(products)])
+    shop = Shop(products, pages, [[] for _ in products])
     frame = np.full((180, 320, 3), 200, np.uint8)
     cv2.putText(frame, "ORANGE JUICE", (20, 100), cv2.FONT_HERSHEY_SIMPLEX, 1.0, (0, 0, 0), 2, cv2.LINE_AA)
     stream = Stream(iter([(frame, 0)] * 4), lambda shown, catalogue: [])
-    found = calibrate.samples(np.random.default_rng(2), encoder, stream, shop, pages, 8, [[] for _ in shop])
+    watched = calibrate.watch(encoder, stream)
+    found = calibrate.samples(np.random.default_rng(2), encoder, stream, watched, shop, 8)
     listed = [one for one in found if one.shown >= 0]
     assert listed
     for one in listed:
@@ -303,43 +305,14 @@ def test_what_is_read_becomes_a_feature_and_what_never_varies_gets_no_weight(tmp
     assert fitted.weights["text"] == fitted.weights["text_share"] == 0.0  # nobody speaks
 
 
-def test_few_clips_move_a_calibration_no_further_than_they_tell():
-    weights = dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 5.0, "text": 2.0}
-    before = Calibration(weights, bias=-4.0, prior=0.05)
-    rng = np.random.default_rng(0)
-    found = []
-    for number in range(40):  # as sure of what must be refused as of what is right: only the margin tells
-        margin = 0.3 if number % 2 else 0.0
-        seen = 0.5 + 0.4 * float(rng.random())
-        one = MatchFeatures(visual_recent=seen, margin_recent=margin)
-        found.append(calibrate.Sample([one], 0 if number % 2 else -1))
-    near, anew = calibrate.fit(found, near=before, showings=500), calibrate.fit(found)
-    assert near.weights["text"] == 2.0, "of words nothing is told"
-    assert anew.weights["text"] == 0.0
-    assert near.weights["margin_recent"] > 1.0
-    assert abs(near.weights["visual_recent"] - 5.0) < abs(anew.weights["visual_recent"] - 5.0)
-    assert near.prior == 0.05
-    assert near.logit(found[0].candidates[0]) < before.logit(found[0].candidates[0])
-
-
 def test_a_product_that_is_refused_loses_and_nothing_is_said_of_the_others():
-    weights = dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 5.0, "margin_recent": 5.0, "read": 1.0}
-    before = Calibration(weights, bias=-4.0, prior=0.05)
     refused, other = MatchFeatures(visual_recent=0.9), MatchFeatures(visual_recent=0.6, margin_recent=0.2, read=0.5)
     found = [calibrate.Sample([other, refused], -1, 1) for _ in range(10)]
     found += [calibrate.Sample([other], 0) for _ in range(10)]
-    near = calibrate.fit(found, near=before, showings=100)
-    (_, was), (_, now) = (probabilities(one, [other, refused]) for one in (before, near))
-    assert now < was - 0.1
-    assert near.logit(other) > before.logit(other), "of the two, it is not said that the other one is wrong too"
-    assert calibrate.figures(near, found)["windows"] == 20 and calibrate.figures(near, found[:10])["ece"] == 0.0
-
-
-def test_the_fewer_showings_there_are_the_nearer_it_stays():
-    before = Calibration(dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 5.0}, bias=-4.0, prior=0.05)
-    found = [calibrate.Sample([MatchFeatures(visual_recent=seen)], -1) for seen in (0.3, 0.6, 0.9)]
-    left = [calibrate.fit(found, near=before, showings=showings).weights["visual_recent"] for showings in (1, 15, 200)]
-    assert 5.0 > left[0] > left[1] > left[2]
+    fitted = calibrate.fit(found)
+    free, lost = probabilities(fitted, [other, refused])
+    assert lost < 0.1 and free > 0.9, "of the two, it is not said that the other one is wrong too"
+    assert calibrate.figures(fitted, found)["windows"] == 20 and calibrate.figures(fitted, found[:10])["ece"] == 0.0
 
 
 def test_clips_of_anything_but_a_product_are_windows_that_refuse_it(recorded, tiny, tmp_path, monkeypatch):
@@ -354,6 +327,70 @@ def test_clips_of_anything_but_a_product_are_windows_that_refuse_it(recorded, ti
     shown = {number for stream in shop.streams() for _, number in stream.frames}
     names = {shop.products[showings.refused(number)].id for number in shown if number < showings.NOT_LISTED}
     assert names == {"p3"} and showings.NOT_LISTED not in shown
-    monkeypatch.setattr(calibrate, "CATALOGUES", 1)
-    fitted, held_out, _ = calibrate._read(np.random.default_rng(0), encoder, recorded, "val", 60)
-    assert any(sample.refused >= 0 and sample.shown < 0 for sample in fitted + held_out)
+    monkeypatch.setattr(calibrate, "CANDIDATES", 30)
+    told = calibrate.judge(encoder, [recorded], "val", 60, 0)
+    # Each clip by itself, against all products with a page: 4 pictures of one, ten of the other.
+    assert sorted({len(windows) for windows in told}) == [2, 5]
+    for windows in told:
+        assert len({one.products[max(one.shown, one.refused)] for one in windows}) == 1
+    assert {one.products[one.refused] for windows in told for one in windows if one.refused >= 0} == {"p3"}
+
+
+def test_handicaps_alone_leave_the_rest_of_a_calibration_as_it_is(recorded, tiny, tmp_path, capsys):
+    folder = tmp_path / "tiny"
+    artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None)
+    rows = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
+    few = [row for row in rows if row["product_id"] in {"p0", "p1", "p2"} and row["domain"] == "page"]
+    few += [
+        {**row, "product_id": "on no page"} for row in rows if row["product_id"] == "p0" and row["domain"] == "live"
+    ]
+    few += [row for row in rows if row["product_id"] == "p2" and row["domain"] == "live"]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, few)))
+    believing = Calibration(dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 30.0}, bias=-20.0, prior=0.05)
+    artefact.update(folder, calibration=believing)
+    before = artefact.load(folder).version
+    assert calibrate.main([str(folder), "--handicaps", "--data", recorded]) == 0
+    after = artefact.load(folder)
+    assert after.version != before and after.calibration.handicaps
+    assert replace(after.calibration, handicaps={}) == believing
+    assert "4 clips" in capsys.readouterr().out
+
+
+BY_EYE = Calibration(dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 10.0}, bias=-5.0, prior=0.05)
+
+
+def sighting(shown, refused=-1, **seen):
+    """Three windows that see the products of these cosines."""
+    candidates = [MatchFeatures(visual_recent=value) for value in seen.values()]
+    return [calibrate.Sample(candidates, shown, refused, tuple(seen))] * 3
+
+
+def test_a_product_that_is_believed_where_it_is_not_shown_gets_the_least_handicap_that_mends_it():
+    told = [
+        sighting(-1, lager=0.56, cola=0.2),  # something of no catalogue
+        sighting(0, lager=0.8, cola=0.2),
+        sighting(1, lager=0.2, cola=0.55),
+    ]
+    before, right = (peaks(BY_EYE, windows)["lager"] for windows in told[:2])
+    assert before > 0.5
+    given = handicaps(BY_EYE, told)
+    assert list(given) == ["lager"]
+    now = replace(BY_EYE, handicaps=given)
+    assert peaks(now, told[0])["lager"] < calibrate.MISTAKEN
+    assert calibrate.BELIEVED < peaks(now, told[1])["lager"] < right
+    assert peaks(now, told[2])["cola"] >= peaks(BY_EYE, told[2])["cola"]
+    less = replace(BY_EYE, handicaps={"lager": given["lager"] - 0.25})
+    assert peaks(less, told[0])["lager"] >= calibrate.MISTAKEN
+    assert handicaps(replace(BY_EYE, handicaps={"tea": 2.0}), told) == {"tea": 2.0, **given}, "what others were given"
+
+
+def test_only_what_is_said_to_be_wrong_gets_a_handicap():
+    alike = sighting(-1, refused=0, lager=0.8, ale=0.8)
+    assert list(handicaps(BY_EYE, [alike])) == ["lager"]
+    assert set(handicaps(BY_EYE, [sighting(-1, lager=0.8, ale=0.78)])) == {"lager", "ale"}
+
+
+def test_no_handicap_is_given_that_loses_more_right_sightings_than_it_mends():
+    mistake, right = sighting(-1, lager=0.7), sighting(0, lager=0.6)
+    assert handicaps(BY_EYE, [mistake, right, right]) == {}
+    assert list(handicaps(BY_EYE, [mistake, mistake, right])) == ["lager"]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -84,8 +86,17 @@ def test_the_likelihood_ratio_leaves_the_prior_out():
 
 
 def test_a_calibration_survives_its_file(tmp_path):
-    UNCALIBRATED.save(tmp_path / "calibration.json")
-    assert Calibration.load(tmp_path / "calibration.json") == UNCALIBRATED
+    for one in (UNCALIBRATED, replace(UNCALIBRATED, handicaps={"p1": 0.5})):
+        one.save(tmp_path / "calibration.json")
+        assert Calibration.load(tmp_path / "calibration.json") == one
+
+
+def test_a_handicap_is_taken_off_the_log_odds_of_its_product_alone():
+    handicapped = replace(UNCALIBRATED, handicaps={"p1": 0.5})
+    seen = MatchFeatures(visual_window=0.9)
+    assert handicapped.logit(seen, "p1") == UNCALIBRATED.logit(seen) - 0.5
+    assert handicapped.log_likelihood_ratio(seen, "p2") == UNCALIBRATED.log_likelihood_ratio(seen)
+    assert handicapped.probability(seen, "p1") < handicapped.probability(seen)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"weights": {"visual": 1}, "bias": 0, "prior": 0.1}', '{"bias": 1}'])
