@@ -72,7 +72,7 @@ def make_app(role: Role, settings: Settings) -> faust.App:
         key_serializer="raw",
         value_serializer="raw",
         datadir=Path(tempfile.gettempdir()) / "cope-live-faust",
-        # A stream that is idle, or held back on purpose, is not an error; health checks tell what is stuck.
+        # A stream that is idle, or held back on purpose, is not an error; health checks report what is stuck.
         stream_processing_timeout=24 * 3600.0,
         broker_commit_livelock_soft_timeout=24 * 3600.0,
     )

@@ -175,7 +175,7 @@ async def errors_in_json(request: web.Request, handler: Handler) -> web.StreamRe
         return _error(error.status, _PLAIN.get(error.status, error.reason), kept)
     except (asyncio.CancelledError, ConnectionError):
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the client is told in JSON, and the log the rest
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a line in JSON, and the log the rest
         _log.exception("a request failed", extra={"path": request.path[:200], "error": type(error).__name__})
         return _error(500, _FAILED)
 

@@ -108,7 +108,7 @@ class Users:
         address = getattr(address, "ipv4_mapped", None) or address
         if address is None or not any(address in network for network in self._proxies):
             return None
-        # Any bytes may come; the name is told as text.
+        # A header may hold any bytes; the name is shown as text.
         name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         may_write = "*" in self._reviewers or name in self._reviewers
         return User("reviewer" if may_write else "viewer", "proxy", name)

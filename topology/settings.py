@@ -100,9 +100,9 @@ class Settings(BaseSettings):
     )
     frame_height: int = Field(360, ge=64, le=2160, description="Frames are resized to this height, never enlarged")
     jpeg_quality: int = Field(90, ge=1, le=100, description="Of the frames on live_frames")
-    speech_chunk_s: float = Field(6.0, gt=0.5, le=30, description="Longest stretch of speech sent as one record")
+    speech_chunk_s: float = Field(6.0, gt=0.5, le=30, description="Longest stretch of speech in one record")
     open_timeout_s: float = Field(10.0, gt=0, description="How long a source may take to open")
-    stall_timeout_s: float = Field(10.0, gt=0, description="No picture for so long: reconnect")
+    stall_timeout_s: float = Field(10.0, gt=0, description="Reconnect after so long without a picture")
     reconnect_max_s: float = Field(30.0, gt=0, description="Longest pause between reconnects")
     reconnect_give_up_s: float = Field(300.0, gt=0, description="A live stream that stays away for so long has ended")
     file_ahead_s: float = Field(60.0, gt=0, description="How far a file may be read ahead of its windows")
@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     window_ms: int = Field(8_000, gt=0, description="Media time that a window covers")
     hop_ms: int = Field(2_000, gt=0, description="Media time between the starts of two windows")
     grace_ms: int = Field(4_000, ge=0, description="Live: how long a window waits for its keywords")
-    look_back_ms: int = Field(20_000, ge=0, description="Keywords this long before a window may join it")
+    look_back_ms: int = Field(20_000, ge=0, description="How long before a window its keywords may have been said")
     batch_size: int = Field(16, gt=0, description="Most frames that embed encodes in one call, one by one")
     idle_timeout_s: float = Field(
         120.0, gt=0, description="A stream without frames for so long is closed; above stall_timeout + reconnect_max"
@@ -133,10 +133,12 @@ class Settings(BaseSettings):
         description="Where pictures of detections are kept: a folder or any fsspec URL; empty: a folder of the user's "
         "data, in `watch` one that goes with it",
     )
-    evidence_days: float = Field(30.0, gt=0, description="How long they are kept")
-    evidence_limit_mb: int = Field(10_000, gt=0, description="What they may take; beyond, the oldest go")
-    evidence_frames: int = Field(3, ge=1, le=8, description="Frames kept of a sighting, the best; each costs 20 ms")
-    evidence_faces: Literal["blur", "keep"] = Field("blur", description="What becomes of faces in kept frames")
+    evidence_days: float = Field(30.0, gt=0, description="How long detections are kept, in days")
+    evidence_limit_mb: int = Field(
+        10_000, gt=0, description="Limit for all kept detections; above it the oldest are deleted"
+    )
+    evidence_frames: int = Field(3, ge=1, le=8, description="Best frames that are kept of a sighting; each costs 20 ms")
+    evidence_faces: Literal["blur", "keep"] = Field("blur", description="How faces in kept frames are treated")
 
     # Webhook
     webhook_url: str = Field("", description="Where each event is posted (`worker webhook`); empty: nowhere")

@@ -93,7 +93,7 @@ def dead_letter(topic: str) -> str:
     return topic + DEAD_LETTER_SUFFIX
 
 
-# Beside the largest record, a dead letter carries headers that tell its cause.
+# Beside the largest record, a dead letter carries headers with its cause.
 _CAUSE_BYTES = 16_384
 
 

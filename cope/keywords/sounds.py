@@ -76,7 +76,7 @@ def _southern(plain: str) -> str:
 
 
 def sounds(tokens: Sequence[Token]) -> frozenset[str]:
-    """Returns how some tokens, taken as one term, may sound; empty if that cannot be told.
+    """Returns how some tokens, taken as one term, may sound; empty if that is unknown.
 
     The reading of some characters depends on their neighbours (藏 is cang, but zang in 藏青), and those may be wrong.
     So a term has two sounds: its characters read together, and each read alone.

@@ -263,7 +263,7 @@ def _tokens(entry: _Entry) -> list[Token]:
 
 
 def _is_long_word(pieces: Sequence[Token], code: str) -> bool:
-    """Returns whether this is a word that may be told also by a part of its sound."""
+    """Returns whether a word is long enough to be recognised by a part of its sound."""
     return len(pieces) == 1 and not pieces[0].is_han and len(code) >= _NEAR_CONSONANTS
 
 

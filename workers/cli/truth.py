@@ -82,7 +82,7 @@ def read_truths(paths: Iterable[Path]) -> dict[str, StreamTruth]:
     """Reads truth files, by stream: one file may hold the showings of a stream, another what is in no catalogue.
 
     Raises:
-        UserError: As `read_truth`; or two files tell the same of one stream.
+        UserError: As `read_truth`; or two files list the same kind of showings of a stream.
     """
     known: dict[str, StreamTruth] = {}
     for path in paths:

@@ -244,7 +244,7 @@ async def _page(
 
 
 def _text(page: ProductPage) -> str:
-    """What a page says, as recognition knows it. A manifest has one line for titles, which all languages share."""
+    """Returns a page's text as recognition reads it. A manifest has one title, which joins those of all languages."""
     from workers.catalog.encoding import Pictures, page_input, without_markup  # which bring PyTorch along
 
     page = without_markup(page)

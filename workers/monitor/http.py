@@ -50,7 +50,7 @@ class Api:
     Args:
         state: The state of all streams.
         feed: Its changes.
-        dress: Adds to a stream what the state does not know: names and pictures.
+        dress: Adds names and pictures to a stream, which the state does not have.
     """
 
     def __init__(self, state: MonitorState, feed: Feed, dress: Dress = lambda view: view) -> None:

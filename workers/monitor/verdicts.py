@@ -22,7 +22,7 @@ class Verdicts:
     Args:
         settings: Settings of the worker.
         write: Sends a record.
-        tell: Is called with each change that was not known.
+        tell: Called with each new change.
     """
 
     def __init__(self, settings: Settings, write: Write, tell: Callable[[VerdictView], None]) -> None:

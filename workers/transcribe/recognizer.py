@@ -47,7 +47,7 @@ class Recognizer(Protocol):
 
 
 class MemoryRecognizer:
-    """A recognizer that knows what each sound says: for tests of everything around it.
+    """A recognizer with a given answer for each sound, for tests of everything around it.
 
     Args:
         listen: Returns the transcript of a sound.

@@ -136,5 +136,5 @@ def _things(folder: Path) -> list[Cutout]:
 
 
 def _stream_id(target: str) -> str:
-    """A file's stem, or the last part of a URL: the id under which `watch` knows the stream."""
+    """Returns a file's stem, or the last part of a URL, which is the stream's id in `watch`."""
     return Path(target.partition("://")[2].partition("?")[0] or target).stem if "://" in target else Path(target).stem
