@@ -42,8 +42,8 @@ R = TypeVar("R", bound=Record | ProductDetected)
 T = TypeVar("T")
 
 REQUEST_TIMEOUT_MS = 30_000  # a send that takes longer is tried anew; a broker restart takes up to 10 s
-# How long a read of a whole partition looks past its end. After two producers have written to a partition at once, Tansu
-# reports an end that is one too low until the next record: state that is read back would lack its newest record. A
+# How long a read of a whole partition looks past its end. After two producers have written to it at once, Tansu reports
+# an end that is one too low until the next record: state that is read back would lack its newest record. A
 # broker on the same machine answers in a few ms; longer would slow the start of a worker, which reads all partitions.
 PAST_MS = 100
 # How long the broker may hold back the answer to a follower that has read everything. Apache Kafka answers at once when
