@@ -24,7 +24,9 @@ _SEGMENTS_PATIENCE = 1.5
 _ANY_NAME = {"extension_picky": "0", "allowed_extensions": "ALL", "allowed_segment_extensions": "ALL"}
 
 
-def open_container(url: str, settings: Settings, part: tuple[int, int] | None = None) -> tuple[Any, Relay | None]:
+def open_container(
+    url: str, settings: Settings, part: tuple[tuple[int, int], ...] | None = None
+) -> tuple[Any, Relay | None]:
     """Opens a source, within about twice `open_timeout_s` (connecting, then finding its streams).
 
     Args:
@@ -55,7 +57,8 @@ def open_container(url: str, settings: Settings, part: tuple[int, int] | None = 
                 raise BadSource(f"{url}: {error}") from error
             options = _ANY_NAME
         if part is not None:
-            target = f"subfile,,start,{part[0]},end,{part[1]},,:{target}"
+            pieces = [f"subfile,,start,{begin},end,{end},,:{target}" for begin, end in part]
+            target = pieces[0] if len(pieces) == 1 else f"concat:{'|'.join(pieces)}"
     elif scheme not in NETWORK_SCHEMES:
         raise BadSource(f"{url}: unknown scheme `{scheme}`: use a file's path or one of {', '.join(NETWORK_SCHEMES)}")
     else:

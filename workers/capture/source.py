@@ -4,7 +4,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from typing import Any
@@ -80,7 +80,10 @@ def open_source(url: str, settings: Settings, seen: PacketMemory | None = None) 
     def opened(part: Part | None = None, has_changed: Callable[[int], bool] | None = None) -> AvSource:
         container, relay = open_container(url, settings, part)
         try:
-            return AvSource(url, container, settings, seen, relay, has_changed)
+            source = AvSource(url, container, settings, seen, relay, has_changed)
+            if part is not None and len(part) > 1:  # FFmpeg takes the last time stamp for the length
+                source.info = replace(source.info, duration_ms=None)
+            return source
         except BaseException:
             container.close()
             if relay is not None:

@@ -139,6 +139,28 @@ def test_a_codec_that_changes_in_a_recording_is_played_in_a_new_epoch(
     assert "no picture" not in source.detail and (sampling == "keyframes" or source.detail == "")
 
 
+@pytest.mark.parametrize(
+    ("codec", "sound_codec"), [("flv", "aac"), ("libx265", "aac"), ("libx264", "mp3"), ("flv", "mp3")]
+)
+def test_a_codec_that_changes_within_an_flv_is_played_in_a_new_epoch(
+    tmp_path: Path, codec: str, sound_codec: str
+) -> None:
+    options = {"x265-params": "log-level=none:keyint=10"} if codec == "libx265" else {}
+    first = write_video(tmp_path / "a.flv", 6)
+    second = write_video(tmp_path / "b.flv", 6, codec=codec, sound_codec=sound_codec, options=options)
+    later = shifted(bytearray(second.read_bytes()), 6_100, 0xFFFFFFFF)[13:]
+    if sound_codec == "aac":  # it goes on as it was, and is not set up again
+        setup = later.index(b"\xaf\x00") - 11
+        later = later[:setup] + later[setup + 15 + int.from_bytes(later[setup + 1 : setup + 4]) :]
+    (tmp_path / "c.flv").write_bytes(first.read_bytes() + later)
+    source, items = play(tmp_path / "c.flv", frames_per_second=10)
+    (epoch,) = (index for index, item in enumerate(items) if isinstance(item, NewEpoch))
+    for part in (items[:epoch], items[epoch:]):
+        assert 48 <= len(times(part)) <= 65 and sound_s(part) > 5.5
+    # If the sound alone changes, pictures go on with the next keyframe.
+    assert len(times(items)) >= (118 if codec != "libx264" else 110) and source.detail == ""
+
+
 def test_a_sound_codec_that_changes_in_a_recording_is_played_in_a_new_epoch(tmp_path: Path) -> None:
     second = write_video(tmp_path / "b.ts", 6, start=6.2, sound_codec="ac3").read_bytes()
     (tmp_path / "c.ts").write_bytes(write_video(tmp_path / "a.ts", 6).read_bytes() + second)
