@@ -506,7 +506,7 @@ def judge(encoder: Encoder, data: Sequence[str], split: Split, showings: int, se
     rng = np.random.default_rng(seed)
     found: list[list[Sample]] = []
     for one in data:
-        opened = open_showings(one, split, rng, showings)
+        opened = open_showings(one, split, rng, showings, crossing=False)
         shop = _shop(encoder, one, split, opened, 1)
         for stream, watched in _watched(encoder, one, opened):
             found += sightings(encoder, stream, watched, shop)

@@ -419,7 +419,10 @@ class RecordReader:
                 raise
             self._consumer = consumer
         consumer = self._consumer
-        consumer.assign([target])
+        if target in consumer.assignment():
+            consumer.resume(target)
+        else:
+            consumer.assign([target])  # asks the broker for metadata: a third of what a read costs
         consumer.seek(target, offset)
         try:
             while True:
@@ -431,7 +434,7 @@ class RecordReader:
         except OffsetOutOfRangeError:  # deleted by retention
             return None
         finally:
-            consumer.unsubscribe()  # it would go on to fetch what follows
+            consumer.pause(target)  # it would go on to fetch what follows
 
     async def _close(self) -> None:
         consumer, self._consumer = self._consumer, None

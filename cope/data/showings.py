@@ -108,7 +108,7 @@ class Showings(Protocol):
         """Each is to be read to its end before the next is asked for."""
 
 
-def open_showings(data: str, split: Split, rng: np.random.Generator, count: int) -> Showings:
+def open_showings(data: str, split: Split, rng: np.random.Generator, count: int, crossing: bool = True) -> Showings:
     """The showings of any data.
 
     Args:
@@ -116,6 +116,7 @@ def open_showings(data: str, split: Split, rng: np.random.Generator, count: int)
         split: Side of the split.
         rng: Source of all draws.
         count: Products that are shown, at most.
+        crossing: See `open_source`.
 
     Raises:
         UserError: As `open_source`.
@@ -123,7 +124,7 @@ def open_showings(data: str, split: Split, rng: np.random.Generator, count: int)
     folder = Folder(data)
     if rendered.is_here(folder):
         return RenderedShowings(local_folder(folder), split, rng, count)
-    return RecordedShowings(open_source(data, split), rng, count)
+    return RecordedShowings(open_source(data, split, crossing), rng, count)
 
 
 class RenderedShowings:

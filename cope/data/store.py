@@ -146,7 +146,7 @@ def open_store(
         needed: Domains without which the data are of no use; at least two must have items in any case.
 
     Raises:
-        UserError: A needed domain is empty, no products are on this side, or none has items in two domains.
+        UserError: A needed domain is empty, or no products are on this side.
     """
 
     def check(sizes: dict[Domain, int], counts: Counts) -> None:
@@ -173,11 +173,6 @@ def open_store(
             f"{folder.url}: no products on the {split} side of the split, which the data decide where they name a side "
             "and else a hash of each product's id does; add products of that side, or leave the sides to the hash (a "
             "few dozen products put some on each)"
-        )
-    if not source.crosses():
-        raise UserError(
-            f"{folder.url}: no product on the {split} side has items in two domains, so there is nothing to learn or "
-            f"find across them; check that the domains name products alike ({source.counts})"
         )
     return source
 
