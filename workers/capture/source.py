@@ -200,6 +200,7 @@ class AvSource:
         # When the last picture came, and the stream's time stamp then; and packets since that should have given one.
         self._picture_at: tuple[float, int | None] = (time.monotonic(), None)
         self._undecoded = 0
+        self._read_bytes = 0  # end of the last packet in the file
 
     @property
     def detail(self) -> str:
@@ -276,6 +277,7 @@ class AvSource:
                 for packet in self._container.demux(streams):
                     if packet.size:  # PyAV ends with empty packets
                         broken, read_at = 0, time.monotonic()
+                        self._read_bytes = max(self._read_bytes, (packet.pos or 0) + packet.size)
                         yield packet
                         if self._is_changed:
                             return
@@ -473,6 +475,12 @@ class AvSource:
             self.over = self.seen.again and not self.seen.has_new
         elif self._end_us is None:
             self._check_index()
+        elif self._scheme and self._unwrap is not None and self._read_bytes < 0.9 * self._container.size:
+            # FFmpeg's FLV ends for us where another recording or codec begins. Of files, `JoinedSource` plays the rest.
+            unread = 1 - self._read_bytes / self._container.size
+            self._cut = (
+                f"{unread:.0%} of it is another recording or of another codec, and not shown: name a downloaded copy"
+            )
         elif self.info.duration_ms is not None and not self._joined:
             # A source whose clock changed was read to its end; what its header says of it is the length of a part.
             # Durations in headers are estimates in some containers: a twentieth or two seconds are not damage.

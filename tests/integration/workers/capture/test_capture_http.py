@@ -66,6 +66,19 @@ def with_index_first(path: Path) -> Path:
     return moved
 
 
+@pytest.mark.parametrize("header", [13, 0])
+def test_what_follows_in_an_flv_and_is_not_shown_is_told(tmp_path: Path, server: MediaServer, header: int) -> None:
+    first = write_video(tmp_path / "a.flv", 6).read_bytes()
+    server.files["a.flv"] = (
+        first + write_video(tmp_path / "b.flv", 6, codec="flv", sound_codec="mp3").read_bytes()[header:]
+    )
+    source, items = play(server.url("a.flv"), frames_per_second=10)
+    assert len(times(items)) == 60
+    assert re.search(r"\d+% of it is another recording or of another codec, and not shown", source.detail)
+    server.files["a.flv"] = first
+    assert play(server.url("a.flv"))[0].detail == ""
+
+
 def test_a_recording_whose_index_comes_too_late_is_refused_with_the_mend(tmp_path: Path, server: MediaServer) -> None:
     data = write_video(tmp_path / "a.mp4", 6).read_bytes()
     server.files["a.mp4"] = whole(data)
