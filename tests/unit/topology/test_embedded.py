@@ -14,6 +14,15 @@ def test_a_missing_package_is_named_with_the_mend(monkeypatch: pytest.MonkeyPatc
         EmbeddedBroker().start()
 
 
+def test_a_home_that_cannot_be_written_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CALF_TANSU_BIN", raising=False)
+    monkeypatch.setenv("HOME", "/dev/null")
+    with pytest.raises(
+        UserError, match=r"cannot be unpacked .*: set HOME to a folder that can be written, or COPE_BROKER"
+    ):
+        EmbeddedBroker().start()
+
+
 def test_a_broker_that_ends_at_once_is_told_with_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALF_TANSU_BIN", "/bin/ls")  # complains about its arguments and ends
     broker = EmbeddedBroker()
