@@ -464,6 +464,8 @@ def decode(value: bytes, kind: type[R]) -> R:
     with refusing(f"a {kind.__name__}", kind):
         if in_json:
             value = _plain(value)
+            if b"null" in value:  # what databases' connectors write for a field that is not there
+                value = msgspec.json.encode(_without_nulls(msgspec.json.decode(value)))
         version = (_json_version.decode(value) if in_json else _version.decode(value)).v
         if version > SCHEMA_VERSION:
             raise NewerSchema(
@@ -507,3 +509,9 @@ def _plain(value: bytes) -> bytes:
         return bytes(msgspec.json.decode(value, type=_Envelope).payload)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return value  # it is something else, and read as such
+
+
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _without_nulls(one) for name, one in value.items() if one is not None}
+    return list(map(_without_nulls, value)) if isinstance(value, list) else value

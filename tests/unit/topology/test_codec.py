@@ -12,6 +12,7 @@ from topology.records import (
     Frame,
     Keyword,
     Keywords,
+    PageImage,
     ProductDetected,
     ProductPage,
     Speech,
@@ -137,6 +138,17 @@ def test_what_kafka_connect_wraps_beside_its_schema_is_read() -> None:
     assert decode_value(value, StreamAnnounced) == StreamAnnounced(stream_id="s", url="rtmp://h/a")
     page = b'{"product_id": "p", "title": "t", "images": [], "attributes": {"payload": "9 kg", "schema": "x"}}'
     assert decode_value(page, ProductPage).attributes["payload"] == "9 kg"
+
+
+def test_a_field_that_is_null_in_json_is_one_that_is_not_there() -> None:
+    page = b"""{"product_id": "p", "title": "t", "description": null, "attributes": {"a": null, "b": "null"},
+        "images": [{"uri": "https://s/1.jpg", "data": null}]}"""
+    image = PageImage(uri="https://s/1.jpg")
+    assert decode_value(page, ProductPage) == ProductPage(
+        product_id="p", title="t", images=(image,), attributes={"b": "null"}
+    )
+    with pytest.raises(BadInput, match="missing required field `title`"):
+        decode_value(b'{"product_id": "p", "title": null, "images": []}', ProductPage)
 
 
 def test_a_frame_in_json_is_told_that_frames_are_messagepack() -> None:
