@@ -1,4 +1,4 @@
-"""What evidence costs beside a watch: `python -m benchmarks.evidence [STREAM...]`; JSON in build/.
+"""What evidence costs beside a watch: `python -m benchmarks.evidence [--realtime] [STREAM...]`; JSON in build/.
 
 The evidence role, in this process, follows a watch in another one. Processor seconds of both, from the start of the
 watch to its end, and of the role while nothing happens.
@@ -45,7 +45,8 @@ async def _follow(settings: Settings, command: list[str], environment: dict[str,
 
 @click.command(help=__doc__)
 @click.argument("streams", nargs=-1)
-def main(streams: tuple[str, ...]) -> None:
+@click.option("--realtime", is_flag=True, help="At the speed of the streams' clock, as they are in service.")
+def main(streams: tuple[str, ...], realtime: bool) -> None:
     """Runs the benchmark."""
     sources = streams or tuple(str(path) for path in sorted(Path("samples/streams").glob("*.mp4")))
     with EmbeddedBroker() as broker, tempfile.TemporaryDirectory() as folder:
@@ -54,6 +55,7 @@ def main(streams: tuple[str, ...]) -> None:
         )
         events = Path(folder) / "events.jsonl"
         arguments = ["watch", *sources, "--catalog", "samples/catalog.jsonl", "--events", str(events)]
+        arguments += ["--realtime"] if realtime else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COPE_")} | {
             "COPE_BROKER": settings.broker,
             "COPE_IDEMPOTENT_PRODUCER": "false",

@@ -137,7 +137,7 @@ class Settings(BaseSettings):
     evidence_limit_mb: int = Field(
         10_000, gt=0, description="Limit for all kept detections; above it the oldest are deleted"
     )
-    evidence_frames: int = Field(3, ge=1, le=8, description="Best frames that are kept of a sighting; each costs 20 ms")
+    evidence_frames: int = Field(2, ge=1, le=8, description="Best frames that are kept of a sighting; each costs 15 ms")
     evidence_faces: Literal["blur", "keep"] = Field("blur", description="How faces in kept frames are treated")
 
     # Webhook
