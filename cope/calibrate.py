@@ -607,6 +607,8 @@ def calibrate_command(
     read: bool | None,
 ) -> None:
     """Fits a model's calibration."""
+    if not Path(model).is_dir():
+        raise UserError(f"{model} is part of the package: copy {artefact.locate(model)} and calibrate the copy")
     encoder = Encoder(model)
     if read is not None:
         encoder.config = replace(encoder.config, reading=PACKAGED if read else "")

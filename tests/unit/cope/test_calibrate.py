@@ -269,6 +269,13 @@ def test_a_twin_of_another_recipe_is_refused_before_anything_is_read(recorded, t
     assert artefact.load(folder).calibration == UNCALIBRATED
 
 
+def test_the_model_that_ships_is_not_changed(recorded, capsys):
+    assert calibrate.main(["cope-mini", "--data", recorded]) == 2
+    assert "is part of the package: copy /" in capsys.readouterr().err
+    assert calibrate.main(["no-such-model", "--data", recorded]) == 2
+    assert "no model at 'no-such-model'" in capsys.readouterr().err
+
+
 def test_too_few_recorded_products_are_one_line(recorded, tiny, tmp_path, capsys):
     folder = tmp_path / "tiny"
     artefact.save(folder, "tiny", tiny.config, tiny.model.state_dict(), None)
