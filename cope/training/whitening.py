@@ -20,6 +20,10 @@ from cope.training.features import Features
 
 Matrix = NDArray[np.float64]
 
+# As how many rows a space counts that is kept and changed: with 500 rows of ten new products, what they show counts for
+# 14 %. Of products seen in neither, the page was found for 51.8 % of photos before, 52.8 % then, and 51.3 % where the
+# new rows counted for 80 %.
+ROWS_BEFORE = 3_000
 # Rows of one data set that are looked at: enough for a scatter of 1,456 dimensions, and a minute's work on a CPU.
 MOST_ROWS = 40_000
 
@@ -58,7 +62,8 @@ def whiten(projection: VisualProjection, parts: Sequence[Rows], shrinkage: float
         parts: At least one, in which some product has two rows.
         shrinkage: Share of the identity in the scatter, in (0, 1].
         go_on: The projection was whitened on other data: its space is kept, and changed by what these data show.
-            `shrinkage` is then the share of what it has learned.
+            The share of the identity, which is what it has learned, is then `ROWS_BEFORE` to all rows, but no less
+            than `shrinkage`.
     """
     axes = projection.axes
     if projection.colours is not None and not go_on:
@@ -79,9 +84,13 @@ def whiten(projection: VisualProjection, parts: Sequence[Rows], shrinkage: float
     for part in seen:
         one = _within(part)
         within += part.weight / total * one * (width / max(float(np.trace(one)), 1e-12))
+    if go_on:
+        shrinkage = max(shrinkage, ROWS_BEFORE / (ROWS_BEFORE + sum(len(part.rows) for part in seen)))
     within = (1 - shrinkage) * within + shrinkage * np.eye(width)
     values, vectors = np.linalg.eigh(within)
     whitening = vectors / np.sqrt(values)
+    if go_on:  # turned back, since texts have learned where pictures lie
+        whitening = whitening @ vectors.T
     dim = axes.out_features
     if dim < width:  # the directions in which pictures lie, each data set by its weight
         scatter = np.zeros((width, width))

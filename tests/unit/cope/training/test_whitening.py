@@ -81,13 +81,23 @@ def test_fewer_dimensions_keep_the_directions_in_which_pictures_lie():
 def test_going_on_keeps_the_space_and_learns_what_new_data_show():
     projection = VisualProjection(WIDTH, WIDTH, whitened=True)
     whiten(projection, [Rows(*shop(0, 200, 4), 1.0)], shrinkage=0.01)
-    rows, product = shop(2, 100, 0)
+    rows, product = shop(2, 2_000, 0)  # many, and so believed
     rows[:, 8] += 20 * np.random.default_rng(3).normal(0, 1, len(rows)).astype(np.float32)  # varies here alone
-    before = right(projection, rows, product)
+    before = right(projection, rows[:600], product[:600])
     whiten(projection, [Rows(rows, product, 1.0)], shrinkage=0.2, go_on=True)
-    assert right(projection, rows, product) > before + 0.1
+    assert right(projection, rows[:600], product[:600]) > before + 0.1
     old = shop(1, 60, 4)
     assert right(projection, *old) > 0.7  # what it knew, it knows
+
+
+def test_going_on_turns_nothing_and_believes_few_pictures_little():
+    projection = VisualProjection(WIDTH, WIDTH, whitened=True)
+    whiten(projection, [Rows(*shop(0, 200, 4), 1.0)], shrinkage=0.2)
+    rows, product = shop(3, 10, 6)
+    before = projection(torch.from_numpy(rows), "live")
+    whiten(projection, [Rows(rows, product, 1.0)], shrinkage=0.2, go_on=True)
+    after = projection(torch.from_numpy(rows), "live")
+    assert (before * after).sum(dim=1).min() > 0.99  # what texts have learned to lie near is where it was
 
 
 def test_two_data_sets_count_by_their_weights():
