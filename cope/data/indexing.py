@@ -29,7 +29,7 @@ from cope.errors import UserError
 from cope.keywords.markup import plain
 from cope.runtime.progress import Progress
 
-FORMAT = 3  # part of an index's name: another release makes its own
+FORMAT = 4  # part of an index's name: another release makes its own
 
 # Sorting and writing take about three times this. Four times as much is no faster at a million rows, a fraction of it
 # means more passes over the disk.

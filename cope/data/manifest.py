@@ -20,6 +20,7 @@ Other fields are left alone. The file is `manifest.jsonl`, or several `manifest-
 other name is given in full in place of the folder's.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,7 +99,11 @@ def _item(number: int, row: dict[str, Any], counts: Counts) -> Iterator[Fact]:
 
 
 def _name(value: object) -> str:
-    """A string or number as written; "" for anything else."""
+    """A string or number as written, 42.0 as 42 (tables keep ids so), and "" for anything else, such as NaN."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return ""
+        value = int(value) if value.is_integer() else value
     return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
 

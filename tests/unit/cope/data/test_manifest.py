@@ -134,6 +134,21 @@ def test_numbers_are_names_too(tmp_path):
     assert source.product_id(0) == "0"
 
 
+def test_values_of_tables_and_html_are_read_as_in_catalogues(tmp_path):
+    items = rows()
+    for number, row in enumerate(items):
+        row |= {"product_id": float(number // 2), "split": "train"}  # as tables keep ids of which some are missing
+    items[0]["text"] = "<b>Red</b> mug &amp; saucer"
+    items[2] |= {"text": float("nan"), "category": float("nan")}
+    items.append({**items[0], "id": "lost", "product_id": float("nan")})
+    source = open_source(str(write(tmp_path, items)))
+    pages = by_id(source, "page")
+    assert (pages["page0"].text, pages["page1"].text) == ("Red mug & saucer", "")
+    assert {source.product_id(number) for number in range(len(source))} == {str(number) for number in range(30)}
+    assert "nan" not in {source.category(number) for number in range(len(source))}
+    assert source.counts[FEW_FIELDS] == 1
+
+
 @pytest.mark.parametrize("keep", ["page", "live"])
 def test_one_domain_alone_is_no_data_set(tmp_path, keep):
     write(tmp_path, [row for row in rows() if row["domain"] == keep])
