@@ -607,9 +607,9 @@ def calibrate_command(
     read: bool | None,
 ) -> None:
     """Fits a model's calibration."""
+    encoder = Encoder(model)
     if not Path(model).is_dir():
         raise UserError(f"{model} is part of the package: copy {artefact.locate(model)} and calibrate the copy")
-    encoder = Encoder(model)
     if read is not None:
         encoder.config = replace(encoder.config, reading=PACKAGED if read else "")
     looks = twin_of(encoder, twin) if twin else encoder

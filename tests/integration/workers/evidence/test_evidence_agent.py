@@ -31,7 +31,7 @@ async def producer(broker):
 
 @pytest.fixture
 def settings(broker, tmp_path):
-    return broker.model_copy(update={"evidence_url": str(tmp_path / "evidence")})
+    return broker.model_copy(update={"evidence_url": str(tmp_path / "evidence"), "evidence_frames": 3})
 
 
 @asynccontextmanager
