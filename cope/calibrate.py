@@ -17,7 +17,7 @@ shown, and takes from the log-odds of each what it takes to mend that. Other pro
 """
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
@@ -97,13 +97,15 @@ class Shop:
 
     Attributes:
         products: By number.
-        pages: Theirs.
+        pages: The encoded page of each.
         lines: What was read on each page's pictures, if the model reads words.
+        terms: The weighted terms of each page.
     """
 
     products: Sequence[Known]
     pages: Sequence[PageOutput]
     lines: Sequence[Sequence[str]]
+    terms: Sequence[Mapping[int, float]]
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,6 @@ def read_against(
         catalogue: The numbers of those that are in the catalogue.
     """
     products, pages, frames, shown = shop.products, shop.pages, watched.frames, watched.shown
-    terms = [page_terms(products[i].name, description=products[i].text) for i in catalogue]
     vocabulary = vocabulary_of(products, catalogue)
     meanings = encoder.encode_speech([one.text for one in said])
     pieces = [
@@ -208,7 +209,7 @@ def read_against(
         keywords = heard(pieces, end_s)
         embedding = encoder.encode_windows([WindowInput(frames[start_s:end_s], keywords)])[0]
         query = query_terms(keywords)
-        texts = [text_score(one, query) for one in terms]
+        texts = [text_score(shop.terms[i], query) for i in catalogue]
         best_text = max(texts)
         speech = speech_scores(meant(pieces, end_s), [pages[i].text for i in catalogue])
         seen = printed.seen(
@@ -320,10 +321,8 @@ def fit(found: Sequence[Sample], counts: Sequence[float] | None = None, steps: i
             possible[row] = True
             possible[row, sample.refused + 1] = False
     spread = x[real].std(dim=0).clamp_min(1e-3)
-    free = torch.full((x.shape[2],), -1.0, dtype=torch.float64)
-    bias = torch.zeros((), dtype=torch.float64)
-    free.requires_grad_()
-    bias.requires_grad_()
+    free = torch.full((x.shape[2],), -1.0, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([free, bias], max_iter=steps, line_search_fn="strong_wolfe")
     none = torch.zeros(len(found), 1, dtype=torch.float64)
 
@@ -340,8 +339,7 @@ def fit(found: Sequence[Sample], counts: Sequence[float] | None = None, steps: i
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     weights = (functional.softplus(free) / spread).detach()
     # Nothing is known of a feature that never varies: one that is left out, or words of a model that does not read.
-    untold = x[real].std(dim=0) == 0
-    weights[untold] = 0.0
+    weights[x[real].std(dim=0) == 0] = 0.0
     share = float((each * (shown >= 0)).sum()) / float((each * real.sum(dim=1)).sum())
     return Calibration(
         {name: round(float(w), 5) for name, w in zip(FEATURES, weights, strict=True)},
@@ -417,7 +415,7 @@ def figures(calibration: Calibration, found: Sequence[Sample]) -> dict[str, floa
     for sample in found:
         if sample.refused >= 0:
             continue  # of the other candidates nothing is known
-        probability = probabilities(calibration, sample.candidates, sample.products)
+        probability = probabilities(calibration, sample.candidates)
         stated += probability
         right += [position == sample.shown for position in range(len(sample.candidates))]
         if sample.shown < 0:
@@ -527,7 +525,8 @@ def _shop(encoder: Encoder, data: str, split: Split, showings: Showings, least: 
         [PageInput(one.name, images, one.text) for one, images in zip(products, shown, strict=True)]
     )
     reader = open_reader(encoder.reading) if encoder.reading else None
-    return Shop(products, pages, [reader.read_page(images) if reader else [] for images in shown])
+    lines = [reader.read_page(images) if reader else [] for images in shown]
+    return Shop(products, pages, lines, [page_terms(one.name, description=one.text) for one in products])
 
 
 def _watched(encoder: Encoder, data: str, showings: Showings) -> Iterator[tuple[Stream, Watched]]:

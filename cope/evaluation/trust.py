@@ -16,28 +16,16 @@ from cope.evaluation.matching import clip_features, pages_of, printed_words
 from cope.evaluation.sets import EvaluationSet
 from cope.evaluation.space import pictured
 from cope.model.modeling import CopeModel
-from cope.model.scoring import Calibration, MatchFeatures
+from cope.model.scoring import Calibration, MatchFeatures, shares
 
 CLIPS = 1000  # at most; each gives up to `CANDIDATES` probabilities
 CATALOGUE = 100
 CANDIDATES = 12  # the closest, as in calibration
 
 
-def probabilities(
-    calibration: Calibration, candidates: Sequence[MatchFeatures], products: Sequence[str] = ()
-) -> list[float]:
-    """Of each candidate of a window, where they compete with each other and with "none of them".
-
-    Args:
-        calibration: Of the model.
-        candidates: How well each fits.
-        products: Their ids; none: of products without a handicap.
-    """
-    names = products or [""] * len(candidates)
-    logits = np.array([0.0, *map(calibration.logit, candidates, names)])
-    odds = np.exp(logits - logits.max())
-    shares: list[float] = (odds[1:] / odds.sum()).tolist()
-    return shares
+def probabilities(calibration: Calibration, candidates: Sequence[MatchFeatures]) -> list[float]:
+    """Of each candidate of a window, where they compete with each other and with "none of them"."""
+    return shares([calibration.logit(one) for one in candidates])
 
 
 @torch.inference_mode()

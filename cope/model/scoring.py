@@ -253,6 +253,14 @@ class Calibration:
         return cls(dict.fromkeys(FEATURES, 0.0) | weights, bias, prior, handicaps)
 
 
+def shares(log_odds: Sequence[float]) -> list[float]:
+    """The probability of each candidate of a window, where they compete with each other and with "none of them"."""
+    logits = np.array([0.0, *log_odds])
+    odds = np.exp(logits - logits.max())
+    found: list[float] = (odds[1:] / odds.sum()).tolist()
+    return found
+
+
 # Until a model has been calibrated: only a clear cosine that leads the field counts.
 UNCALIBRATED = Calibration(
     {name: 0.0 for name in FEATURES} | {"visual_window": 10.0, "margin_window": 20.0}, -8.0, 0.05

@@ -126,9 +126,8 @@ class DecodingTimes:
     def __init__(self, lag_us: int = FORWARD_GAP_US) -> None:
         self._lag_us = lag_us
         self._last_us: int | None = None
-        self._shown_us: deque[int] = deque(
-            maxlen=REORDERED + 1
-        )  # display times of the last packets without a decoding time
+        # Display times of the last packets without a decoding time.
+        self._shown_us: deque[int] = deque(maxlen=REORDERED + 1)
 
     def time_us(self, dts_us: int | None, pts_us: int | None, expected_us: int) -> int:
         """Returns the next packet's decoding time, or one that is not later, in microseconds.

@@ -6,7 +6,7 @@ what these frames and words say by themselves.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cope.errors import UserError as ModelError
 from cope.keywords import PrintedWords, faded, of_window, query_terms, text_score
 from cope.model.beliefs import next_beliefs
-from cope.model.scoring import MatchFeatures, match_features, speech_scores, with_rivals
+from cope.model.scoring import MatchFeatures, match_features, shares, speech_scores, with_rivals
 from cope.vision.decoding import PictureError, decode
 from topology.errors import BadInput, UserError
 from topology.evidence import Kept
@@ -313,7 +313,10 @@ class _Comparison:
         for window, embedding in zip(windows, embeddings, strict=True):
             features = self._features(window, embedding)
             odds = {name: calibration.logit(one, name) for name, one in zip(best, features, strict=True)}
-            beliefs = _shares(odds) if self._stretch.source == "frames" else next_beliefs(beliefs, odds)
+            if self._stretch.source == "frames":
+                beliefs = dict(zip(odds, shares(list(odds.values())), strict=True))
+            else:
+                beliefs = next_beliefs(beliefs, odds)
             if window.recent_from_ms >= judged_from_ms:
                 best = {product_id: max(before, beliefs[product_id]) for product_id, before in best.items()}
         found = [(product_id, round(belief, 4)) for product_id, belief in best.items()]
@@ -345,9 +348,3 @@ class _Comparison:
                 for entry, text, words_read, meaning in zip(entries, texts, self._reads, speech, strict=True)
             ]
         )
-
-
-def _shares(odds: Mapping[str, float]) -> dict[str, float]:
-    """Of each candidate, where they compete with each other and with "none of them"."""
-    shares = np.exp(np.array([0.0, *odds.values()]) - max(0.0, *odds.values()))
-    return dict(zip(odds, (shares[1:] / shares.sum()).tolist(), strict=True))

@@ -15,7 +15,7 @@ from cope.data import showings
 from cope.data.objects import Product
 from cope.data.showings import Known, Stream, shown_frames, speech
 from cope.evaluation.trust import probabilities
-from cope.keywords import MAX_KEYWORDS
+from cope.keywords import MAX_KEYWORDS, page_terms
 from cope.model.scoring import FEATURES, UNCALIBRATED, Calibration, MatchFeatures
 from cope.render import live_scene
 from cope.render.speech import CHAT
@@ -295,7 +295,7 @@ def test_what_is_read_becomes_a_feature_and_what_never_varies_gets_no_weight(tmp
     products = [Known(name, name, name) for name in names]
     pictures = [np.full((120, 200, 3), 40 + 15 * number, np.uint8) for number in range(len(products))]
     pages = encoder.encode_pages([PageInput(one.name, [pictures[number]]) for number, one in enumerate(products)])
-    shop = Shop(products, pages, [[] for _ in products])
+    shop = Shop(products, pages, [[] for _ in products], [page_terms(one.name) for one in products])
     frame = np.full((180, 320, 3), 200, np.uint8)
     cv2.putText(frame, "ORANGE JUICE", (20, 100), cv2.FONT_HERSHEY_SIMPLEX, 1.0, (0, 0, 0), 2, cv2.LINE_AA)
     stream = Stream(iter([(frame, 0)] * 4), lambda shown, catalogue: [])
