@@ -30,16 +30,18 @@ async def _follow(settings: Settings, command: list[str], environment: dict[str,
     worker = Worker("evidence", settings, serve_http=False)
     build(worker)
     await worker.start()
-    await asyncio.sleep(IDLE_S / 2)  # joining the group is no part of it
-    began_s = time.process_time()
-    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.DEVNULL)
-    if await process.wait():
-        raise click.ClickException("the watch failed")
-    await worker.delivery.until_done(PRODUCT_DETECTED)
-    done_s = time.process_time()
-    await asyncio.sleep(IDLE_S)
-    idle_s = time.process_time() - done_s
-    await worker.stop()
+    try:
+        await asyncio.sleep(IDLE_S / 2)  # joining the group is no part of it
+        began_s = time.process_time()
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.DEVNULL)
+        if await process.wait():
+            raise click.ClickException("the watch failed")
+        await worker.delivery.until_done(PRODUCT_DETECTED)
+        done_s = time.process_time()
+        await asyncio.sleep(IDLE_S)
+        idle_s = time.process_time() - done_s
+    finally:
+        await worker.stop()
     return done_s - began_s, idle_s * 60 / IDLE_S
 
 
