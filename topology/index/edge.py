@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from typing_extensions import override
 
 from topology.errors import UserError
+from topology.index import graph
 from topology.index.base import (
     IMAGE,
     PAGE,
@@ -32,9 +33,13 @@ from topology.index.points import entries, named_vectors, payload, point_id
 
 T = TypeVar("T")
 
-# Below so many products every search is exact: 100,000 vectors take 5 ms. Above, a graph is built (half a minute per
-# 100,000), whose answers may differ in rare cases from run to run; so it is not used where it is not needed.
-_EXACT_UP_TO = 50_000
+# Up to so many vectors of pictures every search is exact: each query vector takes 3 ms then. Above, a graph is built,
+# whose answers may differ in rare cases from run to run; so it is not used where it is not needed.
+EXACT_UP_TO = 50_000
+
+# Points that are asked for in one search for each product wanted, since a product has several; if these are of too few
+# products, so many times more.
+_POINTS, _MORE = 2, 4
 
 # The engine maps its files into memory: a write to a full disk kills the process with SIGBUS instead of failing. So
 # a write is refused while less than this is free. Its files grow in steps of up to 32 MiB each.
@@ -42,6 +47,7 @@ _RESERVE_BYTES = 128 * 1024 * 1024
 
 _WRITE_AT_ONCE = 200  # pages per operation: a few MB, so that the log of the engine stays small
 _SCROLL = 1_000
+_SEGMENT_KB = 1_000_000_000
 _META = "cope.json"
 
 
@@ -103,10 +109,18 @@ class EdgeIndex(Index):
 
     def _create(self, dim: int) -> None:
         shard = self._folder / "shard"
-        dense = qdrant.EdgeVectorParams(dim, qdrant.Distance.Dot, datatype=qdrant.VectorStorageDatatype.Float16)
+        dense = qdrant.EdgeVectorParams(
+            dim,
+            qdrant.Distance.Dot,
+            datatype=qdrant.VectorStorageDatatype.Float16,
+            hnsw_config=qdrant.HnswIndexConfig(graph.M, graph.EF_CONSTRUCT, graph.FULL_SCAN_KB),
+            quantization_config=qdrant.ScalarQuantizationConfig(qdrant.ScalarType.Int8, quantile=graph.QUANTILE),
+        )
         config = qdrant.EdgeConfig(
             vectors={IMAGE: dense, PAGE: dense, TEXT: dense},
             sparse_vectors={TERMS: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)},
+            # One graph for all: each segment is searched for itself.
+            optimizers=qdrant.EdgeOptimizersConfig(default_segment_number=1, max_segment_size=_SEGMENT_KB),
         )
         if shard.exists():  # left by a process that died before it had written the meta file below
             shutil.rmtree(shard)
@@ -189,8 +203,11 @@ class EdgeIndex(Index):
 
     @override
     async def optimize(self) -> None:
-        if await self.count() > _EXACT_UP_TO:
-            await self._run(lambda: self._guarded(lambda: self._shard.optimize()))
+        await self._run(self._optimize)
+
+    def _optimize(self) -> None:
+        if self._shard is not None and self._points() > EXACT_UP_TO:
+            self._guarded(lambda: self._shard.optimize())
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -210,9 +227,13 @@ class EdgeIndex(Index):
 
     def _grouped(self, searches: list[tuple[str, Any]], chosen: Any, limit: int) -> list[Hits]:
         """Runs searches until each has `limit` products or no more points: the engine cannot group by itself."""
-        params = qdrant.SearchParams(exact=self._points() <= _EXACT_UP_TO)
+        params = qdrant.SearchParams(
+            hnsw_ef=graph.EF,
+            exact=self._points() <= EXACT_UP_TO,
+            quantization=qdrant.QuantizationSearchParams(rescore=True, oversampling=graph.OVERSAMPLING),
+        )
         found: list[Hits] = [[] for _ in searches]
-        open_searches, fetch = list(range(len(searches))), limit * 4
+        open_searches, fetch = list(range(len(searches))), limit * _POINTS
         while open_searches:
             requests = [
                 qdrant.QueryRequest(
@@ -230,7 +251,7 @@ class EdgeIndex(Index):
                 found[number] = group(((point.payload["product_id"], point.score) for point in points), limit)
                 if len(found[number]) < limit and len(points) == fetch:
                     still_open.append(number)
-            open_searches, fetch = still_open, fetch * 4
+            open_searches, fetch = still_open, fetch * _MORE
         return found
 
     def _points(self) -> int:

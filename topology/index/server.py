@@ -11,6 +11,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from typing_extensions import override
 
 from topology.errors import Unavailable, UserError
+from topology.index import graph
 from topology.index.base import (
     IMAGE,
     PAGE,
@@ -32,6 +33,10 @@ T = TypeVar("T")
 _WRITE_AT_ONCE = 100  # pages per call: below gRPC's message limit at 16 images of 1,024 values
 _SCROLL = 1_000
 _TIMEOUT_S = 10
+_SEARCH = models.SearchParams(
+    hnsw_ef=graph.EF,
+    quantization=models.QuantizationSearchParams(rescore=True, oversampling=graph.OVERSAMPLING),
+)
 
 
 def connect(settings: Settings) -> AsyncQdrantClient:
@@ -103,7 +108,17 @@ class ServerIndex(Index):
         self._dim = vectors[IMAGE].size if isinstance(vectors, dict) else 0
 
     async def _create(self, dim: int) -> None:
-        dense = models.VectorParams(size=dim, distance=models.Distance.DOT, datatype=models.Datatype.FLOAT16)
+        dense = models.VectorParams(
+            size=dim,
+            distance=models.Distance.DOT,
+            datatype=models.Datatype.FLOAT16,
+            hnsw_config=models.HnswConfigDiff(
+                m=graph.M, ef_construct=graph.EF_CONSTRUCT, full_scan_threshold=graph.FULL_SCAN_KB
+            ),
+            quantization_config=models.ScalarQuantization(
+                scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=graph.QUANTILE)
+            ),
+        )
         if not await _answer(self._client.collection_exists(self.version)):
             await _answer(
                 self._client.create_collection(
@@ -171,7 +186,14 @@ class ServerIndex(Index):
     async def _grouped(self, name: str, vector: Any, chosen: models.Filter | None, limit: int) -> Hits:
         found = await _answer(
             self._client.query_points_groups(
-                self._name, "product_id", query=vector, using=name, query_filter=chosen, limit=limit, group_size=1
+                self._name,
+                "product_id",
+                query=vector,
+                using=name,
+                query_filter=chosen,
+                search_params=_SEARCH,
+                limit=limit,
+                group_size=1,
             )
         )
         return sorted(

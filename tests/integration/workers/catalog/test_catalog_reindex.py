@@ -14,9 +14,6 @@ from topology.worker import Worker
 from workers.catalog.agent import build
 from workers.catalog.progress import wait_indexed
 
-# The local client keeps no payload indexes and says so.
-pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
-
 
 @pytest.fixture
 async def qdrant(monkeypatch):

@@ -12,8 +12,7 @@ from topology.index import MemoryIndex, PageEntry, Query
 from topology.index.edge import EdgeIndex
 from topology.index.server import ServerIndex
 
-# The local client keeps no payload indexes and says so.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Payload indexes have no effect")]
+pytestmark = pytest.mark.slow
 
 MODEL = "cope-test@1"
 DIM = 16

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from topology.errors import UserError
-from topology.index import PageEntry, Query
+from topology.index import MemoryIndex, PageEntry, Query, edge
 from topology.index.edge import EdgeIndex
 
 pytestmark = pytest.mark.slow
@@ -86,3 +86,22 @@ async def test_a_temporary_folder_is_gone_after_close():
     assert folder.exists()
     await index.close()
     assert not folder.exists()
+
+
+async def test_a_large_catalogue_is_searched_by_its_graph_as_exactly_as_without(tmp_path, monkeypatch):
+    rng = np.random.default_rng(5)
+    rows = rng.standard_normal((4_000, 2, 768), np.float32)  # 24 MB: the engine builds no graph for less than 20
+    rows = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float16)
+    pages = [PageEntry(f"p{number}", "m@1", views, views[0], images=("i", "j")) for number, views in enumerate(rows)]
+    exact, index = MemoryIndex("m@1"), EdgeIndex(tmp_path, "m@1")
+    monkeypatch.setattr(edge, "EXACT_UP_TO", 7_999)  # vectors, not products
+    for one in (exact, index):
+        await one.upsert(pages)
+        await one.optimize()
+    assert index._shard.info().indexed_vectors_count >= 8_000
+    queries = [Query(regions=views[1:] + rng.normal(scale=0.03, size=(1, 768))) for views in rows[:100]]
+    found = [[one.product_id for one in await index.search(query, 10)] for query in queries]
+    best = [[one.product_id for one in await exact.search(query, 10)] for query in queries]
+    assert [some[0] for some in found] == [some[0] for some in best]
+    assert all(len(some) == 10 for some in found)
+    await index.close()

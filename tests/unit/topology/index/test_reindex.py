@@ -12,9 +12,6 @@ from topology.index.server import ServerIndex, open_to_fill
 from topology.settings import Settings
 from workers.catalog.reindex import Expected, find_fault
 
-# The local client keeps no payload indexes and says so.
-pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
-
 ALIAS = "product_pages"
 
 
