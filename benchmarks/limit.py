@@ -8,6 +8,7 @@ On the sample streams, in one thread, with nothing around them, in CPU seconds p
 * jpeg: one frame a second, written and read again
 * maps: the finder's feature maps of that frame
 * crops: the descriptors of as many crops as a frame has regions
+* read: finding and reading words in those frames that are read, and in their most salient regions
 * speech: Whisper on the sound in pieces of the longest length that capture sends
 
 `benchmarks.watch` prints how much more the whole flow takes.
@@ -30,6 +31,8 @@ from cope.serving.encoder import Encoder
 from cope.serving.looking import as_tensor
 from cope.vision.pictures import fit_area
 from topology.settings import load_settings
+from workers.embed.encoding import is_read
+from workers.reading import reader_of
 from workers.transcribe.recognizer import SAMPLE_RATE
 from workers.transcribe.whisper import open_recognizer
 
@@ -43,7 +46,7 @@ def measure() -> dict[str, float]:
     settings = load_settings(device="cpu", threads=1)
     with one_thread(), torch.inference_mode():
         encoder = Encoder(settings.model, "cpu", 1, settings.precision)
-        recognizer = open_recognizer(settings)
+        recognizer, reader = open_recognizer(settings), reader_of(settings, encoder.reading)
         config, seconds, minutes = encoder.config, dict[str, float](), 0.0
 
         def clocked(kernel: str, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -61,11 +64,16 @@ def measure() -> dict[str, float]:
                 encoder.vision.maps(pixels[0])
                 encoder.vision.describe(crops)
                 recognizer.transcribe(sound[: SAMPLE_RATE * 5], "en")
-            for frame, one in zip(frames, pixels, strict=True):
+                if reader is not None:
+                    reader.read_frame(frames[0], encoder.looker.find(frames[0])[0][: settings.read_regions])
+            for second, (frame, one) in enumerate(zip(frames, pixels, strict=True)):
                 clocked("jpeg", written_and_read, frame, settings.jpeg_quality)
                 if encoder.finder is not None:
                     clocked("maps", encoder.finder.maps, one)
                 clocked("crops", encoder.vision.describe, crops)
+                if reader is not None and is_read(round(1000 * second / settings.frames_per_second), settings):
+                    boxes = encoder.looker.find(frame)[0][: settings.read_regions]
+                    clocked("read", reader.read_frame, frame, boxes)
             step = round(settings.speech_chunk_s * SAMPLE_RATE)
             for at in range(0, len(sound), step):
                 piece = sound[at : at + step]

@@ -35,25 +35,21 @@ from cope.evaluation.calibration import expected_calibration_error
 from cope.evaluation.trust import probabilities
 from cope.keywords import PrintedWords, Vocabulary, faded, freshness, of_window, page_terms, query_terms, text_score
 from cope.model.beliefs import next_beliefs
-from cope.model.scoring import FEATURES, Calibration, MatchFeatures, match_features, speech_scores, with_rivals
+from cope.model.scoring import FEATURES, Calibration, MatchFeatures, closest, match_features, speech_scores
 from cope.runtime.command import AT_LEAST_0, Command, run
 from cope.runtime.files import full_disk, write_text_whole
 from cope.serving import artefact
 from cope.serving.card import calibration_section, with_section
-from cope.serving.encoder import Encoder, FrameFeatures, PageInput, PageOutput, WindowInput
+from cope.serving.encoder import Encoder, FrameFeatures, PageInput, PageOutput
 from cope.towers.reading import PACKAGED, Line, open_reader
 
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
 LEAST_PRODUCTS = 12  # a catalogue of 10, and others that are shown and not in it
 LEAST_SHOWINGS = AT_A_STREAM
-CANDIDATES = 12  # per window: the closest. Recognition looks at up to 60; those beyond are farther off
 BELIEVED = 0.5  # of a sighting in service
 # A mistake is to stay well below that: in service its windows end at other moments.
 MISTAKEN = 0.25
 HANDICAPS = tuple(0.25 * step for step in range(25))
-# Features without a weight. Others tell the same, and what these add where a calibration is fitted misleads elsewhere:
-# without them more is found in streams of other kinds, and less of it is false (docs/decisions.md).
-LEFT_OUT = ("text", "fused", "margin_fused", "salience")
 CATALOGUES = 16  # that each stream is read against: what is said differs in each, and is the noisiest of the features
 
 
@@ -198,7 +194,6 @@ def read_against(
     printed = PrintedWords()
     for i in catalogue if encoder.reading else ():
         printed.add(products[i].id, [products[i].name], shop.lines[i])
-    fused = np.stack([pages[i].fused for i in catalogue]).astype(np.float32)
     out: list[Sample] = []
     for end_s in range(HOP_MS // 1000, len(frames) + 1, HOP_MS // 1000):
         newest = shown[end_s - HOP_MS // 1000 : end_s]
@@ -207,10 +202,8 @@ def read_against(
         start_s = max(0, end_s - WINDOW_MS // 1000)
         window = [(1000 * s, frames[s].regions) for s in range(start_s, end_s)]
         keywords = heard(pieces, end_s)
-        embedding = encoder.encode_windows([WindowInput(frames[start_s:end_s], keywords)])[0]
         query = query_terms(keywords)
         texts = [text_score(shop.terms[i], query) for i in catalogue]
-        best_text = max(texts)
         speech = speech_scores(meant(pieces, end_s), [pages[i].text for i in catalogue])
         seen = printed.seen(
             [
@@ -220,34 +213,17 @@ def read_against(
             ]
         )
         reads = [seen[products[i].id].score if products[i].id in seen else 0.0 for i in catalogue]
-        recent = np.concatenate([r for _, r in window[-HOP_MS // 1000 :]]).astype(np.float32)
-        near = np.array([float((recent @ pages[i].vectors.astype(np.float32).T).max(initial=-1.0)) for i in catalogue])
-        near = near + 0.3 * (np.array(texts) + np.array(reads) + np.array(speech))
-        near = near + 0.1 * (fused @ embedding.astype(np.float32))
-        chosen = np.argsort(-near, kind="stable")[:CANDIDATES]
-        found = [
-            match_features(
-                window,
-                1000 * end_s - HOP_MS,
-                embedding,
-                pages[catalogue[c]].vectors,
-                pages[catalogue[c]].fused,
-                texts[c],
-                best_text,
-                [f.salience for f in frames[start_s:end_s]],
-                reads[c],
-                max(reads),
-                speech_score=speech[c],
-            )
-            for c in chosen
-        ]
+        pictures = [pages[i].vectors for i in catalogue]
+        found = match_features(window, 1000 * end_s - HOP_MS, pictures, texts, reads, speech)
+        chosen = closest(found)
+        candidates = [found[c] for c in chosen]
         names = tuple(products[catalogue[c]].id for c in chosen)
         places = {catalogue[c]: position for position, c in enumerate(chosen)}
         wrong = refused(newest[0])
         if wrong < 0:
-            out.append(Sample(with_rivals(found), places.get(newest[0], -1), products=names))
+            out.append(Sample(candidates, places.get(newest[0], -1), products=names))
         elif wrong in places:
-            out.append(Sample(with_rivals(found), -1, places[wrong], names))
+            out.append(Sample(candidates, -1, places[wrong], names))
     return out
 
 
@@ -312,7 +288,6 @@ def fit(found: Sequence[Sample], counts: Sequence[float] | None = None, steps: i
         values = [astuple(candidate) for candidate in sample.candidates]
         x[row, : len(values)] = torch.tensor(values, dtype=torch.float64)
         real[row, : len(values)] = True
-    x[:, :, [FEATURES.index(name) for name in LEFT_OUT]] = 0.0
     shown = torch.tensor([sample.shown for sample in found])
     # What may be true in each window, "none of them" first: the one thing that is known, or all but what is refused.
     possible = functional.one_hot(shown + 1, most + 1).bool()
@@ -338,7 +313,7 @@ def fit(found: Sequence[Sample], counts: Sequence[float] | None = None, steps: i
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     weights = (functional.softplus(free) / spread).detach()
-    # Nothing is known of a feature that never varies: one that is left out, or words of a model that does not read.
+    # Nothing is known of a feature that never varies: say, words of a model that does not read.
     weights[x[real].std(dim=0) == 0] = 0.0
     share = float((each * (shown >= 0)).sum()) / float((each * real.sum(dim=1)).sum())
     return Calibration(

@@ -16,7 +16,7 @@ from cope.evaluation.sets import RAW, EvaluationSet, blocks
 from cope.evaluation.space import block_of
 from cope.keywords import PrintedWords, freshness, page_terms, query_terms, text_score
 from cope.model.modeling import CopeModel
-from cope.model.scoring import MatchFeatures, match_features, region_fits, speech_scores, with_rivals
+from cope.model.scoring import MatchFeatures, match_features, speech_scores
 from cope.model.views import Views
 
 Array = NDArray[np.float32]
@@ -32,7 +32,6 @@ class Page:
     Attributes:
         row: Of the evaluation set.
         pictures: (N, D) L2-normalised, one row a view of a picture.
-        fused: (D,) L2-normalised.
         meaning: (D,) of its text, L2-normalised; (0,) if it has none.
         terms: Of its text.
         title: The first line of its text.
@@ -41,7 +40,6 @@ class Page:
 
     row: int
     pictures: Array
-    fused: Array
     meaning: Array
     terms: Mapping[int, float]
     title: str
@@ -64,7 +62,6 @@ def pages_of(model: CopeModel, data: EvaluationSet, device: torch.device) -> lis
                 Page(
                     row,
                     embedded.regions[at][block.frame[at] >= 0].float().cpu().numpy(),
-                    embedded.fused[at].float().cpu().numpy(),
                     meanings[at],
                     page_terms(title, category=category, description=rest),
                     title,
@@ -97,11 +94,10 @@ def clip_features(
     """
     views = block_of(data.views[domain], torch.tensor([row]), device)
     clip = model.embed(views, domain)
-    frame, salience, regions = views.frame[0].cpu(), views.salience[0].cpu(), clip.regions[0].float().cpu()
+    frame, regions = views.frame[0].cpu(), clip.regions[0].float().cpu()
     numbers = sorted({int(number) for number in frame.tolist() if number >= 0})
     window = [(number, regions[frame == number].numpy()) for number in numbers]
     recent_from = numbers[-RECENT_FRAMES:][0] if numbers else 0
-    saliences = [salience[frame == number].numpy() for number in numbers]
     query = query_terms(data.keywords[domain][row])
     texts = [text_score(page.terms, query) for page in pages]
     hears = float(views.told[0]) > 0
@@ -111,28 +107,8 @@ def clip_features(
     if printed is not None and data.read is not None:
         seen = printed.seen(_fresh(data.read.clips[domain][row]))
         reads = [seen[str(page.row)].score if str(page.row) in seen else 0.0 for page in pages]
-    fits = region_fits([shown for _, shown in window], [page.pictures for page in pages])
-    fused = clip.fused[0].float().cpu().numpy()
-    best_text, best_read = max(texts, default=0.0), max(reads, default=0.0)
-    return with_rivals(
-        [
-            match_features(
-                window,
-                recent_from,
-                fused,
-                page.pictures,
-                page.fused,
-                text,
-                best_text,
-                saliences,
-                read,
-                best_read,
-                fit,
-                meant,
-            )
-            for page, text, read, fit, meant in zip(pages, texts, reads, fits, speech, strict=True)
-        ]
-    )
+    pictures = [page.pictures for page in pages]
+    return match_features(window, recent_from, pictures, texts, reads, speech)
 
 
 def printed_words(pages: Sequence[Page]) -> PrintedWords:

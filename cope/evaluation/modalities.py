@@ -11,17 +11,14 @@ from cope.evaluation.measures import LETTERS, Figures, interval, plain
 from cope.evaluation.ranking import Ranks, ranks
 from cope.evaluation.sets import EvaluationSet
 from cope.model.modeling import CopeModel
-from cope.model.scoring import Calibration, MatchFeatures
+from cope.model.scoring import WORDS, Calibration, MatchFeatures
 
 Score = Callable[[MatchFeatures], float]
 
 CALIBRATED, SUMMED = "calibration", "sum"
 PICTURES, READ, BOTH, ALL = "pictures", "read", "pictures_read", "pictures_read_speech"
 
-# What words are worth beside a cosine of pictures, where no calibration says it: as `cope.calibrate` picks candidates.
-_WORDS = 0.3
-
-_SILENT = {"text": 0.0, "text_share": 0.0, "speech": 0.0, "margin_speech": 0.0}
+_SILENT = {"text_share": 0.0, "speech": 0.0, "margin_speech": 0.0}
 _UNREAD = {"read": 0.0, "read_behind": 0.0}
 
 
@@ -70,7 +67,7 @@ def _scores(calibration: Calibration | None, hears: bool) -> Mapping[str, Score]
     def fits(one: MatchFeatures) -> float:
         if calibration is not None:
             return calibration.logit(one)
-        return one.visual_window + _WORDS * (one.read + one.text + one.speech)
+        return one.visual_window + WORDS * (one.read + one.text_share + one.speech)
 
     scores: dict[str, Score] = {
         PICTURES: lambda one: fits(replace(one, **_SILENT, **_UNREAD)),

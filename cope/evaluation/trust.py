@@ -16,11 +16,10 @@ from cope.evaluation.matching import clip_features, pages_of, printed_words
 from cope.evaluation.sets import EvaluationSet
 from cope.evaluation.space import pictured
 from cope.model.modeling import CopeModel
-from cope.model.scoring import Calibration, MatchFeatures, shares
+from cope.model.scoring import Calibration, MatchFeatures, closest, shares
 
-CLIPS = 1000  # at most; each gives up to `CANDIDATES` probabilities
+CLIPS = 1000  # at most; each gives a probability for each of the closest candidates
 CATALOGUE = 100
-CANDIDATES = 12  # the closest, as in calibration
 
 
 def probabilities(calibration: Calibration, candidates: Sequence[MatchFeatures]) -> list[float]:
@@ -60,8 +59,7 @@ def stated(
         against = [pages[page_of[product][int(rng.integers(len(page_of[product])))]] for product in catalogue]
         printed = printed_words(against) if data.read else None
         found = clip_features(model, data, "live", row, against, device, printed)
-        near = [one.visual_recent + 0.3 * (one.text + one.read + one.speech) + 0.1 * one.fused for one in found]
-        chosen = np.argsort(-np.array(near), kind="stable")[:CANDIDATES]
+        chosen = closest(found)
         p += probabilities(calibration, [found[at] for at in chosen])
         truths += [catalogue[at] == shown for at in chosen]
     return p, truths

@@ -1,13 +1,13 @@
-"""How well a product fits a window of a stream, as a handful of numbers and as one calibrated probability.
+"""How well products fit a window of a stream, as a handful of numbers each and as calibrated probabilities.
 
-`match_features` compares one window with one candidate; `with_rivals` adds what only the whole list of
-candidates tells; `Calibration` turns the result into the probability that this product is being shown.
+`match_features` compares one window with all candidates; `Calibration` turns the result into the probability that a
+product is being shown.
 """
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -27,29 +27,22 @@ class MatchFeatures:
     Attributes:
         visual_recent: Mean over the frames of the newest hop of the best cosine of a region with a page picture.
         visual_window: The same over the better half of all frames of the window: products turn and are covered.
-        fused: Cosine of the window's fused embedding with the page's.
-        text: Share of the page's terms that were said (`cope.keywords`).
-        text_share: `text` over the best `text` of any product; 0 if nothing was said of any.
+        text_share: Share of the page's terms that were said (`cope.keywords`), over the best one of any product; 0 if
+            nothing was said of any.
         margin_recent: `visual_recent` less that of the best other product.
         margin_window: `visual_window` less that of the best other product.
-        margin_fused: `fused` less that of the best other product.
-        salience: Salience of the region that fits best in the newest hop.
         read: How well what was read in the frames names the product (`cope.keywords.PrintedWords`).
         read_behind: `read` less the best `read` of any product, so 0 at most: what was read names another one better.
             Of look-alikes it picks the one whose words are read, and tells nothing of those that are in no catalogue.
-        speech: Cosine of what was said with what the page says: of meanings, where `text` compares words.
+        speech: Cosine of what was said with what the page says: of meanings, where `text_share` compares words.
         margin_speech: `speech` less that of the best other product.
     """
 
     visual_recent: float = 0.0
     visual_window: float = 0.0
-    fused: float = 0.0
-    text: float = 0.0
     text_share: float = 0.0
     margin_recent: float = 0.0
     margin_window: float = 0.0
-    margin_fused: float = 0.0
-    salience: float = 0.0
     read: float = 0.0
     read_behind: float = 0.0
     speech: float = 0.0
@@ -58,6 +51,12 @@ class MatchFeatures:
 
 FEATURES = tuple(f.name for f in fields(MatchFeatures))
 _VALUES = attrgetter(*FEATURES)  # `astuple` copies each number: two thirds of the time of scoring
+
+# Candidates of a window: recognition scores as many at its default settings.
+CANDIDATES = 60
+
+# What words are worth beside a cosine of pictures, where no calibration says it.
+WORDS = 0.3
 
 
 # How well a product's pictures fit the regions of a frame: the best cosine, and the number of its region. A frame
@@ -115,80 +114,63 @@ def speech_scores(said: Sequence[tuple[Array, float]], pages: Sequence[Array]) -
 def match_features(
     frames: Sequence[tuple[int, Array]],
     recent_from_ms: int,
-    embedding: Array,
-    page_vectors: Array,
-    page_fused: Array,
-    text_score: float = 0.0,
-    best_text_score: float = 0.0,
-    saliences: Sequence[Array] | None = None,
-    read_score: float = 0.0,
-    best_read_score: float = 0.0,
-    fits: Sequence[RegionFit] | None = None,
-    speech_score: float = 0.0,
-) -> MatchFeatures:
-    """Compares one window with one product.
+    pages: Sequence[Array],
+    texts: Sequence[float] | None = None,
+    reads: Sequence[float] | None = None,
+    speech: Sequence[float] | None = None,
+    best_read: float = 0.0,
+    fits: Sequence[Sequence[RegionFit]] | None = None,
+) -> list[MatchFeatures]:
+    """Compares one window with all candidates, which are rivals. A lone one is compared with 0.
 
     Args:
         frames: Per frame its media time in ms and its regions, (K, D) L2-normalised; K may be 0.
         recent_from_ms: Media time from which a frame belongs to the newest hop.
-        embedding: (D,) fused live embedding; empty if there is none.
-        page_vectors: (N, D) pictures of the product's page; N may be 0.
-        page_fused: (D,) fused page embedding; empty if there is none.
-        text_score: Of this product in [0, 1].
-        best_text_score: The highest of any product in the catalogue or the room's bag.
-        saliences: Per frame the saliences of its regions, (K,).
-        read_score: How well words read in the frames name this product, in [0, 1].
-        best_read_score: The highest of any product in the catalogue or the room's bag.
-        fits: The product's row of `region_fits`, if that was computed for all candidates at once.
-        speech_score: Of this product; see `speech_scores`.
-
-    Returns:
-        Features whose margins are still 0: see `with_rivals`.
+        pages: Of each candidate its pictures, (N, D) L2-normalised; N may be 0.
+        texts: Share of each one's terms that were said, in [0, 1]; None: nothing was said.
+        reads: How well words read in the frames name each one, in [0, 1]; None: nothing was read.
+        speech: See `speech_scores`; None: nothing was said.
+        best_read: The highest of `reads` among products that are no candidates.
+        fits: See `region_fits`, if they are known already.
     """
     if fits is None:
-        (fits,) = region_fits([regions for _, regions in frames], [page_vectors])
-    best: list[float] = []  # per frame
-    recent: list[float] = []
-    recent_salience: list[float] = []
-    for i, ((pts_ms, _), (value, at)) in enumerate(zip(frames, fits, strict=True)):
-        best.append(value)
-        if pts_ms >= recent_from_ms:
-            recent.append(value)
-            if saliences is not None and at is not None:
-                recent_salience.append(float(saliences[i][at]))
-    half = sorted(best, reverse=True)[: math.ceil(len(best) / 2)]
-    has_fused = len(embedding) > 0 and len(page_fused) > 0
-    return MatchFeatures(
-        visual_recent=_mean(recent),
-        visual_window=_mean(half),
-        fused=float(np.asarray(embedding, np.float32) @ np.asarray(page_fused, np.float32)) if has_fused else 0.0,
-        text=text_score,
-        text_share=text_score / best_text_score if best_text_score > 0 else 0.0,
-        salience=_mean(recent_salience),
-        read=read_score,
-        read_behind=min(0.0, read_score - best_read_score),
-        speech=speech_score,
-    )
-
-
-def with_rivals(candidates: Sequence[MatchFeatures]) -> list[MatchFeatures]:
-    """Fills in the margins. A lone candidate is compared with 0, the cosine of unrelated things."""
-
-    def margins(values: list[float]) -> list[float]:
-        order = sorted(values, reverse=True)
-        first, second = order[0], order[1] if len(order) > 1 else 0.0
-        return [v - (second if v == first else first) for v in values]
-
-    if not candidates:
-        return []
-    recent = margins([c.visual_recent for c in candidates])
-    window = margins([c.visual_window for c in candidates])
-    fused = margins([c.fused for c in candidates])
-    speech = margins([c.speech for c in candidates])
+        fits = region_fits([regions for _, regions in frames], pages)
+    none = [0.0] * len(pages)
+    texts, reads, speech = texts or none, reads or none, speech or none
+    recent = [number for number, (pts_ms, _) in enumerate(frames) if pts_ms >= recent_from_ms]
+    newest = [_mean([fit[number][0] for number in recent]) for fit in fits]
+    half = math.ceil(len(frames) / 2)
+    window = [_mean(sorted((value for value, _ in fit), reverse=True)[:half]) for fit in fits]
+    best_text, best_read = max(texts, default=0.0), max(best_read, *reads, 0.0)
     return [
-        replace(c, margin_recent=r, margin_window=w, margin_fused=f, margin_speech=s)
-        for c, r, w, f, s in zip(candidates, recent, window, fused, speech, strict=True)
+        MatchFeatures(
+            visual_recent=newest[i],
+            visual_window=window[i],
+            text_share=texts[i] / best_text if best_text > 0 else 0.0,
+            margin_recent=margin_recent,
+            margin_window=margin_window,
+            read=reads[i],
+            read_behind=reads[i] - best_read,
+            speech=speech[i],
+            margin_speech=margin_speech,
+        )
+        for i, (margin_recent, margin_window, margin_speech) in enumerate(
+            zip(_margins(newest), _margins(window), _margins(speech), strict=True)
+        )
     ]
+
+
+def closest(candidates: Sequence[MatchFeatures], most: int = CANDIDATES) -> list[int]:
+    """Returns which candidates look and sound most like what is shown, best first: those that recognition scores."""
+    near = [one.visual_recent + WORDS * (one.text_share + one.read + one.speech) for one in candidates]
+    return sorted(range(len(near)), key=lambda number: -near[number])[:most]
+
+
+def _margins(values: Sequence[float]) -> list[float]:
+    """How far each is before the best other one."""
+    order = sorted(values, reverse=True)
+    first, second = order[0] if order else 0.0, order[1] if len(order) > 1 else 0.0
+    return [value - (second if value == first else first) for value in values]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -241,7 +223,7 @@ class Calibration:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            weights = {str(k): float(v) for k, v in content["weights"].items()}
+            weights = {str(k): float(v) for k, v in content["weights"].items() if k in FEATURES or float(v)}
             bias, prior = float(content["bias"]), float(content["prior"])
             handicaps = {str(k): float(v) for k, v in content.get("handicaps", {}).items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -45,7 +45,12 @@ _POINTS, _MORE = 2, 4
 # a write is refused while less than this is free. Its files grow in steps of up to 32 MiB each.
 _RESERVE_BYTES = 128 * 1024 * 1024
 
-_WRITE_AT_ONCE = 200  # pages per operation: a few MB, so that the log of the engine stays small
+_WRITE_AT_ONCE = 200  # pages per operation: a few MB
+
+# Points between two flushes: what is written in between also lies in the engine's log, 4 kB each, and is replayed at
+# the next start.
+_FLUSH_EVERY = 20_000
+
 _SCROLL = 1_000
 _SEGMENT_KB = 1_000_000_000
 _META = "cope.json"
@@ -72,6 +77,7 @@ class EdgeIndex(Index):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")  # the engine's calls block, and stay in order
         self._shard: Any = None
         self._dim = 0
+        self._unflushed = 0
         self._lock: FileLock | None = None
         try:
             self._open()
@@ -180,6 +186,10 @@ class EdgeIndex(Index):
             for number in range(len(page.vectors))
         ]
         self._guarded(lambda: self._shard.update(qdrant.UpdateOperation.upsert_points(points)))
+        self._unflushed += len(points)
+        if self._unflushed >= _FLUSH_EVERY:
+            self._guarded(lambda: self._shard.flush())
+            self._unflushed = 0
         # Images that an earlier edition of a page had, and this one has not.
         others = qdrant.MatchExcept([page.digest for page in pages])
         self._delete(

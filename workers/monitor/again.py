@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cope.errors import UserError as ModelError
 from cope.keywords import PrintedWords, faded, of_window, query_terms, text_score
 from cope.model.beliefs import next_beliefs
-from cope.model.scoring import MatchFeatures, match_features, shares, speech_scores, with_rivals
+from cope.model.scoring import MatchFeatures, match_features, shares, speech_scores
 from cope.vision.decoding import PictureError, decode
 from topology.errors import BadInput, UserError
 from topology.evidence import Kept
@@ -206,7 +206,7 @@ class Again:
                 )
             lines = list(dict.fromkeys(line for event in events for line in event.evidence.read))
             compare = _Comparison(encoder, stretch, frames, usable, lines)
-            found: Found = await self._in_executor(compare.believe, windows, embeddings)
+            found: Found = await self._in_executor(compare.believe, windows)
             return found[:_TOLD], encoder.version
 
     async def _record(self, product_id: str) -> PageVectors | None:
@@ -304,14 +304,14 @@ class _Comparison:
         read = printed.seen([(line, 1.0) for line in lines]) if lines else {}
         self._reads = [read[one.product_id].score if one.product_id in read else 0.0 for one in self._entries]
 
-    def believe(self, windows: Sequence[_Window], embeddings: Sequence[NDArray[np.float16]]) -> Found:
+    def believe(self, windows: Sequence[_Window]) -> Found:
         """Returns the highest belief in each candidate while the detection was on, best first."""
         calibration = self._encoder.calibration
         best = dict.fromkeys((entry.product_id for entry in self._entries), 0.0)
         beliefs: dict[str, float] = {}
         judged_from_ms = min(self._stretch.judged_from_ms, windows[-1].recent_from_ms)
-        for window, embedding in zip(windows, embeddings, strict=True):
-            features = self._features(window, embedding)
+        for window in windows:
+            features = self._features(window)
             odds = {name: calibration.logit(one, name) for name, one in zip(best, features, strict=True)}
             if self._stretch.source == "frames":
                 beliefs = dict(zip(odds, shares(list(odds.values())), strict=True))
@@ -322,29 +322,12 @@ class _Comparison:
         found = [(product_id, round(belief, 4)) for product_id, belief in best.items()]
         return sorted(found, key=lambda one: (-one[1], one[0]))
 
-    def _features(self, window: _Window, embedding: NDArray[np.float16]) -> list[MatchFeatures]:
+    def _features(self, window: _Window) -> list[MatchFeatures]:
         entries, query = self._entries, query_terms(window.keywords)
         texts = [text_score(entry.terms, query) for entry in entries]
         vectors = self._encoder.encode_speech([text for text, _ in window.speech]) if window.speech else []
         said = [(vector, weight) for vector, (_, weight) in zip(vectors, window.speech, strict=True) if vector.any()]
         speech = speech_scores(said, [entry.text for entry in entries])
-        frames = [self._frames[number] for number in window.numbers]
         seen = [(self._stretch.frames[n][0], self._frames[n].regions) for n in window.numbers]
-        return with_rivals(
-            [
-                match_features(
-                    seen,
-                    window.recent_from_ms,
-                    embedding,
-                    entry.vectors,
-                    entry.fused,
-                    text,
-                    max(texts),
-                    [frame.salience for frame in frames],
-                    words_read,
-                    max(self._reads),
-                    speech_score=meaning,
-                )
-                for entry, text, words_read, meaning in zip(entries, texts, self._reads, speech, strict=True)
-            ]
-        )
+        pictures = [entry.vectors for entry in entries]
+        return match_features(seen, window.recent_from_ms, pictures, texts, self._reads, speech)

@@ -15,7 +15,6 @@ from cope.model.scoring import (
     match_features,
     region_fits,
     speech_scores,
-    with_rivals,
 )
 from topology.errors import BadInput
 from topology.index import PageEntry, Query
@@ -246,8 +245,9 @@ def observe(
     speech = speech_scores(look.speech, [entry.text for entry in entries])
     read = read or Read()
     fits = region_fits([regions for _, regions in look.frames], [entry.vectors for entry in entries])
-    every = range(len(look.frames))
-    features = with_rivals(_features(look, every, look.recent_from_ms, entries, fits, texts, speech, read.window))
+    reads, best_read = _reads(read.window, entries)
+    pictures = [entry.vectors for entry in entries]
+    features = match_features(look.frames, look.recent_from_ms, pictures, texts, reads, speech, best_read, fits)
     log_odds = [
         round(calibration.logit(one, entry.product_id), _DECIMALS) for one, entry in zip(features, entries, strict=True)
     ]
@@ -270,39 +270,10 @@ def observe(
     ]
 
 
-def _features(
-    look: Look,
-    numbers: Sequence[int],
-    recent_from_ms: int,
-    entries: Sequence[PageEntry],
-    fits: Sequence[Sequence[RegionFit]],
-    texts: Sequence[float],
-    speech: Sequence[float],
-    read: Mapping[str, Seen],
-) -> list[MatchFeatures]:
-    """Returns how entries fit the frames of these numbers."""
-    frames = [look.frames[number] for number in numbers]
-    saliences = [look.saliences[number] for number in numbers]
-    best_text = max(texts, default=0.0)
-    reads = [read[entry.product_id].score if entry.product_id in read else 0.0 for entry in entries]
-    best_read = max((one.score for one in read.values()), default=0.0)
-    return [
-        match_features(
-            frames,
-            recent_from_ms,
-            look.embedding,
-            entry.vectors,
-            entry.fused,
-            text,
-            best_text,
-            saliences,
-            read_score,
-            best_read,
-            [fit[number] for number in numbers],
-            said,
-        )
-        for entry, fit, text, said, read_score in zip(entries, fits, texts, speech, reads, strict=True)
-    ]
+def _reads(seen: Mapping[str, Seen], entries: Sequence[PageEntry]) -> tuple[list[float], float]:
+    """How well what was read names each entry, and the best that it names any product."""
+    reads = [seen[entry.product_id].score if entry.product_id in seen else 0.0 for entry in entries]
+    return reads, max((one.score for one in seen.values()), default=0.0)
 
 
 def _frames_that_show(
@@ -322,12 +293,19 @@ def _frames_that_show(
     look like what is shown, even if another one looks more like it: words choose between look-alikes.
     """
     shown: dict[str, list[Shown]] = {}
-    silence = [0.0] * len(entries)
+    pictures = [entry.vectors for entry in entries]
     for number, (pts_ms, _) in enumerate(look.frames):
         if pts_ms < look.new_from_ms:
             continue
-        seen = read.frames.get(pts_ms, {})
-        features = with_rivals(_features(look, [number], pts_ms, entries, fits, silence, silence, seen))
+        reads, best_read = _reads(read.frames.get(pts_ms, {}), entries)
+        features = match_features(
+            [look.frames[number]],
+            pts_ms,
+            pictures,
+            reads=reads,
+            best_read=best_read,
+            fits=[[fit[number]] for fit in fits],
+        )
         for entry, one in zip(entries, features, strict=True):
             judged = _without_rivals(one) if entry is believed else one
             leads = entry is believed or one.margin_recent > 0 or calibration.logit(one, entry.product_id) >= 0
@@ -342,7 +320,6 @@ def _without_rivals(one: MatchFeatures) -> MatchFeatures:
         one,
         margin_recent=max(0.0, one.margin_recent),
         margin_window=max(0.0, one.margin_window),
-        margin_fused=max(0.0, one.margin_fused),
     )
 
 

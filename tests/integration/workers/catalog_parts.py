@@ -29,7 +29,7 @@ class HueModel:
     def __init__(self, version="hue@1"):
         self.version = version
         self.reading = ""
-        weights = dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 10.0, "margin_recent": 5.0, "text": 1.0}
+        weights = dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 10.0, "margin_recent": 5.0, "text_share": 1.0}
         self.calibration = Calibration(weights, bias=-9.0, prior=0.05)
 
     def encode_pages(self, pages):

@@ -309,7 +309,7 @@ def test_what_is_read_becomes_a_feature_and_what_never_varies_gets_no_weight(tmp
         assert all(other.read_behind < 0 for other in one.candidates if other is not right)
     fitted = calibrate.fit(found, steps=20)
     assert fitted.weights["read"] > 0
-    assert fitted.weights["text"] == fitted.weights["text_share"] == 0.0  # nobody speaks
+    assert fitted.weights["text_share"] == fitted.weights["speech"] == 0.0  # nobody speaks
 
 
 def test_a_product_that_is_refused_loses_and_nothing_is_said_of_the_others():
@@ -322,7 +322,7 @@ def test_a_product_that_is_refused_loses_and_nothing_is_said_of_the_others():
     assert calibrate.figures(fitted, found)["windows"] == 20 and calibrate.figures(fitted, found[:10])["ece"] == 0.0
 
 
-def test_clips_of_anything_but_a_product_are_windows_that_refuse_it(recorded, tiny, tmp_path, monkeypatch):
+def test_clips_of_anything_but_a_product_are_windows_that_refuse_it(recorded, tiny, tmp_path):
     artefact.save(tmp_path / "tiny", "tiny", tiny.config, tiny.model.state_dict(), None)
     encoder = Encoder(tmp_path / "tiny", device="cpu")
     rows = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
@@ -334,7 +334,6 @@ def test_clips_of_anything_but_a_product_are_windows_that_refuse_it(recorded, ti
     shown = {number for stream in shop.streams() for _, number in stream.frames}
     names = {shop.products[showings.refused(number)].id for number in shown if number < showings.NOT_LISTED}
     assert names == {"p3"} and showings.NOT_LISTED not in shown
-    monkeypatch.setattr(calibrate, "CANDIDATES", 30)
     told = calibrate.judge(encoder, [recorded], "val", 60, 0)
     # Each clip by itself, against all products with a page: 4 pictures of one, ten of the other.
     assert sorted({len(windows) for windows in told}) == [2, 5]

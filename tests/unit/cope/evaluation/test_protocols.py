@@ -130,9 +130,9 @@ def test_reliability_curve_says_what_was_stated_and_what_held():
 
 def test_candidates_compete_with_each_other_and_with_none_of_them():
     names = MatchFeatures().__dataclass_fields__
-    calibration = Calibration({name: float(name == "text") for name in names}, 0.0, 0.5)
+    calibration = Calibration({name: float(name == "text_share") for name in names}, 0.0, 0.5)
     equal = probabilities(calibration, [MatchFeatures(), MatchFeatures()])
     assert equal == pytest.approx([1 / 3, 1 / 3])
-    first, second = probabilities(calibration, [MatchFeatures(text=1000.0), MatchFeatures()])
+    first, second = probabilities(calibration, [MatchFeatures(text_share=1000.0), MatchFeatures()])
     assert (first, second) == (pytest.approx(1.0), pytest.approx(0.0))
     assert probabilities(calibration, []) == []

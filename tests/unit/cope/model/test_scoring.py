@@ -11,16 +11,16 @@ from cope.model.scoring import (
     UNCALIBRATED,
     Calibration,
     MatchFeatures,
+    closest,
     match_features,
     speech_scores,
-    with_rivals,
 )
 
 E = np.eye(4, dtype=np.float32)
 
 
-def features_of(frames, pages, recent_from_ms=2000, **rest):
-    return match_features(frames, recent_from_ms, E[0], pages, E[0], **rest)
+def features_of(frames, pictures, recent_from_ms=2000, **rest):
+    return match_features(frames, recent_from_ms, [pictures], **rest)[0]
 
 
 def test_a_frame_counts_with_its_best_region_and_page_picture():
@@ -35,22 +35,24 @@ def test_recent_score_reads_the_newest_hop_only():
     assert found.visual_window == pytest.approx(1.0)  # the better half: two of three frames
 
 
-def test_salience_is_that_of_the_region_that_fits():
-    found = features_of([(2000, E[:2])], E[1:2], saliences=[np.array([0.9, 0.4], np.float32)])
-    assert found.salience == pytest.approx(0.4)
-
-
 @pytest.mark.parametrize(
     ("frames", "pages"), [([], E), ([(2000, E[:0])], E), ([(2000, E)], E[:0])], ids=["no frame", "no region", "no page"]
 )
 def test_what_is_missing_scores_nothing(frames, pages):
-    found = match_features(frames, 0, np.zeros(0), pages, np.zeros(0))
-    assert found == MatchFeatures()
+    assert match_features(frames, 0, [pages]) == [MatchFeatures()]
 
 
 def test_text_share_is_relative_to_the_best_named_product():
-    assert features_of([], E, text_score=0.2, best_text_score=0.8).text_share == pytest.approx(0.25)
+    found = match_features([], 0, [E, E], texts=[0.2, 0.8])
+    assert [one.text_share for one in found] == pytest.approx([0.25, 1.0])
     assert features_of([], E).text_share == 0.0
+
+
+def test_words_that_are_read_tell_what_they_name_better():
+    first, second = match_features([], 0, [E, E], reads=[0.2, 0.7])
+    assert (first.read, second.read) == (0.2, 0.7)
+    assert (first.read_behind, second.read_behind) == pytest.approx((-0.5, 0.0))
+    assert match_features([], 0, [E], reads=[0.7], best_read=0.9)[0].read_behind == pytest.approx(-0.2)
 
 
 def test_speech_counts_with_its_best_piece_and_weight():
@@ -61,17 +63,24 @@ def test_speech_counts_with_its_best_piece_and_weight():
 
 
 def test_margins_compare_with_the_best_other_product():
-    first, second, third = with_rivals([MatchFeatures(visual_recent=v) for v in (0.9, 0.6, 0.1)])
-    assert [round(f.margin_recent, 6) for f in (first, second, third)] == [0.3, -0.3, -0.8]
+    found = match_features([(2000, E[:1])], 0, [E[:1] * cosine for cosine in (0.9, 0.6, 0.1)], speech=[0.1, 0.5, 0.2])
+    assert [one.margin_recent for one in found] == pytest.approx([0.3, -0.3, -0.8])
+    assert [one.margin_window for one in found] == pytest.approx([0.3, -0.3, -0.8])
+    assert [one.margin_speech for one in found] == pytest.approx([-0.4, 0.3, -0.3])
 
 
 def test_a_tie_has_no_margin():
-    assert [f.margin_window for f in with_rivals([MatchFeatures(visual_window=0.5)] * 2)] == [0.0, 0.0]
+    assert [one.margin_window for one in match_features([(0, E[:1])], 0, [E[:1], E[:1]])] == [0.0, 0.0]
 
 
 def test_a_lone_candidate_is_compared_with_nothing():
-    assert with_rivals([MatchFeatures(fused=0.7)])[0].margin_fused == pytest.approx(0.7)
-    assert with_rivals([]) == []
+    assert features_of([(2000, E[:1])], E[:1]).margin_recent == 1.0
+    assert match_features([(2000, E[:1])], 0, []) == []
+
+
+def test_the_closest_candidates_are_those_that_look_or_sound_most_like_it():
+    found = [MatchFeatures(visual_recent=0.5), MatchFeatures(), MatchFeatures(visual_recent=0.4, speech=0.9)]
+    assert closest(found, 2) == [2, 0]
 
 
 @given(st.lists(st.floats(-1, 1), min_size=len(FEATURES), max_size=len(FEATURES)))
@@ -112,6 +121,8 @@ def test_a_calibration_fitted_without_a_feature_gives_it_no_weight(tmp_path) -> 
     path.write_text('{"weights": {"visual_recent": 2.0}, "bias": -1.0, "prior": 0.1}')
     calibration = Calibration.load(path)
     assert calibration.logit(MatchFeatures(visual_recent=1.0, read=0.9, read_behind=-0.2)) == 1.0
+    path.write_text('{"weights": {"visual_recent": 2.0, "salience": 0.0}, "bias": -1.0, "prior": 0.1}')
+    assert Calibration.load(path) == calibration
     path.write_text('{"weights": {"smell": 2.0}, "bias": -1.0, "prior": 0.1}')
     with pytest.raises(UserError, match="other features"):
         Calibration.load(path)

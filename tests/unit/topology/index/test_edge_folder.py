@@ -2,6 +2,7 @@
 
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,6 +87,19 @@ async def test_a_temporary_folder_is_gone_after_close():
     assert folder.exists()
     await index.close()
     assert not folder.exists()
+
+
+async def test_the_engine_s_log_does_not_grow_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(edge, "_FLUSH_EVERY", 3)
+    index = EdgeIndex(tmp_path, "m@1")
+    await index.upsert([PAGE])
+    begins = tmp_path / "product_pages_v1/shard/wal/first-index"  # what is older is dropped
+    before = begins.read_text()
+    await index.upsert([replace(PAGE, product_id="p2")])
+    assert begins.read_text() == before
+    await index.upsert([replace(PAGE, product_id="p3")])
+    assert begins.read_text() != before
+    await index.close()
 
 
 async def test_a_large_catalogue_is_searched_by_its_graph_as_exactly_as_without(tmp_path, monkeypatch):

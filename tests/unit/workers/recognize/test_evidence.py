@@ -14,7 +14,9 @@ from workers.recognize.evidence import observe, read_of, search_query, unpack
 from workers.recognize.standing import StandingLines
 
 CALIBRATION = Calibration(
-    dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 12.0, "margin_recent": 4.0, "text": 3.0}, bias=-9.0, prior=0.05
+    dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 12.0, "margin_recent": 4.0, "text_share": 3.0},
+    bias=-9.0,
+    prior=0.05,
 )
 AXES = np.eye(8, dtype=np.float16)
 
