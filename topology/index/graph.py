@@ -5,11 +5,11 @@ are given the same.
 """
 
 # Neighbours of a point in the graph, and candidates while it is built.
-M = 32
-EF_CONSTRUCT = 200
+M = 16
+EF_CONSTRUCT = 100
 
 # Candidates while it is searched.
-EF = 128
+EF = 256
 
 # Segments below this, in kB, are searched without a graph.
 FULL_SCAN_KB = 10_000

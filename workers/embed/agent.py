@@ -1,8 +1,10 @@
 """The embed role: `live_frames` and `live_keywords` to `live_windows`.
 
-    frames    -> inbox -> backbone, in batches over streams --+
-                                                              +-> windows -> text and fusion -> live_windows -> acks
-    keywords -------------------------------------------------+
+    frames    -> inbox -> backbone, in batches over streams -> reader of words --+
+                                                                                +-> windows -> text and fusion
+    keywords -------------------------------------------------------------------+       -> live_windows -> acks
+
+Words are read in a thread of their own, while the backbone has the next batch.
 
 Each frame is encoded by itself, even if it is nearly the same as the one before: whether that one has been seen
 depends on where reading began, and the content of a window must not.
@@ -13,6 +15,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -21,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cope.serving.encoder import Encoder, FrameFeatures, WindowInput
-from cope.towers.reading import Reader
+from cope.towers.reading import Line, Reader
 from topology import metrics
 from topology.delivery import Message
 from topology.errors import BadInput, Unavailable, UserError, is_out_of_memory, record_fault
@@ -46,6 +50,7 @@ from workers.reading import reader_of
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Pixels = NDArray[np.uint8]
 
 # How often the ends of the logs are asked for. It delays live windows whose keywords do not come, so it is short while
 # a window waits; otherwise it only serves to notice streams that have gone.
@@ -67,7 +72,7 @@ class Model(Protocol):
         """Name of its reader of words in pictures; empty if it has none."""
         ...
 
-    def encode_frames(self, images: Sequence[NDArray[np.uint8]]) -> list[FrameFeatures]:
+    def encode_frames(self, images: Sequence[Pixels]) -> list[FrameFeatures]:
         """Features of each picture, (H, W, 3) uint8 RGB."""
         ...
 
@@ -112,13 +117,17 @@ class Embedder:
         self._partitions: dict[int, _Partition] = {}
         self._clock = BrokerClock()
         self._inbox: deque[tuple[_Partition, Message[Frame]]] = deque()
+        self._seen: asyncio.Queue[list[tuple[_Partition, SeenFrame, Pixels | None]]] = asyncio.Queue(maxsize=1)
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="model-embed-reader")
         self._changed = asyncio.Condition()
 
     def register(self) -> None:
         """Hooks itself into the worker."""
         worker = self._worker
         worker.on_start(self._start)
+        worker.on_stop(self._stop)
         worker.background(self._encode_frames)
+        worker.background(self._read_frames)
         worker.background(self._send_windows)
         worker.background(self._follow_ends)
         worker.delivery.on_assigned(self._check_assigned)
@@ -133,6 +142,9 @@ class Embedder:
                 Encoder, settings.model, settings.device, settings.threads, settings.precision
             )
         self._reader = await self._worker.in_executor(reader_of, settings, self._model().reading)
+
+    async def _stop(self) -> None:
+        self._reading.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------------ partitions
 
@@ -183,14 +195,22 @@ class Embedder:
             await self._plan(partition, partition.core.keywords(heard))
 
     async def _encode_frames(self) -> None:
-        """Encodes the frames at hand, of all streams, then gives them to the windows."""
+        """Encodes the frames at hand, of all streams."""
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: bool(self._inbox) and self._waiting_steps() < _MOST_STEPS)
                 batch = [self._inbox.popleft() for _ in range(min(self._batch_size, len(self._inbox)))]
                 self._changed.notify_all()
             batch = [(partition, message) for partition, message in batch if not partition.revoked]
-            for (partition, _), seen in zip(batch, await self._see([one for _, one in batch]), strict=True):
+            seen = await self._see([message for _, message in batch])
+            await self._seen.put([(partition, *one) for (partition, _), one in zip(batch, seen, strict=True)])
+
+    async def _read_frames(self) -> None:
+        """Reads the words in encoded frames, then gives them to the windows."""
+        while True:
+            for partition, seen, picture in await self._seen.get():
+                if picture is not None and not partition.revoked:
+                    seen = await self._read(seen, picture)
                 partition.in_hand -= 1
                 if partition.revoked:
                     continue
@@ -226,9 +246,9 @@ class Embedder:
 
     # ------------------------------------------------------------------ model
 
-    async def _see(self, messages: list[Message[Frame]]) -> list[SeenFrame]:
-        """Encodes frames. Of a frame that cannot be encoded only the time counts."""
-        pictures: list[NDArray[np.uint8]] = []
+    async def _see(self, messages: list[Message[Frame]]) -> list[tuple[SeenFrame, Pixels | None]]:
+        """Encodes frames; beside each its picture, if it was encoded. Of one that cannot be only the time counts."""
+        pictures: list[Pixels] = []
         seen: list[SeenFrame | None] = []
         for message in messages:
             if message.value.end_of_epoch:
@@ -240,21 +260,20 @@ class Embedder:
             except Exception as error:  # noqa: BLE001 - whatever these bytes do to a decoder, others go on
                 seen.append(SeenFrame(message, error=record_fault(error, f"a frame of {message.value.stream_id}")))
         encoded = iter(zip(pictures, await self._encode_pictures(pictures), strict=True))
-        out = []
+        out: list[tuple[SeenFrame, Pixels | None]] = []
         for message, one in zip(messages, seen, strict=True):
-            result = one
-            if result is None:
+            if one is not None:
+                out.append((one, None))
+            else:
                 picture, features = next(encoded)
-                result = (
-                    SeenFrame(message, error=_failed(message.value, features))
-                    if isinstance(features, Exception)
-                    else SeenFrame(message, features, read=await self._read(message.value, picture, features))
-                )
+                if isinstance(features, Exception):
+                    out.append((SeenFrame(message, error=_failed(message.value, features)), None))
+                else:
+                    out.append((SeenFrame(message, features), picture))
             message.value = msgspec.structs.replace(message.value, jpeg=b"")
-            out.append(result)
         return out
 
-    async def _encode_pictures(self, pictures: list[NDArray[np.uint8]]) -> list[FrameFeatures | Exception]:
+    async def _encode_pictures(self, pictures: list[Pixels]) -> list[FrameFeatures | Exception]:
         if not pictures:
             return []
         metrics.BATCH_SIZE.labels("frames").observe(len(pictures))
@@ -267,20 +286,25 @@ class Embedder:
                 return [error]
         return [(await self._encode_pictures([picture]))[0] for picture in pictures]
 
-    async def _read(self, frame: Frame, picture: NDArray[np.uint8], features: FrameFeatures) -> tuple[ReadLine, ...]:
+    async def _read(self, seen: SeenFrame, picture: Pixels) -> SeenFrame:
         """Reads the words in some of the frames. A frame that cannot be read goes on without words."""
-        settings, reader = self._worker.settings, self._reader
-        if reader is None or not is_read(frame.pts_ms, settings):
-            return ()
+        settings, reader, frame = self._worker.settings, self._reader, seen.message.value
+        if reader is None or seen.features is None or not is_read(frame.pts_ms, settings):
+            return seen
+
+        def run() -> list[Line]:
+            with metrics.STAGE_SECONDS.labels("read_frame").time():
+                return reader.read_frame(picture, boxes)
+
         try:
-            boxes = features.boxes[: settings.read_regions]
-            lines = await self._timed("read_frame", reader.read_frame, picture, boxes)
+            boxes = seen.features.boxes[: settings.read_regions]
+            lines = await asyncio.get_running_loop().run_in_executor(self._reading, run)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             _log.error("a frame cannot be read", extra={"stream_id": frame.stream_id}, exc_info=error)
-            return ()
-        return tuple(ReadLine(line.text, line.confidence, line.box) for line in lines)
+            return seen
+        return replace(seen, read=tuple(ReadLine(line.text, line.confidence, line.box) for line in lines))
 
     async def _embed(self, inputs: list[WindowInput]) -> list[NDArray[np.float16] | None]:
         """Embeds windows; None for one that has no content, or that the model cannot take."""
