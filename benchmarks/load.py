@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.watch import ROOT, STREAMS, in_a_process_of_its_own
+from topology.settings import load_settings
 from workers.capture.source import probe
 
 RESULT = ROOT / "build/benchmark-load.json"
@@ -31,7 +32,8 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=32, help="streams of the last round")
     parser.add_argument("--out", type=Path, default=RESULT, help="where the JSON goes, and the picture beside it")
     options = parser.parse_args()
-    longest_s = max((probe(str(path)).duration_ms or 0) / 1000 for path in STREAMS)
+    settings = load_settings(allowed_folders=str(STREAMS[0].parent))
+    longest_s = max((probe(str(path), settings).duration_ms or 0) / 1000 for path in STREAMS)
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.machine()}\n")
     print(f"{'streams':>7} {'lag s':>6} {'event p50':>10} {'p95 ms':>7} {'cores busy':>11}")
     rows: list[dict[str, Any]] = []
