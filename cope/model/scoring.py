@@ -59,12 +59,7 @@ CANDIDATES = 60
 WORDS = 0.3
 
 
-# How well a product's pictures fit the regions of a frame: the best cosine, and the number of its region. A frame
-# without regions, and a product without pictures, have 0 and none.
-RegionFit = tuple[float, int | None]
-
-
-def region_fits(frames: Sequence[Array], pages: Sequence[Array]) -> list[list[RegionFit]]:
+def region_fits(frames: Sequence[Array], pages: Sequence[Array]) -> list[list[float]]:
     """Compares all frames with all products, in one product of matrices.
 
     Args:
@@ -72,26 +67,24 @@ def region_fits(frames: Sequence[Array], pages: Sequence[Array]) -> list[list[Re
         pages: The pictures of each product, (N, D) L2-normalised; N may be 0.
 
     Returns:
-        Per product, one fit a frame.
+        Per product and frame the best cosine of a region with a picture; 0 where there is none of either.
     """
-    found: list[list[RegionFit]] = [[(0.0, None)] * len(frames) for _ in pages]
+    found = np.zeros((len(pages), len(frames)))
     seen = [number for number, regions in enumerate(frames) if len(regions)]
     shown = [number for number, vectors in enumerate(pages) if len(vectors)]
-    if not seen or not shown:
-        return found
-    regions = np.concatenate([np.asarray(frames[number], np.float32) for number in seen])
-    pictures = np.concatenate([np.asarray(pages[number], np.float32) for number in shown])
-    starts = np.cumsum([0, *(len(pages[number]) for number in shown[:-1])])
-    best = np.maximum.reduceat(regions @ pictures.T, starts, axis=1)  # (regions, products)
-    at = 0
-    for frame in seen:
-        block = best[at : at + len(frames[frame])]
-        at += len(block)
-        rows = block.argmax(axis=0)
-        values = np.take_along_axis(block, rows[None], axis=0)[0]
-        for product, row, value in zip(shown, rows.tolist(), values.tolist(), strict=True):
-            found[product][frame] = (value, row)
-    return found
+    if seen and shown:
+        regions = np.concatenate([np.asarray(frames[number], np.float32) for number in seen])
+        pictures = np.concatenate([np.asarray(pages[number], np.float32) for number in shown])
+        best = np.maximum.reduceat(regions @ pictures.T, _starts([len(pages[number]) for number in shown]), axis=1)
+        best = np.maximum.reduceat(best, _starts([len(frames[number]) for number in seen]), axis=0)
+        found[np.ix_(shown, seen)] = best.T
+    fits: list[list[float]] = found.tolist()
+    return fits
+
+
+def _starts(lengths: Sequence[int]) -> Array:
+    """Where each of several stretches in a row begins."""
+    return np.cumsum([0, *lengths[:-1]])
 
 
 def speech_scores(said: Sequence[tuple[Array, float]], pages: Sequence[Array]) -> list[float]:
@@ -119,7 +112,7 @@ def match_features(
     reads: Sequence[float] | None = None,
     speech: Sequence[float] | None = None,
     best_read: float = 0.0,
-    fits: Sequence[Sequence[RegionFit]] | None = None,
+    fits: Sequence[Sequence[float]] | None = None,
 ) -> list[MatchFeatures]:
     """Compares one window with all candidates, which are rivals. A lone one is compared with 0.
 
@@ -138,9 +131,9 @@ def match_features(
     none = [0.0] * len(pages)
     texts, reads, speech = texts or none, reads or none, speech or none
     recent = [number for number, (pts_ms, _) in enumerate(frames) if pts_ms >= recent_from_ms]
-    newest = [_mean([fit[number][0] for number in recent]) for fit in fits]
+    newest = [_mean([fit[number] for number in recent]) for fit in fits]
     half = math.ceil(len(frames) / 2)
-    window = [_mean(sorted((value for value, _ in fit), reverse=True)[:half]) for fit in fits]
+    window = [_mean(sorted(fit, reverse=True)[:half]) for fit in fits]
     best_text, best_read = max(texts, default=0.0), max(best_read, *reads, 0.0)
     return [
         MatchFeatures(

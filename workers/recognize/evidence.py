@@ -11,7 +11,6 @@ from cope.keywords import Seen, freshness, query_terms, text_score
 from cope.model.scoring import (
     Calibration,
     MatchFeatures,
-    RegionFit,
     match_features,
     region_fits,
     speech_scores,
@@ -279,7 +278,7 @@ def _reads(seen: Mapping[str, Seen], entries: Sequence[PageEntry]) -> tuple[list
 def _frames_that_show(
     look: Look,
     entries: Sequence[PageEntry],
-    fits: Sequence[Sequence[RegionFit]],
+    fits: Sequence[Sequence[float]],
     calibration: Calibration,
     read: Read,
     believed: PageEntry | None,
