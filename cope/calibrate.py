@@ -591,7 +591,7 @@ def calibrate_command(
         told = judge(looks, data, split, showings, seed)
         given = handicaps(encoder.calibration, told)
         artefact.update(model, calibration=replace(encoder.calibration, handicaps=given), reading=encoder.reading)
-        print(f"{len(told)} clips, and {len(given)} products with a handicap", *(f"{k} {v}" for k, v in given.items()))
+        print(f"clips: {len(told)}; products with a handicap: {len(given)}", *(f"{k} {v}" for k, v in given.items()))
         return
     outcome = calibrate(looks, data, split, showings, seed)
     artefact.update(model, calibration=outcome.calibration, reading=encoder.reading)

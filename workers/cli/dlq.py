@@ -82,9 +82,13 @@ def _topics(topic: str | None) -> Sequence[str]:
 
 async def _list(settings: Settings, topics: Sequence[str], *, as_json: bool) -> None:
     await require_topics(settings)
+    empty = True
     for topic in topics:
         async for one in read_letters(settings, topic):
             click.echo(msgspec.json.encode(_row(one)).decode() if as_json else _line(one))
+            empty = False
+    if empty:
+        click.echo("no letters", err=True)
 
 
 def _row(one: DeadLetter) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from topology.topic_log import end_offsets, partition_of, read_partition
 from topology.topics import PAGE_VECTORS, PRODUCT_DETECTED
 from workers.cli.main import tool_settings
 from workers.cli.verdicts import read_verdicts
+from workers.cli.watch.view import counted
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def timeline_command(
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}: name another file") from None
-    click.echo(f"{len(chapters)} chapters in {out}")
+    click.echo(f"{counted(len(chapters), 'chapter')} in {out}")
 
 
 def chapters_of(

@@ -360,7 +360,7 @@ def test_handicaps_alone_leave_the_rest_of_a_calibration_as_it_is(recorded, tiny
     after = artefact.load(folder)
     assert after.version != before and after.calibration.handicaps
     assert replace(after.calibration, handicaps={}) == believing
-    assert f"{4 if right else 2} clips" in capsys.readouterr().out
+    assert f"clips: {4 if right else 2};" in capsys.readouterr().out
 
 
 BY_EYE = Calibration(dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 10.0}, bias=-5.0, prior=0.05)
