@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -134,12 +135,15 @@ def free_port_pair() -> Callable[[], int]:
 
 
 def _free_port_pair() -> int:
-    """Returns a free port whose successor is free too (Kafka's controller takes that)."""
+    """Returns a free port whose successor is free too (Kafka's controller takes that).
+
+    It lies below those that the system gives to connections: of these, another test's may take one before Kafka does.
+    """
     for _ in range(100):
+        port = secrets.choice(range(10_000, 30_000))
         with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
             try:
+                first.bind(("127.0.0.1", port))
                 second.bind(("127.0.0.1", port + 1))
             except OSError:
                 continue
