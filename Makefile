@@ -36,7 +36,8 @@ unit: $(VENV)/dev.stamp ## Run the tests of pure code: no trainings, towers, bro
 
 test: $(VENV)/dev.stamp ## Run all tests, with their coverage
 	$(PYTEST) --cov --cov-report=term tests/unit tests/integration
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/e2e tests/browser
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/e2e
+	$(BIN)/python -m pytest tests/browser
 
 # 3,600 examples a role, of nearly five records each: minutes.
 fuzz: $(VENV)/dev.stamp ## Give the roles more than 100,000 records that nobody should send
