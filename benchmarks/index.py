@@ -29,6 +29,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from cope.model.scoring import CANDIDATES
 from topology.index import Candidate, PageEntry, Query
 from topology.index import edge as engine
 from topology.index.edge import EdgeIndex
@@ -37,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "build/benchmark-index.json"
 DIM = 768
 MEAN = 0.39  # length of the mean of normalised vectors
-LIMIT, SCORED = 20, 60  # as `candidates` and the recognizer have them
+LIMIT = 20  # as `candidates` has it
 SHOWING, OTHERS, SAID = 2, 6, 2
 AT_ONCE = 2_000
 
@@ -100,7 +101,7 @@ def normed(rows: Array) -> Array:
 
 def scored(found: list[Candidate]) -> list[str]:
     """The products that the recognizer would score."""
-    return [one.product_id for one in found[:SCORED]]
+    return [one.product_id for one in found[:CANDIDATES]]
 
 
 async def measure(count: int, views: int, windows_count: int, folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cope.serving.encoder import Encoder, FrameFeatures, WindowInput
-from cope.towers.reading import Line, Reader
+from cope.towers.reading import Reader
 from topology import metrics
 from topology.delivery import Message
 from topology.errors import BadInput, Unavailable, UserError, is_out_of_memory, record_fault
@@ -291,14 +291,9 @@ class Embedder:
         settings, reader, frame = self._worker.settings, self._reader, seen.message.value
         if reader is None or seen.features is None or not is_read(frame.pts_ms, settings):
             return seen
-
-        def run() -> list[Line]:
-            with metrics.STAGE_SECONDS.labels("read_frame").time():
-                return reader.read_frame(picture, boxes)
-
         try:
             boxes = seen.features.boxes[: settings.read_regions]
-            lines = await asyncio.get_running_loop().run_in_executor(self._reading, run)
+            lines = await self._timed("read_frame", reader.read_frame, picture, boxes, executor=self._reading)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -323,12 +318,14 @@ class Embedder:
                 return [None]
         return [(await self._embed([one]))[0] for one in inputs]
 
-    async def _timed(self, stage: str, fn: Callable[..., T], *args: object) -> T:
+    async def _timed(
+        self, stage: str, fn: Callable[..., T], *args: object, executor: ThreadPoolExecutor | None = None
+    ) -> T:
         def run() -> T:
             with metrics.STAGE_SECONDS.labels(stage).time():
                 return fn(*args)
 
-        return await self._worker.in_executor(run)
+        return await asyncio.get_running_loop().run_in_executor(executor or self._worker.executor, run)
 
     def _model(self) -> Model:
         assert self._encoder is not None  # noqa: S101 - set before the agents start
