@@ -33,7 +33,17 @@ from cope.domains import Split
 from cope.errors import UserError
 from cope.evaluation.calibration import expected_calibration_error
 from cope.evaluation.trust import probabilities
-from cope.keywords import PrintedWords, Vocabulary, faded, freshness, of_window, page_terms, query_terms, text_score
+from cope.keywords import (
+    PrintedWords,
+    Vocabulary,
+    faded,
+    freshness,
+    of_window,
+    page_terms,
+    query_terms,
+    read_scores,
+    text_score,
+)
 from cope.model.beliefs import next_beliefs
 from cope.model.scoring import FEATURES, Calibration, MatchFeatures, closest, match_features, speech_scores
 from cope.runtime.command import AT_LEAST_0, Command, run
@@ -212,7 +222,7 @@ def read_against(
                 for line in watched.lines[s]
             ]
         )
-        reads = [seen[products[i].id].score if products[i].id in seen else 0.0 for i in catalogue]
+        reads = read_scores(seen, (products[i].id for i in catalogue))
         pictures = [pages[i].vectors for i in catalogue]
         found = match_features(window, 1000 * end_s - HOP_MS, pictures, texts, reads, speech)
         chosen = closest(found)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from cope.domains import Domain
 from cope.evaluation.sets import RAW, EvaluationSet, blocks
 from cope.evaluation.space import block_of
-from cope.keywords import PrintedWords, freshness, page_terms, query_terms, text_score
+from cope.keywords import PrintedWords, freshness, page_terms, query_terms, read_scores, text_score
 from cope.model.modeling import CopeModel
 from cope.model.scoring import MatchFeatures, match_features, speech_scores
 from cope.model.views import Views
@@ -106,7 +106,7 @@ def clip_features(
     reads = [0.0] * len(pages)
     if printed is not None and data.read is not None:
         seen = printed.seen(_fresh(data.read.clips[domain][row]))
-        reads = [seen[str(page.row)].score if str(page.row) in seen else 0.0 for page in pages]
+        reads = read_scores(seen, (str(page.row) for page in pages))
     pictures = [page.pictures for page in pages]
     return match_features(window, recent_from, pictures, texts, reads, speech)
 

@@ -11,7 +11,7 @@ A page is encoded alone, without knowing how rare its words are in the catalogue
 side: "Apple Juice" and "Carrot Juice" carry `juice` alike, and it is the keyword `juice` that weighs little.
 """
 
-from cope.keywords.printed import PrintedWords, Seen, freshness, page_names
+from cope.keywords.printed import PrintedWords, Seen, freshness, page_names, read_scores
 from cope.keywords.readings import MAX_KEYWORDS, SURE, faded, of_window, readings, told
 from cope.keywords.terms import page_terms, query_terms, term_id, text_score
 from cope.keywords.vocabulary import Vocabulary
@@ -28,6 +28,7 @@ __all__ = [
     "page_names",
     "page_terms",
     "query_terms",
+    "read_scores",
     "readings",
     "term_id",
     "text_score",

@@ -58,6 +58,11 @@ class Seen:
     lines: tuple[int, ...]
 
 
+def read_scores(seen: Mapping[str, Seen], product_ids: Iterable[str]) -> list[float]:
+    """Returns the score of each product; 0 for one that nothing names."""
+    return [seen[one].score if one in seen else 0.0 for one in product_ids]
+
+
 def page_names(title: str, brand: str = "", attributes: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Returns the texts of a page that may stand on the product itself: titles first."""
     attributes = attributes or {}

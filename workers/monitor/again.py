@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cope.errors import UserError as ModelError
-from cope.keywords import PrintedWords, faded, of_window, query_terms, text_score
+from cope.keywords import PrintedWords, faded, of_window, query_terms, read_scores, text_score
 from cope.model.beliefs import next_beliefs
 from cope.model.scoring import MatchFeatures, match_features, shares, speech_scores
 from cope.vision.decoding import PictureError, decode
@@ -302,7 +302,7 @@ class _Comparison:
                 continue
             printed.add(record.product_id, record.names, record.read)
         read = printed.seen([(line, 1.0) for line in lines]) if lines else {}
-        self._reads = [read[one.product_id].score if one.product_id in read else 0.0 for one in self._entries]
+        self._reads = read_scores(read, (one.product_id for one in self._entries))
 
     def believe(self, windows: Sequence[_Window]) -> Found:
         """Returns the highest belief in each candidate while the detection was on, best first."""

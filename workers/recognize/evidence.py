@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cope.keywords import Seen, freshness, query_terms, text_score
+from cope.keywords import Seen, freshness, query_terms, read_scores, text_score
 from cope.model.scoring import (
     Calibration,
     MatchFeatures,
@@ -271,7 +271,7 @@ def observe(
 
 def _reads(seen: Mapping[str, Seen], entries: Sequence[PageEntry]) -> tuple[list[float], float]:
     """How well what was read names each entry, and the best that it names any product."""
-    reads = [seen[entry.product_id].score if entry.product_id in seen else 0.0 for entry in entries]
+    reads = read_scores(seen, (entry.product_id for entry in entries))
     return reads, max((one.score for one in seen.values()), default=0.0)
 
 
