@@ -18,7 +18,7 @@ shown, and takes from the log-odds of each what it takes to mend that. Other pro
 
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
@@ -43,9 +43,18 @@ from cope.keywords import (
     query_terms,
     read_scores,
     text_score,
+    title_score,
 )
 from cope.model.beliefs import next_beliefs
-from cope.model.scoring import FEATURES, Calibration, MatchFeatures, closest, match_features, speech_scores
+from cope.model.scoring import (
+    FEATURES,
+    Calibration,
+    MatchFeatures,
+    closest,
+    feature_values,
+    match_features,
+    speech_scores,
+)
 from cope.runtime.command import AT_LEAST_0, Command, run
 from cope.runtime.files import full_disk, write_text_whole
 from cope.serving import artefact
@@ -56,7 +65,7 @@ from cope.towers.reading import PACKAGED, Line, open_reader
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
 LEAST_PRODUCTS = 12  # a catalogue of 10, and others that are shown and not in it
 LEAST_SHOWINGS = AT_A_STREAM
-BELIEVED = 0.5  # of a sighting in service
+BELIEVED = 0.55  # of a sighting in service
 # A mistake is to stay well below that: in service its windows end at other moments.
 MISTAKEN = 0.25
 HANDICAPS = tuple(0.25 * step for step in range(25))
@@ -214,6 +223,7 @@ def read_against(
         keywords = heard(pieces, end_s)
         query = query_terms(keywords)
         texts = [text_score(shop.terms[i], query) for i in catalogue]
+        named = [title_score([products[i].name], query) for i in catalogue]
         speech = speech_scores(meant(pieces, end_s), [pages[i].text for i in catalogue])
         seen = printed.seen(
             [
@@ -224,7 +234,7 @@ def read_against(
         )
         reads = read_scores(seen, (products[i].id for i in catalogue))
         pictures = [pages[i].vectors for i in catalogue]
-        found = match_features(window, 1000 * end_s - HOP_MS, pictures, texts, reads, speech)
+        found = match_features(window, 1000 * end_s - HOP_MS, pictures, texts, named, reads, speech)
         chosen = closest(found)
         candidates = [found[c] for c in chosen]
         names = tuple(products[catalogue[c]].id for c in chosen)
@@ -295,7 +305,7 @@ def fit(found: Sequence[Sample], counts: Sequence[float] | None = None, steps: i
     x = torch.zeros(len(found), most, len(FEATURES), dtype=torch.float64)  # (N, C, F)
     real = torch.zeros(len(found), most, dtype=torch.bool)
     for row, sample in enumerate(found):
-        values = [astuple(candidate) for candidate in sample.candidates]
+        values = [feature_values(candidate) for candidate in sample.candidates]
         x[row, : len(values)] = torch.tensor(values, dtype=torch.float64)
         real[row, : len(values)] = True
     shown = torch.tensor([sample.shown for sample in found])

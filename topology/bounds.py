@@ -46,6 +46,7 @@ def fitting(record: PageVectors) -> PageVectors:
         error=record.error[:LONGEST_ERROR],
         names=_lines(record.names),
         read=_lines(record.read),
+        titles=_lines(record.titles),
     )
 
 

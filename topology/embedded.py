@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from topology.settings import Settings
 READY_TIMEOUT_S = 20.0  # it is ready within milliseconds; a machine under full load may need seconds
 STOP_TIMEOUT_S = 3.0
 SESSION_TIMEOUT_S = 6.0  # Tansu lets a group join wait half of it; below 6 s a loaded machine misses heartbeats
+_PORTS = range(10_000, 30_000)
+_TRIES = 100
 _PR_SET_PDEATHSIG = 1
 
 
@@ -164,9 +167,15 @@ def _binary() -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A free port below those that Linux gives to connections: of these one may be taken before the broker listens."""
+    for port in random.SystemRandom().sample(_PORTS, _TRIES):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise UserError(f"the embedded broker finds no free port: {_TRIES} from {_PORTS[0]} to {_PORTS[-1]} are taken")
 
 
 def _die_with_parent() -> Callable[[], None] | None:

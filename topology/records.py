@@ -286,6 +286,7 @@ class PageVectors(Record, frozen=True, kw_only=True):
         terms: The page's keyword terms, id to weight, L2-normalised (`cope.keywords`).
         names: Title, brand and attributes, as text: what may stand on the product. Empty if the model reads no words.
         read: Lines that were read in the page's pictures, each once.
+        titles: The title in further languages.
         text: float16 little-endian, (D,), L2-normalised: what the page says, by its meaning; empty if it says nothing.
     """
 
@@ -303,6 +304,7 @@ class PageVectors(Record, frozen=True, kw_only=True):
     error: str = ""
     names: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
     text: bytes = b""
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from cope.domains import Domain
 from cope.evaluation.sets import RAW, EvaluationSet, blocks
 from cope.evaluation.space import block_of
-from cope.keywords import PrintedWords, freshness, page_terms, query_terms, read_scores, text_score
+from cope.keywords import PrintedWords, freshness, page_terms, query_terms, read_scores, text_score, title_score
 from cope.model.modeling import CopeModel
 from cope.model.scoring import MatchFeatures, match_features, speech_scores
 from cope.model.views import Views
@@ -100,6 +100,7 @@ def clip_features(
     recent_from = numbers[-RECENT_FRAMES:][0] if numbers else 0
     query = query_terms(data.keywords[domain][row])
     texts = [text_score(page.terms, query) for page in pages]
+    named = [title_score([page.title], query) for page in pages]
     hears = float(views.told[0]) > 0
     said = _meanings(model, _told_in_full(data, domain, row, device)) if hears else []
     speech = speech_scores([(one, 1.0) for one in said if one.size], [page.meaning for page in pages])
@@ -108,7 +109,7 @@ def clip_features(
         seen = printed.seen(_fresh(data.read.clips[domain][row]))
         reads = read_scores(seen, (str(page.row) for page in pages))
     pictures = [page.pictures for page in pages]
-    return match_features(window, recent_from, pictures, texts, reads, speech)
+    return match_features(window, recent_from, pictures, texts, named, reads, speech)
 
 
 def printed_words(pages: Sequence[Page]) -> PrintedWords:

@@ -18,7 +18,7 @@ Score = Callable[[MatchFeatures], float]
 CALIBRATED, SUMMED = "calibration", "sum"
 PICTURES, READ, BOTH, ALL = "pictures", "read", "pictures_read", "pictures_read_speech"
 
-_SILENT = {"text_share": 0.0, "speech": 0.0, "margin_speech": 0.0}
+_SILENT = {"text_share": 0.0, "named": 0.0, "speech": 0.0, "margin_speech": 0.0}
 _UNREAD = {"read": 0.0, "read_behind": 0.0}
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from rapidfuzz.distance import Levenshtein
 
-from cope.keywords.terms import is_title, units
+from cope.keywords.terms import further_titles, is_title, units
 from cope.keywords.text import Token, clean, key, tokens
 
 # Words that are kept of a page, those of the title first. With more, a poster of text would match everything.
@@ -66,7 +66,7 @@ def read_scores(seen: Mapping[str, Seen], product_ids: Iterable[str]) -> list[fl
 def page_names(title: str, brand: str = "", attributes: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Returns the texts of a page that may stand on the product itself: titles first."""
     attributes = attributes or {}
-    titles = [title, *(value for name, value in sorted(attributes.items()) if is_title(name))]
+    titles = [title, *further_titles(attributes)]
     others = [brand, *(value for name, value in sorted(attributes.items()) if not is_title(name))]
     return tuple(text for text in map(clean, [*titles, *others]) if text)
 

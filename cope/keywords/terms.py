@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from cope.keywords.numbers import names
@@ -21,6 +22,13 @@ _DESCRIPTION = 0.2
 MAX_PHRASE_TOKENS = 12
 
 
+# Titles whose terms are kept in memory.
+_CACHED_TITLES = 16_384
+
+# A title of which half was said may be that of a look-alike, which differs in a word; so only nearly all of it counts.
+_STRICTNESS = 8
+
+
 def term_id(term: str) -> int:
     """Returns the term's id, an unsigned 32-bit integer; the same in every process and release."""
     return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=4).digest(), "little")
@@ -29,6 +37,11 @@ def term_id(term: str) -> int:
 def is_title(attribute: str) -> bool:
     """Returns whether a page's attribute of this name holds its title in a further language."""
     return attribute.lower().split("_")[0].split("-")[0] in ("title", "name")
+
+
+def further_titles(attributes: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns a page's title in further languages, from its attributes."""
+    return tuple(value for name, value in sorted(attributes.items()) if is_title(name) and value)
 
 
 def units(found: Sequence[Token]) -> Iterator[tuple[int, int]]:
@@ -117,6 +130,25 @@ def text_score(page: Mapping[int, float], query: Mapping[int, float]) -> float:
     """Returns the dot product of two L2-normalised sparse vectors, in [0, 1]."""
     few, many = (page, query) if len(page) < len(query) else (query, page)
     return min(1.0, sum(weight * many.get(term, 0.0) for term, weight in few.items()))
+
+
+def title_score(titles: Iterable[str], said: Container[int]) -> float:
+    """Returns how fully the best of several titles was said, in [0, 1]: 1 for all of it, next to nothing for a half.
+
+    Unlike `text_score` it does not depend on what else was said. Look-alikes have most words of their titles in
+    common, so a part of a title does not name a product that has it.
+
+    Args:
+        titles: Of one product, in all languages.
+        said: The ids of the terms that were said, for instance the keys of `query_terms`.
+    """
+    shares = [sum(term in said for term in terms) / len(terms) for terms in map(_title_ids, titles) if terms]
+    return max(shares, default=0.0) ** _STRICTNESS
+
+
+@lru_cache(_CACHED_TITLES)
+def _title_ids(title: str) -> frozenset[int]:
+    return frozenset(map(term_id, text_terms(title)))
 
 
 def _as_vector(weights: Mapping[str, float]) -> dict[int, float]:

@@ -22,13 +22,20 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class MatchFeatures:
-    """How one product fits one window. All cosines lie in [-1, 1], `read_behind` in [-1, 0], the rest in [0, 1].
+    """How one product fits one window.
+
+    All cosines lie in [-1, 1], `read_behind` in [-1, 0], `stands_out` is at least 0, the rest in [0, 1].
 
     Attributes:
         visual_recent: Mean over the frames of the newest hop of the best cosine of a region with a page picture.
         visual_window: The same over the better half of all frames of the window: products turn and are covered.
         text_share: Share of the page's terms that were said (`cope.keywords`), over the best one of any product; 0 if
             nothing was said of any.
+        named: How fully its title was said (`cope.keywords.title_score`).
+        stands_out: How far `visual_recent` lies above the mean of the other candidates (the `CANDIDATES` that look
+            most like it), in standard deviations of theirs; the square root of it. Where many products look like
+            what is shown, a high cosine says little. Known from speaker verification as T-norm (Auckenthaler, Carey
+            and Lloyd-Thomas, 2000).
         margin_recent: `visual_recent` less that of the best other product.
         margin_window: `visual_window` less that of the best other product.
         read: How well what was read in the frames names the product (`cope.keywords.PrintedWords`).
@@ -41,6 +48,8 @@ class MatchFeatures:
     visual_recent: float = 0.0
     visual_window: float = 0.0
     text_share: float = 0.0
+    named: float = 0.0
+    stands_out: float = 0.0
     margin_recent: float = 0.0
     margin_window: float = 0.0
     read: float = 0.0
@@ -49,11 +58,16 @@ class MatchFeatures:
     margin_speech: float = 0.0
 
 
-FEATURES = tuple(f.name for f in fields(MatchFeatures))
-_VALUES = attrgetter(*FEATURES)  # `astuple` copies each number: two thirds of the time of scoring
+# What probabilities are made of. `read` finds candidates alone: look-alikes that are in no catalogue carry most of the
+# words of one that is, so it says too little against them.
+FEATURES = tuple(f.name for f in fields(MatchFeatures) if f.name != "read")
+feature_values = attrgetter(*FEATURES)  # `astuple` copies each number: two thirds of the time of scoring
 
 # Candidates of a window: recognition scores as many at its default settings.
 CANDIDATES = 60
+
+# Standard deviation of cosines that is added to that of the other candidates, of which there may be few.
+SPREAD = 0.05
 
 # What words are worth beside a cosine of pictures, where no calibration says it.
 WORDS = 0.3
@@ -109,6 +123,7 @@ def match_features(
     recent_from_ms: int,
     pages: Sequence[Array],
     texts: Sequence[float] | None = None,
+    named: Sequence[float] | None = None,
     reads: Sequence[float] | None = None,
     speech: Sequence[float] | None = None,
     best_read: float = 0.0,
@@ -121,6 +136,7 @@ def match_features(
         recent_from_ms: Media time from which a frame belongs to the newest hop.
         pages: Of each candidate its pictures, (N, D) L2-normalised; N may be 0.
         texts: Share of each one's terms that were said, in [0, 1]; None: nothing was said.
+        named: How fully each one's title was said, in [0, 1]; None: nothing was said.
         reads: How well words read in the frames name each one, in [0, 1]; None: nothing was read.
         speech: See `speech_scores`; None: nothing was said.
         best_read: The highest of `reads` among products that are no candidates.
@@ -129,7 +145,7 @@ def match_features(
     if fits is None:
         fits = region_fits([regions for _, regions in frames], pages)
     none = [0.0] * len(pages)
-    texts, reads, speech = texts or none, reads or none, speech or none
+    texts, named, reads, speech = texts or none, named or none, reads or none, speech or none
     recent = [number for number, (pts_ms, _) in enumerate(frames) if pts_ms >= recent_from_ms]
     newest = [_mean([fit[number] for number in recent]) for fit in fits]
     half = math.ceil(len(frames) / 2)
@@ -140,6 +156,8 @@ def match_features(
             visual_recent=newest[i],
             visual_window=window[i],
             text_share=texts[i] / best_text if best_text > 0 else 0.0,
+            named=named[i],
+            stands_out=stands_out,
             margin_recent=margin_recent,
             margin_window=margin_window,
             read=reads[i],
@@ -147,8 +165,8 @@ def match_features(
             speech=speech[i],
             margin_speech=margin_speech,
         )
-        for i, (margin_recent, margin_window, margin_speech) in enumerate(
-            zip(_margins(newest), _margins(window), _margins(speech), strict=True)
+        for i, (stands_out, margin_recent, margin_window, margin_speech) in enumerate(
+            zip(_outstanding(newest), _margins(newest), _margins(window), _margins(speech), strict=True)
         )
     ]
 
@@ -164,6 +182,18 @@ def _margins(values: Sequence[float]) -> list[float]:
     order = sorted(values, reverse=True)
     first, second = order[0] if order else 0.0, order[1] if len(order) > 1 else 0.0
     return [value - (second if value == first else first) for value in values]
+
+
+def _outstanding(values: Sequence[float]) -> list[float]:
+    """How far each lies above the others; see `MatchFeatures.stands_out`."""
+    cohort = sorted(values, reverse=True)[:CANDIDATES]
+    total, squares, others = math.fsum(cohort), math.fsum(value * value for value in cohort), max(1, len(cohort) - 1)
+    found = []
+    for value in values:
+        mean = (total - value) / others
+        variance = max(0.0, (squares - value * value) / others - mean * mean)
+        found.append(math.sqrt(max(0.0, value - mean) / math.sqrt(variance + SPREAD * SPREAD)))
+    return [one if value >= cohort[-1] else 0.0 for value, one in zip(values, found, strict=True)]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -190,7 +220,7 @@ class Calibration:
 
     def logit(self, features: MatchFeatures, product_id: str = "") -> float:
         """The log-odds that the product is being shown."""
-        values: tuple[float, ...] = _VALUES(features)
+        values: tuple[float, ...] = feature_values(features)
         fit = sum(self.weights[name] * value for name, value in zip(FEATURES, values, strict=True))
         return self.bias + fit - self.handicaps.get(product_id, 0.0)
 

@@ -26,6 +26,7 @@ class PageEntry:
         fused: (D,) float16: title and images joined.
         terms: Keyword terms, 32-bit id to weight (float32 values), L2-normalised.
         images: The image behind each row, as its URI.
+        titles: The title in all languages.
         text: (D,) float16: what the page says, by its meaning; (0,) if it says nothing.
     """
 
@@ -37,6 +38,7 @@ class PageEntry:
     title: str = ""
     category: str = ""
     images: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
     text: Half = field(default_factory=lambda: np.zeros(0, np.float16))
 
     @classmethod
@@ -70,6 +72,7 @@ class PageEntry:
             title=record.title,
             category=record.category,
             images=record.images,
+            titles=(record.title, *record.titles),
             text=text,
         )
 
@@ -77,7 +80,7 @@ class PageEntry:
     def digest(self) -> str:
         """A hash of the page. A page whose digest the index already has need not be written again."""
         content = hashlib.blake2b(digest_size=16)
-        for part in (self.product_id, self.model_version, self.title, self.category, *self.images):
+        for part in (self.product_id, self.model_version, self.title, self.category, *self.images, *self.titles):
             content.update(part.encode() + b"\0")
         content.update(self.vectors.tobytes() + self.fused.tobytes() + self.text.tobytes())
         content.update(repr(sorted(self.terms.items())).encode())

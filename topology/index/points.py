@@ -32,6 +32,7 @@ def payload(page: PageEntry, number: int) -> dict[str, Any]:
         "title": page.title,
         "category": page.category,
         "images": list(page.images),
+        "titles": list(page.titles),
     }
 
 
@@ -74,6 +75,7 @@ def entries(points: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> di
             title=first["title"],
             category=first["category"],
             images=tuple(first["images"]),
+            titles=tuple(first["titles"]),
             text=np.array(vectors.get(TEXT, []), np.float16),
         )
     return pages

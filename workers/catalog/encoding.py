@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cope.keywords import page_names, page_terms
+from cope.keywords import further_titles, page_names, page_terms
 from cope.keywords.markup import plain
 from cope.serving.encoder import PageInput, PageOutput
 from topology.errors import BadInput, Unavailable
@@ -146,6 +146,7 @@ def page_vectors(
         terms=page_terms(page.title, page.brand, page.category, page.attributes, page.description),
         names=() if read is None else page_names(page.title, page.brand, page.attributes),
         read=tuple(read or ()),
+        titles=further_titles(page.attributes),
         text=output.text.astype("<f2").tobytes(),
     )
 

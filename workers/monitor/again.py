@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cope.errors import UserError as ModelError
-from cope.keywords import PrintedWords, faded, of_window, query_terms, read_scores, text_score
+from cope.keywords import PrintedWords, faded, of_window, query_terms, read_scores, text_score, title_score
 from cope.model.beliefs import next_beliefs
 from cope.model.scoring import MatchFeatures, match_features, shares, speech_scores
 from cope.vision.decoding import PictureError, decode
@@ -325,9 +325,10 @@ class _Comparison:
     def _features(self, window: _Window) -> list[MatchFeatures]:
         entries, query = self._entries, query_terms(window.keywords)
         texts = [text_score(entry.terms, query) for entry in entries]
+        named = [title_score(entry.titles, query) for entry in entries]
         vectors = self._encoder.encode_speech([text for text, _ in window.speech]) if window.speech else []
         said = [(vector, weight) for vector, (_, weight) in zip(vectors, window.speech, strict=True) if vector.any()]
         speech = speech_scores(said, [entry.text for entry in entries])
         seen = [(self._stretch.frames[n][0], self._frames[n].regions) for n in window.numbers]
         pictures = [entry.vectors for entry in entries]
-        return match_features(seen, window.recent_from_ms, pictures, texts, self._reads, speech)
+        return match_features(seen, window.recent_from_ms, pictures, texts, named, self._reads, speech)

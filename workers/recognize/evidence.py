@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cope.keywords import Seen, freshness, query_terms, read_scores, text_score
+from cope.keywords import Seen, freshness, query_terms, read_scores, text_score, title_score
 from cope.model.scoring import (
     Calibration,
     MatchFeatures,
@@ -241,12 +241,13 @@ def observe(
     if len(dims | ({look.embedding.size} - {0})) > 1:
         raise BadInput("the window's vectors have another length than those of the pages: encode both by one model")
     texts = [text_score(entry.terms, look.terms) for entry in entries]
+    named = [title_score(entry.titles, look.terms) for entry in entries]
     speech = speech_scores(look.speech, [entry.text for entry in entries])
     read = read or Read()
     fits = region_fits([regions for _, regions in look.frames], [entry.vectors for entry in entries])
     reads, best_read = _reads(read.window, entries)
     pictures = [entry.vectors for entry in entries]
-    features = match_features(look.frames, look.recent_from_ms, pictures, texts, reads, speech, best_read, fits)
+    features = match_features(look.frames, look.recent_from_ms, pictures, texts, named, reads, speech, best_read, fits)
     log_odds = [
         round(calibration.logit(one, entry.product_id), _DECIMALS) for one, entry in zip(features, entries, strict=True)
     ]

@@ -36,7 +36,7 @@ class FilterConfig:
         update_every_ms: Media time between `updated` events.
     """
 
-    threshold: float = 0.5
+    threshold: float = 0.55
     release: float = 0.5
     patience_ms: int = 4_000
     leave: float = LEAVE
