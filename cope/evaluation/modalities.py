@@ -37,7 +37,7 @@ def reading_figures(
         device: Of the model.
         hears: Whether anything is said.
     """
-    weighed = any(calibration.weights.get(name, 0.0) > 0 for name in _UNREAD)
+    weighed = calibration.weights["read_behind"] > 0
     scores = _scores(calibration if weighed else None, hears)
     pages = pages_of(model, data, device)
     printed = printed_words(pages)

@@ -89,7 +89,7 @@ def singular(word: str) -> str:
         return word
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
-    if word.endswith(("sses", "xes", "zes", "ches", "shes")):
+    if word.endswith(("sses", "xes", "zes", "ches", "shes", "atoes", "ngoes")):
         return word[:-2]
     return word[:-1]
 

@@ -308,12 +308,12 @@ def test_what_is_read_becomes_a_feature_and_what_never_varies_gets_no_weight(tmp
         assert right.read > 0.4 and right.read_behind == 0.0
         assert all(other.read_behind < 0 for other in one.candidates if other is not right)
     fitted = calibrate.fit(found, steps=20)
-    assert fitted.weights["read"] > 0
+    assert fitted.weights["read_behind"] > 0
     assert fitted.weights["text_share"] == fitted.weights["speech"] == 0.0  # nobody speaks
 
 
 def test_a_product_that_is_refused_loses_and_nothing_is_said_of_the_others():
-    refused, other = MatchFeatures(visual_recent=0.9), MatchFeatures(visual_recent=0.6, margin_recent=0.2, read=0.5)
+    refused, other = MatchFeatures(visual_recent=0.9), MatchFeatures(visual_recent=0.6, margin_recent=0.2)
     found = [calibrate.Sample([other, refused], -1, 1) for _ in range(10)]
     found += [calibrate.Sample([other], 0) for _ in range(10)]
     fitted = calibrate.fit(found)

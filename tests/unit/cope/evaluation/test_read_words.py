@@ -51,7 +51,7 @@ def measured(model, cartons, out, capsys, text="read"):
 
 def test_what_is_printed_tells_cartons_apart(folder, cartons, tmp_path, capsys, monkeypatch):
     # Words weigh as much as a cosine may: what is printed decides between pictures that are nearly the same.
-    weighs = replace(UNCALIBRATED, weights=UNCALIBRATED.weights | {"read": 100.0})
+    weighs = replace(UNCALIBRATED, weights=UNCALIBRATED.weights | {"read_behind": 100.0})
     artefact.update(folder, calibration=weighs)
     found, told = measured(folder, cartons, tmp_path, capsys)
     assert (found["weighed_by"], found["pages_with_words"], found["clips_with_words"]) == ("calibration", 3, 6)

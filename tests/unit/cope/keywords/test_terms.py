@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cope.keywords import page_terms, query_terms, term_id, text_score
+from cope.keywords import further_titles, page_terms, query_terms, term_id, text_score, title_score
 
 text = st.text(max_size=40)
 
@@ -74,3 +74,29 @@ def test_any_keywords_score_between_nothing_and_one(title: str, keywords: list[t
     assert not query or math.isclose(sum(weight**2 for weight in query.values()), 1.0)
     assert 0.0 <= text_score(page_terms(title), query) <= 1.0
     assert query == query_terms(list(reversed(keywords)))
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("vine tomato", 1.0, 1.0),
+        ("藤番茄", 1.0, 1.0),
+        ("tomato", 0.0, 0.01),  # a regular tomato is one too
+        ("vine", 0.0, 0.01),
+        ("", 0.0, 0.0),
+    ],
+)
+def test_a_title_counts_if_all_of_it_is_said(said, least, most):
+    query = query_terms([(said, 0.3), ("apple", 0.9)])
+    assert least <= title_score(["Vine Tomatoes", "藤番茄"], query) <= most
+
+
+def test_a_title_without_words_is_never_said():
+    assert title_score(["", "!"], query_terms([("apple", 1.0)])) == title_score([], {}) == 0.0
+
+
+def test_a_page_has_titles_in_further_languages():
+    assert further_titles({"title_zh": "苹果汁", "name-de": "Apfelsaft", "colour": "green", "title_fr": ""}) == (
+        "Apfelsaft",
+        "苹果汁",
+    )

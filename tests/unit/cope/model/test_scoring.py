@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,9 @@ from hypothesis import strategies as st
 
 from cope.errors import UserError
 from cope.model.scoring import (
+    CANDIDATES,
     FEATURES,
+    SPREAD,
     UNCALIBRATED,
     Calibration,
     MatchFeatures,
@@ -46,6 +49,23 @@ def test_text_share_is_relative_to_the_best_named_product():
     found = match_features([], 0, [E, E], texts=[0.2, 0.8])
     assert [one.text_share for one in found] == pytest.approx([0.25, 1.0])
     assert features_of([], E).text_share == 0.0
+
+
+def test_a_product_stands_out_of_the_others_by_their_spread():
+    frames = [(2000, E[:1])]
+    alike = match_features(frames, 0, [E[:1] * cosine for cosine in (0.6, 0.5, 0.4, 0.5)])
+    alone = match_features(frames, 0, [E[:1] * cosine for cosine in (0.6, 0.1, 0.1, 0.1)])
+    assert 0 < alike[0].stands_out < alone[0].stands_out
+    assert [one.stands_out for one in alone[1:]] == [0.0] * 3
+    assert alone[0].stands_out == pytest.approx(math.sqrt(0.5 / SPREAD))  # the others do not differ
+    assert features_of(frames, E[:1] * 0.6).stands_out == pytest.approx(math.sqrt(0.6 / SPREAD))  # there are none
+
+
+def test_no_more_than_the_closest_are_what_a_product_stands_out_of():
+    near = [0.9, *(0.3 + number / 1000 for number in range(CANDIDATES - 1))]
+    few, many = (match_features([(0, E[:1])], 0, [E[:1] * one for one in more]) for more in (near, [*near, *[0.0] * 99]))
+    assert few[0].stands_out == many[0].stands_out > 0
+    assert {one.stands_out for one in many[CANDIDATES:]} == {0.0}
 
 
 def test_words_that_are_read_tell_what_they_name_better():

@@ -50,6 +50,7 @@ def page(number, images=2, model=MODEL, terms=None):
         terms={number: float(np.float32(0.8)), 4_000_000_000: float(np.float32(0.6))} if terms is None else terms,
         title=f"Product {number}",
         category="things",
+        titles=(f"Product {number}", f"产品{number}"),
         images=tuple(f"{number}-{image}.jpg" for image in range(images)),
         text=unit(rng.normal(size=DIM)) if number % 3 else np.zeros(0, np.float16),
     )

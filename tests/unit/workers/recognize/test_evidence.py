@@ -157,7 +157,19 @@ def test_pages_of_another_length_are_bad_input():
         observed(window([frame(7_000, AXES[0])]), short)
 
 
-READS = Calibration(CALIBRATION.weights | {"read": 10.0}, bias=-9.0, prior=0.05)
+def test_a_title_said_in_full_speaks_for_its_product_in_any_language():
+    names = Calibration(CALIBRATION.weights | {"text_share": 0.0, "named": 5.0}, bias=-9.0, prior=0.05)
+    pages = {
+        "a": PageEntry("a", "m@1", AXES[:1], AXES[0], titles=("Vine Tomato", "藤番茄")),
+        "b": PageEntry("b", "m@1", AXES[1:2], AXES[1], titles=("Beef Tomato",)),
+    }
+    for said in ("vine tomato", "藤番茄"):
+        look = unpack(window([frame(7_000, AXES[5])], keywords=[(said, 0.9)]), 0)
+        found = {one.product_id: one.log_odds for one in observe(look, pages, names)}
+        assert found["a"] == pytest.approx(-4.0) and found["b"] < -8.9
+
+
+READS = Calibration(CALIBRATION.weights | {"read_behind": 10.0}, bias=-9.0, prior=0.05)
 
 
 def line(text, at=(0.4, 0.4, 0.6, 0.5)):
