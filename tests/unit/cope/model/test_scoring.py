@@ -63,7 +63,8 @@ def test_a_product_stands_out_of_the_others_by_their_spread():
 
 def test_no_more_than_the_closest_are_what_a_product_stands_out_of():
     near = [0.9, *(0.3 + number / 1000 for number in range(CANDIDATES - 1))]
-    few, many = (match_features([(0, E[:1])], 0, [E[:1] * one for one in more]) for more in (near, [*near, *[0.0] * 99]))
+    few = match_features([(0, E[:1])], 0, [E[:1] * one for one in near])
+    many = match_features([(0, E[:1])], 0, [E[:1] * one for one in [*near, *[0.0] * 99]])
     assert few[0].stands_out == many[0].stands_out > 0
     assert {one.stands_out for one in many[CANDIDATES:]} == {0.0}
 
