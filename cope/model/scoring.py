@@ -66,8 +66,12 @@ feature_values = attrgetter(*FEATURES)  # `astuple` copies each number: two thir
 # Candidates of a window: recognition scores as many at its default settings.
 CANDIDATES = 60
 
-# Standard deviation of cosines that is added to that of the other candidates, of which there may be few.
-SPREAD = 0.05
+# Cosines of what is shown with products that are not: mean and standard deviation, by cope-mini on rendered streams and
+# photos. So many such products are taken to be among the other candidates: one or two others say too little.
+USUAL_MEAN, USUAL_SPREAD, USUAL_PRODUCTS = 0.15, 0.1, 4
+
+# Standard deviation that cosines have by chance.
+NOISE = 0.05
 
 # What words are worth beside a cosine of pictures, where no calibration says it.
 WORDS = 0.3
@@ -187,13 +191,16 @@ def _margins(values: Sequence[float]) -> list[float]:
 def _outstanding(values: Sequence[float]) -> list[float]:
     """How far each lies above the others; see `MatchFeatures.stands_out`."""
     cohort = sorted(values, reverse=True)[:CANDIDATES]
-    total, squares, others = math.fsum(cohort), math.fsum(value * value for value in cohort), max(1, len(cohort) - 1)
+    total = math.fsum(cohort) + USUAL_PRODUCTS * USUAL_MEAN
+    squares = math.fsum(value * value for value in cohort) + USUAL_PRODUCTS * (USUAL_MEAN**2 + USUAL_SPREAD**2)
+    others = len(cohort) - 1 + USUAL_PRODUCTS
     found = []
     for value in values:
         mean = (total - value) / others
-        variance = max(0.0, (squares - value * value) / others - mean * mean)
-        found.append(math.sqrt(max(0.0, value - mean) / math.sqrt(variance + SPREAD * SPREAD)))
-    return [one if value >= cohort[-1] else 0.0 for value, one in zip(values, found, strict=True)]
+        variance = (squares - value * value) / others - mean * mean
+        above = max(0.0, value - mean) if value >= cohort[-1] else 0.0
+        found.append(math.sqrt(above / math.sqrt(max(0.0, variance) + NOISE**2)))
+    return found
 
 
 def _mean(values: Sequence[float]) -> float:

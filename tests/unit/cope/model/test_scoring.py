@@ -10,8 +10,9 @@ from cope.errors import UserError
 from cope.model.scoring import (
     CANDIDATES,
     FEATURES,
-    SPREAD,
+    NOISE,
     UNCALIBRATED,
+    USUAL_SPREAD,
     Calibration,
     MatchFeatures,
     closest,
@@ -57,8 +58,10 @@ def test_a_product_stands_out_of_the_others_by_their_spread():
     alone = match_features(frames, 0, [E[:1] * cosine for cosine in (0.6, 0.1, 0.1, 0.1)])
     assert 0 < alike[0].stands_out < alone[0].stands_out
     assert [one.stands_out for one in alone[1:]] == [0.0] * 3
-    assert alone[0].stands_out == pytest.approx(math.sqrt(0.5 / SPREAD))  # the others do not differ
-    assert features_of(frames, E[:1] * 0.6).stands_out == pytest.approx(math.sqrt(0.6 / SPREAD))  # there are none
+    few = features_of(frames, E[:1] * 0.6), features_of(frames, E[:1] * 0.3)
+    # Of a lone product it is known how others usually fit.
+    assert few[0].stands_out == pytest.approx(math.sqrt(0.45 / math.hypot(USUAL_SPREAD, NOISE)))
+    assert few[1].stands_out < 0.6 * few[0].stands_out
 
 
 def test_no_more_than_the_closest_are_what_a_product_stands_out_of():
