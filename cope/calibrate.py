@@ -45,7 +45,7 @@ from cope.keywords import (
     text_score,
     title_score,
 )
-from cope.model.beliefs import next_beliefs
+from cope.model.beliefs import THRESHOLD, next_beliefs
 from cope.model.scoring import (
     FEATURES,
     Calibration,
@@ -65,8 +65,7 @@ from cope.towers.reading import PACKAGED, Line, open_reader
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
 LEAST_PRODUCTS = 12  # a catalogue of 10, and others that are shown and not in it
 LEAST_SHOWINGS = AT_A_STREAM
-BELIEVED = 0.55  # of a sighting in service
-# A mistake is to stay well below that: in service its windows end at other moments.
+# A mistake is to stay well below `THRESHOLD`: in service its windows end at other moments.
 MISTAKEN = 0.25
 HANDICAPS = tuple(0.25 * step for step in range(25))
 CATALOGUES = 16  # that each stream is read against: what is said differs in each, and is the noisiest of the features
@@ -378,7 +377,7 @@ def _errors(calibration: Calibration, told: Sequence[Sequence[Sample]], product:
         belief = peaks(calibration, windows).get(product, 0.0)
         first = windows[0]
         if first.shown >= 0 and first.products[first.shown] == product:
-            count += belief < BELIEVED
+            count += belief < THRESHOLD
         elif _denies(first, product):
             count += belief >= MISTAKEN
     return count

@@ -21,7 +21,6 @@ _DESCRIPTION = 0.2
 # Longest phrase that is a term as a whole, in tokens. Longer titles are never spoken in full.
 MAX_PHRASE_TOKENS = 12
 
-
 # Titles whose terms are kept in memory.
 _CACHED_TITLES = 16_384
 
@@ -93,8 +92,7 @@ def page_terms(
         attributes: Whatever else the page says, by name. `title_*` and `name_*` count as titles.
     """
     attributes = attributes or {}
-    parts = [(_TITLE, [title])]
-    parts += [(_TITLE, [value]) for name, value in sorted(attributes.items()) if is_title(name)]
+    parts = [(_TITLE, [one]) for one in (title, *further_titles(attributes))]
     parts += [(_BRAND, [brand]), (_CATEGORY, [category]), (_DESCRIPTION, [description])]
     parts.append((_ATTRIBUTES, [value for name, value in sorted(attributes.items()) if not is_title(name)]))
     page: dict[str, float] = {}

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 # on rendered streams of products that the model was not trained on. A quarter of these were in no catalogue, but a
 # look-alike was.
 LEAVE = 0.3
+# Belief at which a product counts as shown.
+THRESHOLD = 0.55
 # Products that may enter per hop, the most likely ones: each takes a share of "none".
 ENTRANTS = 8
 TYPICAL_HOP_MS = 2_000

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from cope.model.beliefs import ENTRANTS, LEAVE, TYPICAL_HOP_MS, next_beliefs
+from cope.model.beliefs import ENTRANTS, LEAVE, THRESHOLD, TYPICAL_HOP_MS, next_beliefs
 from topology.records import refusing
 
 
@@ -36,7 +36,7 @@ class FilterConfig:
         update_every_ms: Media time between `updated` events.
     """
 
-    threshold: float = 0.55
+    threshold: float = THRESHOLD
     release: float = 0.5
     patience_ms: int = 4_000
     leave: float = LEAVE

@@ -384,7 +384,7 @@ def test_a_product_that_is_believed_where_it_is_not_shown_gets_the_least_handica
     assert list(given) == ["lager"]
     now = replace(BY_EYE, handicaps=given)
     assert peaks(now, told[0])["lager"] < calibrate.MISTAKEN
-    assert calibrate.BELIEVED < peaks(now, told[1])["lager"] < right
+    assert calibrate.THRESHOLD < peaks(now, told[1])["lager"] < right
     assert peaks(now, told[2])["cola"] >= peaks(BY_EYE, told[2])["cola"]
     less = replace(BY_EYE, handicaps={"lager": given["lager"] - 0.25})
     assert peaks(less, told[0])["lager"] >= calibrate.MISTAKEN
