@@ -43,8 +43,7 @@ class Switch:
 
 
 def _silent(model: Artefact) -> Artefact:
-    weights = model.calibration.weights | {"speech": 0.0, "margin_speech": 0.0}
-    return replace(model, calibration=replace(model.calibration, weights=weights))
+    return replace(model, calibration=model.calibration.without("speech", "margin_speech"))
 
 
 def _model(**changes: Any) -> Callable[[Artefact], Artefact]:

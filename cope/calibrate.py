@@ -23,9 +23,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from cope.data.showings import AT_A_STREAM, Known, Showings, Stream, open_showings, refused
 from cope.data.showings import Line as Said
@@ -46,21 +44,14 @@ from cope.keywords import (
     title_score,
 )
 from cope.model.beliefs import THRESHOLD, next_beliefs
-from cope.model.scoring import (
-    FEATURES,
-    Calibration,
-    MatchFeatures,
-    closest,
-    feature_values,
-    match_features,
-    speech_scores,
-)
+from cope.model.scoring import Calibration, closest, match_features, speech_scores
 from cope.runtime.command import AT_LEAST_0, Command, run
 from cope.runtime.files import full_disk, write_text_whole
 from cope.serving import artefact
 from cope.serving.card import calibration_section, with_section
 from cope.serving.encoder import Encoder, FrameFeatures, PageInput, PageOutput
 from cope.towers.reading import PACKAGED, Line, open_reader
+from cope.training.odds import Sample, fit
 
 HOP_MS, WINDOW_MS, LOOK_BACK_MS = 2_000, 8_000, 20_000  # the defaults of service
 LEAST_PRODUCTS = 12  # a catalogue of 10, and others that are shown and not in it
@@ -86,23 +77,6 @@ class Piece:
     end_s: int
     keywords: list[tuple[str, float]]
     meaning: NDArray[np.float16]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One window and its candidates.
-
-    Attributes:
-        candidates: How well each fits.
-        shown: Which of them is being shown; -1 for none of them.
-        refused: Which of them is not being shown, where nothing is known of the others; -1 where it is.
-        products: Their ids.
-    """
-
-    candidates: list[MatchFeatures]
-    shown: int
-    refused: int = -1
-    products: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -287,61 +261,6 @@ def _near(pieces: Sequence[Piece], end_s: int) -> list[Piece]:
     return [one for one in pieces if one.end_s > forgotten_s and one.start_s < end_s]
 
 
-def fit(found: Sequence[Sample], counts: Sequence[float] | None = None, steps: int = 400) -> Calibration:
-    """Multinomial logistic regression over "this candidate" and "none of them": what the filter over time weighs.
-
-    The candidates of a window compete, so that of two that look alike the one that was named wins. No weight may
-    be negative: better evidence never lowers a probability.
-
-    Args:
-        found: Windows.
-        counts: How much each counts; None: all the same.
-        steps: Of the optimiser, at most.
-    """
-    each = torch.ones(len(found), dtype=torch.float64) if counts is None else torch.tensor(counts, dtype=torch.float64)
-    each = each / each.sum()
-    most = max(len(s.candidates) for s in found)
-    x = torch.zeros(len(found), most, len(FEATURES), dtype=torch.float64)  # (N, C, F)
-    real = torch.zeros(len(found), most, dtype=torch.bool)
-    for row, sample in enumerate(found):
-        values = [feature_values(candidate) for candidate in sample.candidates]
-        x[row, : len(values)] = torch.tensor(values, dtype=torch.float64)
-        real[row, : len(values)] = True
-    shown = torch.tensor([sample.shown for sample in found])
-    # What may be true in each window, "none of them" first: the one thing that is known, or all but what is refused.
-    possible = functional.one_hot(shown + 1, most + 1).bool()
-    for row, sample in enumerate(found):
-        if sample.refused >= 0:
-            possible[row] = True
-            possible[row, sample.refused + 1] = False
-    spread = x[real].std(dim=0).clamp_min(1e-3)
-    free = torch.full((x.shape[2],), -1.0, dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([free, bias], max_iter=steps, line_search_fn="strong_wolfe")
-    none = torch.zeros(len(found), 1, dtype=torch.float64)
-
-    def loss() -> torch.Tensor:
-        optimiser.zero_grad()
-        weights = functional.softplus(free)
-        scores = ((x / spread) @ weights + bias).masked_fill(~real, float("-inf"))
-        logits = torch.cat([none, scores], dim=1)
-        losses = logits.logsumexp(dim=1) - logits.masked_fill(~possible, float("-inf")).logsumexp(dim=1)
-        value = (each * losses).sum() + 1e-4 * (weights**2).sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
-    weights = (functional.softplus(free) / spread).detach()
-    # Nothing is known of a feature that never varies: say, words of a model that does not read.
-    weights[x[real].std(dim=0) == 0] = 0.0
-    share = float((each * (shown >= 0)).sum()) / float((each * real.sum(dim=1)).sum())
-    return Calibration(
-        {name: round(float(w), 5) for name, w in zip(FEATURES, weights, strict=True)},
-        round(float(bias.detach()), 5),
-        round(share, 6),
-    )
-
-
 def handicaps(calibration: Calibration, told: Sequence[Sequence[Sample]]) -> dict[str, float]:
     """Returns what it takes, product by product, that none is believed where it is not shown.
 
@@ -388,8 +307,8 @@ def peaks(calibration: Calibration, windows: Sequence[Sample]) -> dict[str, floa
     beliefs: dict[str, float] = {}
     best: dict[str, float] = {}
     for window in windows:
-        candidates = zip(window.products, window.candidates, strict=True)
-        beliefs = next_beliefs(beliefs, {name: calibration.logit(one, name) for name, one in candidates})
+        odds = calibration.logits(window.candidates, window.products)
+        beliefs = next_beliefs(beliefs, dict(zip(window.products, odds, strict=True)))
         best |= {name: max(best.get(name, 0.0), belief) for name, belief in beliefs.items()}
     return best
 
@@ -625,7 +544,8 @@ def calibrate_command(
     for name, found in outcome.figures.items():
         values = "  ".join(f"{key} {'n/a' if value is None else f'{value:.3f}'}" for key, value in found.items())
         print(f"{name}: {values}  (of {of})")
-    print("weights", outcome.calibration.weights, "bias", outcome.calibration.bias)
+    calibration = outcome.calibration
+    print("weights", calibration.weights, "bias", calibration.bias, "hidden units", len(calibration.units))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

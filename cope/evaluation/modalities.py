@@ -37,7 +37,7 @@ def reading_figures(
         device: Of the model.
         hears: Whether anything is said.
     """
-    weighed = calibration.weights["read_behind"] > 0
+    weighed = calibration.weighs("read_behind")
     scores = _scores(calibration if weighed else None, hears)
     pages = pages_of(model, data, device)
     printed = printed_words(pages)

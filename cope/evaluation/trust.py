@@ -24,7 +24,7 @@ CATALOGUE = 100
 
 def probabilities(calibration: Calibration, candidates: Sequence[MatchFeatures]) -> list[float]:
     """Of each candidate of a window, where they compete with each other and with "none of them"."""
-    return shares([calibration.logit(one) for one in candidates])
+    return shares(calibration.logits(candidates))
 
 
 @torch.inference_mode()

@@ -7,7 +7,8 @@ product is being shown.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,7 @@ class MatchFeatures:
     margin_speech: float = 0.0
 
 
-# What probabilities are made of. `read` finds candidates alone: look-alikes that are in no catalogue carry most of the
-# words of one that is, so it says too little against them.
-FEATURES = tuple(f.name for f in fields(MatchFeatures) if f.name != "read")
+FEATURES = tuple(f.name for f in fields(MatchFeatures))  # what probabilities are made of
 feature_values = attrgetter(*FEATURES)  # `astuple` copies each number: two thirds of the time of scoring
 
 # Candidates of a window: recognition scores as many at its default settings.
@@ -208,36 +207,94 @@ def _mean(values: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A logistic regression over `MatchFeatures`, fitted by `cope.calibrate` on products never trained on.
+class Unit:
+    """A hidden unit of a `Calibration`: it adds `share * tanh(bias + weights . features)` to the logit.
 
     Attributes:
-        weights: One per field of `MatchFeatures`, by name.
-        bias: The logit where all features are 0.
+        weights: One per field of `FEATURES`, by name.
+        bias: See above.
+        share: See above.
+    """
+
+    weights: dict[str, float]
+    bias: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A regression over `MatchFeatures`, fitted by `cope.calibrate` on products never trained on.
+
+    It is logistic, or has a hidden layer beside: what a cosine of pictures is worth depends on whether anything
+    was said, and of what.
+
+    Attributes:
+        weights: One per field of `FEATURES`, by name.
+        bias: The logit where all features are 0 and there are no units.
         prior: Share of (window, product) pairs that were true where it was fitted; a filter over time that
             wants a likelihood ratio divides the odds by those of this prior.
         handicaps: By product_id, log-odds of at least 0 that are taken off: those of products that people said were
             detected by mistake. Other products have none.
+        units: The hidden layer; empty: the regression is logistic.
     """
 
     weights: dict[str, float]
     bias: float
     prior: float
     handicaps: dict[str, float] = field(default_factory=dict)
+    units: tuple[Unit, ...] = ()
+
+    def logits(self, features: Sequence[MatchFeatures], product_ids: Sequence[str] = ()) -> list[float]:
+        """The log-odds that each product is being shown.
+
+        Args:
+            features: Of each.
+            product_ids: Of each; empty: they have no handicap.
+        """
+        values = np.array([feature_values(one) for one in features], np.float64).reshape(-1, len(FEATURES))
+        linear, inner, biases, shares_of_units = self._arrays
+        # Sums instead of products of matrices: a candidate gets the same bits alone as among others.
+        hidden = np.tanh(biases + (values[:, None, :] * inner).sum(axis=2))
+        found: list[float] = (
+            self.bias + (values * linear).sum(axis=1) + (hidden * shares_of_units).sum(axis=1)
+        ).tolist()
+        if not product_ids:
+            return found
+        return [one - self.handicaps.get(name, 0.0) for one, name in zip(found, product_ids, strict=True)]
+
+    @cached_property
+    def _arrays(self) -> tuple[Array, Array, Array, Array]:
+        """(F,), (U, F), (U,), (U,): the weights, and of the units their weights, biases and shares."""
+        return (
+            np.array([self.weights[name] for name in FEATURES]),
+            np.array([[unit.weights[name] for name in FEATURES] for unit in self.units]).reshape(-1, len(FEATURES)),
+            np.array([unit.bias for unit in self.units]),
+            np.array([unit.share for unit in self.units]),
+        )
 
     def logit(self, features: MatchFeatures, product_id: str = "") -> float:
         """The log-odds that the product is being shown."""
-        values: tuple[float, ...] = feature_values(features)
-        fit = sum(self.weights[name] * value for name, value in zip(FEATURES, values, strict=True))
-        return self.bias + fit - self.handicaps.get(product_id, 0.0)
+        return self.logits([features], [product_id])[0]
 
     def probability(self, features: MatchFeatures, product_id: str = "") -> float:
         """The probability, in [0, 1], that the product is being shown at the window's end."""
         return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, self.logit(features, product_id)))))
 
-    def log_likelihood_ratio(self, features: MatchFeatures, product_id: str = "") -> float:
-        """log P(features | shown) - log P(features | not shown)."""
-        return self.logit(features, product_id) - math.log(self.prior / (1.0 - self.prior))
+    @property
+    def prior_logit(self) -> float:
+        """The log-odds of `prior`."""
+        return math.log(self.prior / (1.0 - self.prior))
+
+    def weighs(self, name: str) -> bool:
+        """Returns whether a feature counts."""
+        weights = [self.weights, *(unit.weights for unit in self.units)]
+        return any(each[name] != 0.0 for each in weights)
+
+    def without(self, *names: str) -> "Calibration":
+        """Returns one in which these features do not count."""
+        none = dict.fromkeys(names, 0.0)
+        units = tuple(replace(unit, weights=unit.weights | none) for unit in self.units)
+        return replace(self, weights=self.weights | none, units=units)
 
     def save(self, path: Path) -> None:
         """Writes JSON."""
@@ -253,16 +310,28 @@ class Calibration:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            weights = {str(k): float(v) for k, v in content["weights"].items() if k in FEATURES or float(v)}
+            weights = _weights(content["weights"])
             bias, prior = float(content["bias"]), float(content["prior"])
             handicaps = {str(k): float(v) for k, v in content.get("handicaps", {}).items()}
+            units = tuple(
+                Unit(_weights(unit["weights"]), float(unit["bias"]), float(unit["share"]))
+                for unit in content.get("units", [])
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"cannot read the calibration {path}: {error}; write it again with cope.calibrate"
             ) from None
-        if not weights or not set(weights) <= set(FEATURES) or not 0.0 < prior < 1.0:
+        fitted_for = {name for part in (weights, *(unit.weights for unit in units)) for name in part}
+        if not weights or not fitted_for <= set(FEATURES) or not 0.0 < prior < 1.0:
             raise UserError(f"the calibration {path} is for other features; write it again with cope.calibrate")
-        return cls(dict.fromkeys(FEATURES, 0.0) | weights, bias, prior, handicaps)
+        none = dict.fromkeys(FEATURES, 0.0)
+        units = tuple(replace(unit, weights=none | unit.weights) for unit in units)
+        return cls(none | weights, bias, prior, handicaps, units)
+
+
+def _weights(content: dict[str, Any]) -> dict[str, float]:
+    """Weights of features; those of features that there no longer are may be there if they are 0."""
+    return {str(k): float(v) for k, v in content.items() if k in FEATURES or float(v)}
 
 
 def shares(log_odds: Sequence[float]) -> list[float]:

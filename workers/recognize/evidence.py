@@ -248,9 +248,8 @@ def observe(
     reads, best_read = _reads(read.window, entries)
     pictures = [entry.vectors for entry in entries]
     features = match_features(look.frames, look.recent_from_ms, pictures, texts, named, reads, speech, best_read, fits)
-    log_odds = [
-        round(calibration.logit(one, entry.product_id), _DECIMALS) for one, entry in zip(features, entries, strict=True)
-    ]
+    ids = [entry.product_id for entry in entries]
+    log_odds = [round(odds, _DECIMALS) for odds in calibration.logits(features, ids)]
     likeliest = max(zip(log_odds, entries, strict=True), key=lambda one: one[0], default=None)
     believed = likeliest[1] if likeliest is not None and likeliest[0] >= 0 else None
     shown = _frames_that_show(look, entries, fits, calibration, read, believed)
@@ -293,7 +292,7 @@ def _frames_that_show(
     look like what is shown, even if another one looks more like it: words choose between look-alikes.
     """
     shown: dict[str, list[Shown]] = {}
-    pictures = [entry.vectors for entry in entries]
+    pictures, ids = [entry.vectors for entry in entries], [entry.product_id for entry in entries]
     for number, (pts_ms, _) in enumerate(look.frames):
         if pts_ms < look.new_from_ms:
             continue
@@ -306,10 +305,13 @@ def _frames_that_show(
             best_read=best_read,
             fits=[[fit[number]] for fit in fits],
         )
-        for entry, one in zip(entries, features, strict=True):
-            judged = _without_rivals(one) if entry is believed else one
-            leads = entry is believed or one.margin_recent > 0 or calibration.logit(one, entry.product_id) >= 0
-            if leads and calibration.log_likelihood_ratio(judged, entry.product_id) > 0:
+        judged = [
+            _without_rivals(one) if entry is believed else one for entry, one in zip(entries, features, strict=True)
+        ]
+        odds = calibration.logits(judged, ids)
+        for entry, one, logit in zip(entries, judged, odds, strict=True):
+            leads = entry is believed or one.margin_recent > 0 or logit >= 0
+            if leads and logit > calibration.prior_logit:
                 shown.setdefault(entry.product_id, []).append(_shown(look, number, entry))
     return shown
 

@@ -14,7 +14,6 @@ from cope.config import TrainConfig
 from cope.data import showings
 from cope.data.objects import Product
 from cope.data.showings import Known, Stream, shown_frames, speech
-from cope.evaluation.trust import probabilities
 from cope.keywords import MAX_KEYWORDS, page_terms
 from cope.model.scoring import FEATURES, UNCALIBRATED, Calibration, MatchFeatures
 from cope.render import live_scene
@@ -22,6 +21,7 @@ from cope.render.speech import CHAT
 from cope.serving import artefact
 from cope.serving.card import model_card
 from cope.serving.encoder import Encoder, PageInput
+from cope.training.odds import Sample, fit
 from cope.vision.cutouts import thing
 from topology.records import Keyword
 from workers.embed.encoding import weigh
@@ -307,19 +307,9 @@ def test_what_is_read_becomes_a_feature_and_what_never_varies_gets_no_weight(tmp
         right = one.candidates[one.shown]
         assert right.read > 0.4 and right.read_behind == 0.0
         assert all(other.read_behind < 0 for other in one.candidates if other is not right)
-    fitted = calibrate.fit(found, steps=20)
+    fitted = fit(found, steps=20)
     assert fitted.weights["read_behind"] > 0
     assert fitted.weights["text_share"] == fitted.weights["speech"] == 0.0  # nobody speaks
-
-
-def test_a_product_that_is_refused_loses_and_nothing_is_said_of_the_others():
-    refused, other = MatchFeatures(visual_recent=0.9), MatchFeatures(visual_recent=0.6, margin_recent=0.2)
-    found = [calibrate.Sample([other, refused], -1, 1) for _ in range(10)]
-    found += [calibrate.Sample([other], 0) for _ in range(10)]
-    fitted = calibrate.fit(found)
-    free, lost = probabilities(fitted, [other, refused])
-    assert lost < 0.1 and free > 0.9, "of the two, it is not said that the other one is wrong too"
-    assert calibrate.figures(fitted, found)["windows"] == 20 and calibrate.figures(fitted, found[:10])["ece"] == 0.0
 
 
 def test_clips_of_anything_but_a_product_are_windows_that_refuse_it(recorded, tiny, tmp_path):
@@ -369,7 +359,7 @@ BY_EYE = Calibration(dict.fromkeys(FEATURES, 0.0) | {"visual_recent": 10.0}, bia
 def sighting(shown, refused=-1, **seen):
     """Three windows that see the products of these cosines."""
     candidates = [MatchFeatures(visual_recent=value) for value in seen.values()]
-    return [calibrate.Sample(candidates, shown, refused, tuple(seen))] * 3
+    return [Sample(candidates, shown, refused, tuple(seen))] * 3
 
 
 def test_a_product_that_is_believed_where_it_is_not_shown_gets_the_least_handicap_that_mends_it():

@@ -15,6 +15,7 @@ from cope.model.scoring import (
     USUAL_SPREAD,
     Calibration,
     MatchFeatures,
+    Unit,
     closest,
     match_features,
     speech_scores,
@@ -107,19 +108,39 @@ def test_the_closest_candidates_are_those_that_look_or_sound_most_like_it():
     assert closest(found, 2) == [2, 0]
 
 
+UNIT = Unit(dict.fromkeys(FEATURES, 0.0) | {"speech": 2.0, "margin_speech": -1.0}, bias=-0.5, share=3.0)
+
+
+def test_a_hidden_unit_weighs_features_together():
+    with_unit = replace(UNCALIBRATED, units=(UNIT,))
+    heard = MatchFeatures(speech=0.5, margin_speech=-0.25)
+    assert with_unit.logit(heard) == pytest.approx(UNCALIBRATED.logit(heard) + 3.0 * np.tanh(-0.5 + 1.0 + 0.25))
+    assert with_unit.weighs("speech") and not UNCALIBRATED.weighs("speech")
+    deaf = with_unit.without("speech", "margin_speech")
+    assert deaf.logit(heard) == deaf.logit(MatchFeatures()) and deaf.weighs("visual_window")
+
+
+@given(st.lists(st.lists(st.floats(-1, 1), min_size=len(FEATURES), max_size=len(FEATURES)), min_size=2, max_size=9))
+def test_a_candidate_has_the_same_odds_alone_as_among_others(rows):
+    calibration = replace(UNCALIBRATED, units=(UNIT, UNIT, UNIT), handicaps={"p1": 0.5})
+    candidates, ids = [MatchFeatures(*row) for row in rows], [f"p{number}" for number in range(len(rows))]
+    together = calibration.logits(candidates, ids)
+    assert together == [calibration.logit(one, name) for one, name in zip(candidates, ids, strict=True)]
+
+
 @given(st.lists(st.floats(-1, 1), min_size=len(FEATURES), max_size=len(FEATURES)))
 def test_a_probability_is_one_for_any_features(values):
     assert 0.0 <= UNCALIBRATED.probability(MatchFeatures(*values)) <= 1.0
 
 
-def test_the_likelihood_ratio_leaves_the_prior_out():
+def test_the_prior_is_what_nothing_is_known_of():
     even = Calibration(dict.fromkeys(FEATURES, 0.0), bias=float(np.log(0.2 / 0.8)), prior=0.2)
     assert even.probability(MatchFeatures()) == pytest.approx(0.2)
-    assert even.log_likelihood_ratio(MatchFeatures()) == pytest.approx(0.0)
+    assert even.logit(MatchFeatures()) == pytest.approx(even.prior_logit)
 
 
 def test_a_calibration_survives_its_file(tmp_path):
-    for one in (UNCALIBRATED, replace(UNCALIBRATED, handicaps={"p1": 0.5})):
+    for one in (UNCALIBRATED, replace(UNCALIBRATED, handicaps={"p1": 0.5}), replace(UNCALIBRATED, units=(UNIT,))):
         one.save(tmp_path / "calibration.json")
         assert Calibration.load(tmp_path / "calibration.json") == one
 
@@ -128,7 +149,7 @@ def test_a_handicap_is_taken_off_the_log_odds_of_its_product_alone():
     handicapped = replace(UNCALIBRATED, handicaps={"p1": 0.5})
     seen = MatchFeatures(visual_window=0.9)
     assert handicapped.logit(seen, "p1") == UNCALIBRATED.logit(seen) - 0.5
-    assert handicapped.log_likelihood_ratio(seen, "p2") == UNCALIBRATED.log_likelihood_ratio(seen)
+    assert handicapped.logit(seen, "p2") == UNCALIBRATED.logit(seen)
     assert handicapped.probability(seen, "p1") < handicapped.probability(seen)
 
 
@@ -147,6 +168,17 @@ def test_a_calibration_fitted_without_a_feature_gives_it_no_weight(tmp_path) -> 
     assert calibration.logit(MatchFeatures(visual_recent=1.0, read=0.9, read_behind=-0.2)) == 1.0
     path.write_text('{"weights": {"visual_recent": 2.0, "salience": 0.0}, "bias": -1.0, "prior": 0.1}')
     assert Calibration.load(path) == calibration
+    path.write_text(
+        '{"weights": {}, "bias": -1.0, "prior": 0.1, "units": [{"weights": {"read": 2.0}, "bias": 0.0, "share": 1.0}]}'
+    )
+    with pytest.raises(UserError, match="other features"):
+        Calibration.load(path)
+    path.write_text(
+        '{"weights": {"read": 0.0}, "bias": -1.0, "prior": 0.1,'
+        ' "units": [{"weights": {"smell": 2.0}, "bias": 0.0, "share": 1.0}]}'
+    )
+    with pytest.raises(UserError, match="other features"):
+        Calibration.load(path)
     path.write_text('{"weights": {"smell": 2.0}, "bias": -1.0, "prior": 0.1}')
     with pytest.raises(UserError, match="other features"):
         Calibration.load(path)
