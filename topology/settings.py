@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     )
 
     # Recognize
-    threshold: float = Field(0.55, gt=0, lt=1, description="Confidence at which a sighting starts")
+    threshold: float = Field(0.5, gt=0, lt=1, description="Confidence at which a sighting starts")
     candidates: int = Field(20, gt=0, description="Products fetched per search")
     update_every_ms: int = Field(10_000, gt=0, description="Media time between `updated` events of a sighting")
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 # look-alike was.
 LEAVE = 0.3
 # Belief at which a product counts as shown.
-THRESHOLD = 0.55
+THRESHOLD = 0.5
 # Products that may enter per hop, the most likely ones: each takes a share of "none".
 ENTRANTS = 8
 TYPICAL_HOP_MS = 2_000

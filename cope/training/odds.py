@@ -179,10 +179,9 @@ def _descend(network: _Network, x: Tensor, windows: _Windows, draws: torch.Gener
     parameters = list(network.parameters())
     optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    relative = windows.counts * len(windows.counts)
     for _ in range(STEPS):
-        rows = torch.randint(len(relative), (BATCH,), generator=draws)
-        loss = (relative[rows] * windows.losses(network(x[rows]), rows)).mean()
+        rows = torch.multinomial(windows.counts, BATCH, replacement=True, generator=draws)
+        loss = windows.losses(network(x[rows]), rows).mean()
         loss = loss + DECAY * torch.stack([one.square().sum() for one in parameters]).sum()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

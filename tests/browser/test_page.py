@@ -343,7 +343,7 @@ async def test_a_detection_tells_why(browser, stage):
     ) as page:
         await expect(page.locator("main")).to_contain_text(
             re.compile(
-                r"Orange Juice[\s\S]*Very likely 90 %[\s\S]*threshold 55 %[\s\S]*Candidates[\s\S]*cope-mini@79a57302"
+                r"Orange Juice[\s\S]*Very likely 90 %[\s\S]*threshold 50 %[\s\S]*Candidates[\s\S]*cope-mini@79a57302"
             )
         )
         await page.get_by_role("button", name="Copy event").click()
