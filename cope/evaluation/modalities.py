@@ -1,6 +1,6 @@
 """What pictures, words that are read and speech bring, weighed as recognition weighs them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,15 +11,12 @@ from cope.evaluation.measures import LETTERS, Figures, interval, plain
 from cope.evaluation.ranking import Ranks, ranks
 from cope.evaluation.sets import EvaluationSet
 from cope.model.modeling import CopeModel
-from cope.model.scoring import WORDS, Calibration, MatchFeatures
+from cope.model.scoring import WORDS, Calibration, MatchFeatures, unheard
 
-Score = Callable[[MatchFeatures], float]
+Score = Callable[[Sequence[MatchFeatures]], Sequence[float]]  # of a clip's pages
 
 CALIBRATED, SUMMED = "calibration", "sum"
 PICTURES, READ, BOTH, ALL = "pictures", "read", "pictures_read", "pictures_read_speech"
-
-_SILENT = {"text_share": 0.0, "named": 0.0, "speech": 0.0, "margin_speech": 0.0}
-_UNREAD = {"read": 0.0, "read_behind": 0.0}
 
 
 def reading_figures(
@@ -47,7 +44,7 @@ def reading_figures(
             clip_features(model, data, domain, row, pages, device, printed) for row in range(len(data.items[domain]))
         ]
         for kind, score in scores.items():
-            table = torch.tensor([[score(one) for one in row] for row in features]).reshape(-1, len(pages))
+            table = torch.tensor([score(row) for row in features]).reshape(-1, len(pages))
             for way, found in _both_ways(table, data, domain).items():
                 if len(found.query):
                     products = data.products("page" if way[0] == LETTERS["page"] else domain)[found.query]
@@ -64,15 +61,15 @@ def reading_figures(
 
 
 def _scores(calibration: Calibration | None, hears: bool) -> Mapping[str, Score]:
-    def fits(one: MatchFeatures) -> float:
+    def fits(pages: Sequence[MatchFeatures]) -> Sequence[float]:
         if calibration is not None:
-            return calibration.logit(one)
-        return one.visual_window + WORDS * (one.read + one.text_share + one.speech)
+            return calibration.logits(pages)
+        return [one.visual_window + WORDS * (one.read + one.text_share + one.speech) for one in pages]
 
     scores: dict[str, Score] = {
-        PICTURES: lambda one: fits(replace(one, **_SILENT, **_UNREAD)),
-        READ: lambda one: one.read,
-        BOTH: lambda one: fits(replace(one, **_SILENT)),
+        PICTURES: lambda pages: fits([replace(unheard(one), read=0.0, read_behind=0.0) for one in pages]),
+        READ: lambda pages: [one.read for one in pages],
+        BOTH: lambda pages: fits([unheard(one) for one in pages]),
     }
     return scores | {ALL: fits} if hears else scores
 

@@ -174,6 +174,11 @@ def match_features(
     ]
 
 
+def unheard(features: MatchFeatures) -> MatchFeatures:
+    """Returns how a product fits, as if nothing had been said."""
+    return replace(features, text_share=0.0, named=0.0, speech=0.0, margin_speech=0.0)
+
+
 def closest(candidates: Sequence[MatchFeatures], most: int = CANDIDATES) -> list[int]:
     """Returns which candidates look and sound most like what is shown, best first: those that recognition scores."""
     near = [one.visual_recent + WORDS * (one.text_share + one.read + one.speech) for one in candidates]

@@ -4,6 +4,7 @@ The candidates of a window compete with each other and with "none of them", so t
 was named wins. Windows of few products give a logistic regression, those of more a hidden layer beside it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cope.model.scoring import FEATURES, Calibration, MatchFeatures, Unit, feature_values
+from cope.model.scoring import FEATURES, Calibration, MatchFeatures, Unit, feature_values, unheard
 
 # Products that must have been shown for a hidden layer. In four folds over 28 things, each judged by fits that had not
 # seen it, it was better than a logistic regression with 19 things to learn from, no better with 12, and worse with 8.
@@ -20,7 +21,6 @@ UNITS, NETWORKS = 8, 2  # a mean of networks of eight units each
 STEPS, BATCH, LEARNING_RATE, DECAY = 600, 512, 0.02, 1e-3
 # Recognition judges single frames too, as if nothing had been said: so is each third window, once more.
 MUTED = 3
-_SILENT = {"text_share": 0.0, "named": 0.0, "speech": 0.0, "margin_speech": 0.0}
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,10 @@ def fit(found: Sequence[Sample], counts: Sequence[float] | None = None, steps: i
     counts = [1.0] * len(found) if counts is None else counts
     shown = {sample.products[sample.shown] for sample in found if sample.shown >= 0 and sample.products}
     enough = len(shown) >= PRODUCTS_FOR_UNITS
-    windows = _windows(found, counts)
-    fitted = _hidden_layer(_with_muted(found, counts)) if enough else _logistic(windows, steps)
-    listed = float(windows.counts[[sample.shown >= 0 for sample in found]].sum())
-    share = listed / float((windows.counts * windows.real.sum(dim=1)).sum())
-    return replace(fitted, prior=round(share, 6))
+    fitted = _hidden_layer(_with_muted(found, counts)) if enough else _logistic(_windows(found, counts), steps)
+    listed = math.fsum(count for sample, count in zip(found, counts, strict=True) if sample.shown >= 0)
+    pairs = math.fsum(count * len(sample.candidates) for sample, count in zip(found, counts, strict=True))
+    return replace(fitted, prior=round(listed / pairs, 6))
 
 
 def _windows(found: Sequence[Sample], counts: Sequence[float]) -> _Windows:
@@ -103,9 +102,7 @@ def _windows(found: Sequence[Sample], counts: Sequence[float]) -> _Windows:
 
 def _with_muted(found: Sequence[Sample], counts: Sequence[float]) -> _Windows:
     """The windows, and each third one once more."""
-    muted = [
-        replace(sample, candidates=[replace(one, **_SILENT) for one in sample.candidates]) for sample in found[::MUTED]
-    ]
+    muted = [replace(sample, candidates=[unheard(one) for one in sample.candidates]) for sample in found[::MUTED]]
     return _windows([*found, *muted], [*counts, *counts[::MUTED]])
 
 
