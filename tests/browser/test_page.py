@@ -315,11 +315,13 @@ async def test_a_queue_is_judged_by_one_key_each(browser, stage):
         await expect(page.get_by_role("dialog")).to_be_visible()
         await page.keyboard.type("carrot")
         await page.keyboard.press("Escape")
-        await expect(page.get_by_role("dialog")).to_have_count(0)
         await page.keyboard.press("Control+r")  # the browser's key, not ours
+        await expect(page.get_by_role("dialog")).to_have_count(0)
         await expect(details).to_have_attribute("href", f"/detection/{ids[0]}")
         await verdict(stage, ids[0], None)
-        await page.keyboard.press("w")
+        await page.keyboard.press("o")
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("w")  # with no frame drawn in between
         await expect(told).to_have_text("Judged wrong")
 
 

@@ -44,11 +44,11 @@ export function Review() {
     }
     setProblem(null);
     if (verdict === "undo") {
-      setDone(done.slice(0, -1));
+      setDone((before) => before.filter((one) => one !== of));
       setPosition(all.filter((one) => one === of || isOpen(one)).indexOf(of));
       setMessage(t("undone"));
     } else {
-      setDone([...done, of]);
+      setDone((before) => [...before, of]);
       setMessage(t(`judged_${verdict}`, { title: product?.title }));
     }
   };

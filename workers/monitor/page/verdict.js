@@ -74,10 +74,16 @@ export function ProductSearch({ choose, cancel, not }) {
       clearTimeout(timer);
     };
   }, [text]);
-  return html`<dialog ref=${dialog} aria-labelledby="which" onClose=${cancel}>
+  // Gone at once: a dialog that is closed, not removed, keeps the focus until the next frame, and with it the next key.
+  const leave = (event) => {
+    if (event.key !== "Escape") return;
+    event.preventDefault();
+    cancel();
+  };
+  return html`<dialog ref=${dialog} aria-labelledby="which" onKeyDown=${leave} onClose=${cancel}>
     <div class="line">
       <h2 id="which">${t("which_product")}</h2>
-      <button class="plain" onClick=${() => dialog.current.close()}>${t("close")} <kbd aria-hidden="true">Esc</kbd></button>
+      <button class="plain" onClick=${cancel}>${t("close")} <kbd aria-hidden="true">Esc</kbd></button>
     </div>
     <input
       type="search"
@@ -87,10 +93,9 @@ export function ProductSearch({ choose, cancel, not }) {
       value=${text}
       onInput=${({ target }) => setText(target.value)}
       onKeyDown=${(event) => {
-        if (event.key === "Enter" && found?.length) choose(found[0]);
-        else if (event.key === "Escape") dialog.current.close(); // and not only what was typed
-        else return;
+        if (event.key !== "Enter" || !found?.length) return;
         event.preventDefault();
+        choose(found[0]);
       }}
     />
     <ul class="choices" aria-live="polite">
