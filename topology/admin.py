@@ -7,7 +7,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, LeaderNotAvailableError, TopicAlreadyExistsError, for_code
 
-from topology.connection import client_options, full_name, refusal
+from topology.connection import client_options, full_name, refusal, start_client
 from topology.errors import Unavailable, UserError
 from topology.retry import describe, retrying
 from topology.settings import Settings
@@ -66,7 +66,7 @@ async def other_settings(settings: Settings) -> list[str]:
     """
     client = AIOKafkaAdminClient(**client_options(settings))
     try:
-        await client.start()
+        await start_client(client)
         ours = {full_name(settings, name): spec for name, spec in TOPICS.items()}
         present = [name for name in ours if name in set(await client.list_topics())]
         answers = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in present])
@@ -95,7 +95,7 @@ def _serves(key: str, held: str, wanted: str) -> bool:
 async def _create(settings: Settings) -> list[str]:
     client = AIOKafkaAdminClient(**client_options(settings))
     try:
-        await client.start()
+        await start_client(client)
         existing = set(await client.list_topics())
         missing = {full_name(settings, name): spec for name, spec in TOPICS.items()}
         missing = {name: spec for name, spec in missing.items() if name not in existing}

@@ -1,7 +1,8 @@
 """How to reach the broker: the settings as arguments of the Kafka client."""
 
+import asyncio
 import ssl
-from typing import Any
+from typing import Any, Protocol
 
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
@@ -18,6 +19,8 @@ from topology.settings import Settings
 EMBEDDED = "embedded"
 
 _PROBE_MS = 5_000
+# How long a start that is cancelled may go on. It takes milliseconds, unless the broker is down.
+_START_ENDS_S = 1.0
 
 
 def bootstrap_servers(settings: Settings) -> list[str]:
@@ -74,6 +77,25 @@ def client_options(settings: Settings) -> dict[str, Any]:
     else:
         options["security_protocol"] = "SSL" if context else "PLAINTEXT"
     return options
+
+
+class Client(Protocol):
+    """A consumer, producer or admin client of aiokafka."""
+
+    async def start(self) -> None:
+        """Connects."""
+
+
+async def start_client(client: Client) -> None:
+    """Starts a client; a cancellation takes effect after it: aiokafka forgets the connection of a cancelled start."""
+    starting = asyncio.ensure_future(client.start())
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait([starting], timeout=_START_ENDS_S)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        raise
 
 
 async def refusal(settings: Settings) -> str | None:

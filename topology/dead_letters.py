@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from topology import metrics
 from topology.codec import Headers
-from topology.connection import client_options, full_name
+from topology.connection import client_options, full_name, start_client
 from topology.errors import BadInput, UserError
 from topology.redact import redacted
 from topology.retry import describe
@@ -146,7 +146,7 @@ async def delete_letters(settings: Settings, topic: str) -> int:
     name = full_name(settings, queue)
     admin = AIOKafkaAdminClient(**client_options(settings))
     try:
-        await admin.start()
+        await start_client(admin)
         await admin.delete_records({TopicPartition(name, one): RecordsToDelete(end) for one, end in ends.items()})
     except (KafkaError, OSError) as error:
         raise UserError(

@@ -72,6 +72,7 @@ class Delivery:
         self._on_assigned: list[Callable[[str, int], Awaitable[None]]] = []
         self._committing = asyncio.Lock()
         self._failed = asyncio.Event()
+        self._started = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         app.on_partitions_revoked.connect(self._partitions_revoked)
         app.on_partitions_assigned.connect(self._partitions_assigned)
@@ -176,7 +177,8 @@ class Delivery:
         return LogRefusals(self._settings, topic, self._producer)
 
     def start(self) -> None:
-        """Begins to commit."""
+        """Begins to hand out records and to commit."""
+        self._started.set()
         loops = (self._commit_for_ever, self._watch_lag) if self.has_agents else ()
         self._tasks = [asyncio.create_task(loop(), name=loop.__name__) for loop in loops]
 
@@ -311,6 +313,7 @@ class Delivery:
 
     async def _prepare(self, tp: TP, partition: Partition) -> None:
         try:
+            await self._started.wait()
             for fn in self._on_assigned:
                 await fn(partition.topic, partition.number)
             # The group is being joined: the broker not answering yet is no reason for a warning.

@@ -29,7 +29,7 @@ from aiokafka.partitioner import murmur2
 from topology import metrics
 from topology.admin import PATIENCE_S, create_topics
 from topology.codec import Headers, Value, decode_key, decode_value, encode_key, encode_value
-from topology.connection import bootstrap_servers, client_options, full_name
+from topology.connection import bootstrap_servers, client_options, full_name, start_client
 from topology.errors import BadInput, Unavailable, UserError
 from topology.records import ProductDetected, Record
 from topology.retry import describe, retrying
@@ -147,7 +147,7 @@ async def read_raw(
     async def connect() -> AIOKafkaConsumer:
         consumer = _new_consumer(settings)
         try:
-            await consumer.start()
+            await start_client(consumer)
             consumer.assign([target])
             consumer.seek(target, position)
         except BaseException:
@@ -251,7 +251,7 @@ class Follower(Generic[R]):
     async def _connect(self) -> AIOKafkaConsumer:
         consumer = _new_consumer(self._settings, IDLE_FETCH_MS)
         try:
-            await consumer.start()
+            await start_client(consumer)
             partitions = await _partitions(consumer, self._settings, self._topic)
             partitions = [p for p in partitions if self._wanted is None or p.partition in self._wanted]
             consumer.assign(partitions)
@@ -365,7 +365,7 @@ class Producer:
                     metadata_max_age_ms=60_000,
                 )
                 try:
-                    await producer.start()
+                    await start_client(producer)
                 except BaseException:
                     await producer.stop()
                     raise
@@ -413,7 +413,7 @@ class RecordReader:
         if self._consumer is None:
             consumer = _new_consumer(self._settings, max_bytes=_ONE_RECORD_BYTES, reset="none")
             try:
-                await consumer.start()
+                await start_client(consumer)
             except BaseException:
                 await consumer.stop()
                 raise
@@ -503,7 +503,7 @@ def _new_consumer(
 async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     consumer = _new_consumer(settings)
     try:
-        await consumer.start()
+        await start_client(consumer)
         yield consumer
     finally:
         await consumer.stop()

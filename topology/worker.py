@@ -88,8 +88,12 @@ class Worker:
         """Returns `fn(*args, **kwargs)`, called in the model thread."""
         return await asyncio.get_running_loop().run_in_executor(self.executor, lambda: fn(*args, **kwargs))
 
-    async def start(self) -> None:
+    async def start(self, *, join_first: bool = False) -> None:
         """Makes the topics, runs the start hooks, then consumes. Waits with back-off while the broker is down.
+
+        Args:
+            join_first: Join the consumer group while the hooks run. It takes seconds, and disturbs other members of the
+                group, also if a hook then fails: for a process that is alone.
 
         Raises:
             UserError: The port is busy, or the broker refuses the user or the topics.
@@ -101,16 +105,25 @@ class Worker:
         with suppress(Unavailable):  # some brokers do not tell the settings of their topics
             for line in await other_settings(self.settings):
                 _log.warning("%s", line, extra={"role": self.role})
-        for fn in self._starts:
-            await fn()
-        if self.delivery.has_agents:
-            self._faust_runs = True
-            await self.app.start()
-            self._spawn(self._watch_faust, "faust")
+        joining = asyncio.create_task(self._join()) if join_first else None
+        try:
+            for fn in self._starts:
+                await fn()
+        finally:
+            if joining is not None:
+                await joining  # also after a failure: see `start_client`
+        if joining is None:
+            await self._join()
         self.delivery.start()
         for fn in self._background:
             self._spawn(fn, getattr(fn, "__qualname__", "background"))
         _log.info("started", extra={"role": self.role})
+
+    async def _join(self) -> None:
+        if self.delivery.has_agents:
+            self._faust_runs = True
+            await self.app.start()
+            self._spawn(self._watch_faust, "faust")
 
     async def stop(self) -> None:
         """Stops in order: background, hooks, last commit, group, producer, http. Bounded; never raises."""

@@ -142,6 +142,17 @@ class Embedder:
                 Encoder, settings.model, settings.device, settings.threads, settings.precision
             )
         self._reader = await self._worker.in_executor(reader_of, settings, self._model().reading)
+        # Not awaited: it is done while the group is joined. What fails here is told of when the first frame fails too.
+        self._worker.executor.submit(self._warm_up)
+
+    def _warm_up(self) -> None:
+        """Computes something once: the first time, kernels are compiled, and the text tower is loaded."""
+        height = self._worker.settings.frame_height
+        noise = np.random.default_rng(0).integers(0, 256, (height, height * 16 // 9, 3), np.uint8)
+        self._model().encode_frames([noise])
+        self._model().encode_speech(["warm up"])
+        if self._reader is not None:
+            self._reader.read(noise)
 
     async def _stop(self) -> None:
         self._reading.shutdown(wait=False, cancel_futures=True)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import warnings
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
@@ -212,6 +214,19 @@ async def test_reading_and_sending_outlive_a_broker_that_is_killed(kafka, kafka_
         await until(lambda: set(numbers(seen)) == {0, 1}, 90)
     follower.stop()
     await asyncio.wait_for(task, 20)
+
+
+async def test_a_read_that_is_cancelled_at_any_time_leaves_no_connection(broker) -> None:
+    await create_topics(broker)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for step in range(400):
+            following = asyncio.ensure_future(follow(Follower(broker, topics.PAGE_VECTORS, PageVectors), []))
+            await asyncio.sleep(step * 0.000_03)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        gc.collect()
+    assert not [one for one in told if "Unclosed" in str(one.message)]
 
 
 async def test_topics_are_created_once_and_keep_their_partition_count(any_broker) -> None:

@@ -1,6 +1,7 @@
 """A worker's life: start, health, failure, end."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from topology.embedded import EmbeddedBroker
 from topology.errors import UserError
 from topology.records import Frame
 from topology.settings import Settings
+from topology.topic_log import Producer
 from topology.worker import Worker
 
 HERE = Path(__file__).parent
@@ -210,6 +212,45 @@ async def test_hooks_run_before_and_after_and_work_runs_beside(broker) -> None:
     await asyncio.wait_for(beside.wait(), 10)
     await worker.stop()
     assert events == ["start", "background", "stop"]
+
+
+async def test_one_that_joins_first_hands_out_records_after_its_hooks(broker, until) -> None:
+    order = []
+    worker = Worker("embed", broker)
+
+    async def prepare() -> None:
+        await until(lambda: worker.delivery.ready)
+        order.append("hook")
+
+    async def take(messages: AsyncIterator[Message[Frame]]) -> None:
+        async for message in messages:
+            order.append("record")
+            message.done()
+
+    worker.on_start(prepare)
+    worker.delivery.agent(topics.LIVE_FRAMES, Frame, take)
+    await create_topics(broker)
+    async with Producer(broker) as producer:
+        await producer.send(topics.LIVE_FRAMES, "room", Frame(stream_id="room", epoch=0, pts_ms=0, captured_at_ms=0))
+    await worker.start(join_first=True)
+    await until(lambda: "record" in order)
+    await worker.stop()
+    assert order == ["hook", "record"]
+
+
+async def test_one_that_joins_first_ends_in_order_when_a_hook_fails(broker, caplog) -> None:
+    worker = Worker("embed", broker)
+
+    async def fail() -> None:
+        raise UserError("no such model")
+
+    worker.on_start(fail)
+    worker.delivery.agent(topics.LIVE_FRAMES, Frame, ignore)
+    with pytest.raises(UserError, match="no such model"):
+        await worker.start(join_first=True)
+    await worker.stop()
+    gc.collect()
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
 async def test_a_hook_that_fails_at_the_stop_does_not_keep_the_rest_from_stopping(broker, caplog) -> None:

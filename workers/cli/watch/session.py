@@ -177,7 +177,7 @@ async def _run(
         # The catalogue before the streams: what a window is compared with must not depend on how fast pages are
         # encoded.
         offsets = await publish_pages(settings, pages)
-        workers = await _start_workers(stack, settings, encoder)
+        workers = await _start_workers(stack, settings, encoder, own_broker)
         await _until_indexed(settings, offsets, workers, view)
         if page:
             show_page(settings, view)
@@ -214,7 +214,7 @@ async def _keep_page(settings: Settings, view: View, workers: list[Worker]) -> N
         await asyncio.gather(*(worker.wait_failed() for worker in workers))
 
 
-async def _start_workers(stack: AsyncExitStack, settings: Settings, encoder: Encoder) -> list[Worker]:
+async def _start_workers(stack: AsyncExitStack, settings: Settings, encoder: Encoder, own_broker: bool) -> list[Worker]:
     workers = []
     for role in wanted_roles(settings):
         parts: dict[str, Any] = {"encoder": encoder} if role in _ENCODING_ROLES else {}
@@ -227,7 +227,7 @@ async def _start_workers(stack: AsyncExitStack, settings: Settings, encoder: Enc
     # The monitor first: a busy port is found before anything else runs.
     workers.sort(key=lambda worker: worker.role != "monitor")
     await workers[0].start()
-    starting = [asyncio.create_task(worker.start()) for worker in workers[1:]]
+    starting = [asyncio.create_task(worker.start(join_first=own_broker)) for worker in workers[1:]]
     try:
         done, others = await asyncio.wait(starting, return_when=asyncio.FIRST_EXCEPTION)
         if others:  # aiokafka forgets to close the connections of a start that is cancelled
