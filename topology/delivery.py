@@ -99,6 +99,7 @@ class Delivery:
 
         async def run(stream: StreamT[bytes]) -> None:
             try:
+                await self._started.wait()
                 await handler(self._messages(stream, topic, kind, tombstones))
                 raise RuntimeError(f"the handler of {topic} ended")
             except asyncio.CancelledError:

@@ -109,11 +109,13 @@ class Worker:
         try:
             for fn in self._starts:
                 await fn()
-        finally:
-            if joining is not None:
-                await joining  # also after a failure: see `start_client`
-        if joining is None:
-            await self._join()
+        except BaseException:
+            if joining is not None:  # let it end, if it does: see `start_client`
+                await asyncio.wait([joining], timeout=HOOK_TIMEOUT_S)
+                joining.cancel()
+                await asyncio.gather(joining, return_exceptions=True)
+            raise
+        await (joining or self._join())
         self.delivery.start()
         for fn in self._background:
             self._spawn(fn, getattr(fn, "__qualname__", "background"))

@@ -60,8 +60,12 @@ export function ProductSearch({ choose, cancel, not }) {
   const [found, setFound] = useState(null);
   useLayoutEffect(() => {
     const opener = document.activeElement;
-    dialog.current.showModal();
-    return () => opener?.focus();
+    const box = dialog.current;
+    box.showModal();
+    return () => {
+      box.close(); // what is behind an open one takes no focus
+      opener?.focus();
+    };
   }, []);
   useEffect(() => {
     let current = true;
