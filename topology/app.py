@@ -26,7 +26,6 @@ FETCHED_RECORDS = 32
 # partitions at once.
 FETCHED_BYTES = 1_048_576
 
-
 # How long the broker may hold back the answer to a fetch that finds nothing. Apache Kafka answers as soon as something
 # comes; Tansu looks again now and then within that time: with Faust's 1,500 ms a record waits 0.4 s on its way to the
 # next role, with 200 ms 0.05 s.

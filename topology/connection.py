@@ -92,10 +92,17 @@ async def start_client(client: Client) -> None:
     try:
         await asyncio.shield(starting)
     except asyncio.CancelledError:
-        await asyncio.wait([starting], timeout=_START_ENDS_S)
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
+        await let_end(starting, _START_ENDS_S)
         raise
+
+
+async def let_end(task: asyncio.Future[None], timeout_s: float) -> None:
+    """Waits until a task has ended, whatever it raises; after the time, or a second cancellation, it is cancelled."""
+    try:
+        await asyncio.wait([task], timeout=timeout_s)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def refusal(settings: Settings) -> str | None:

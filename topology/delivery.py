@@ -197,7 +197,11 @@ class Delivery:
             await self.commit()
 
     async def close(self) -> None:
-        """Closes the producer."""
+        """Ends what still prepares partitions, and closes the producer."""
+        opening = [one.opening for one in self._partitions.values() if one.opening is not None]
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
         await self._producer.stop()
 
     def fail(self, error: BaseException) -> None:

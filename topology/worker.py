@@ -16,6 +16,7 @@ from aiohttp import web
 from topology import metrics
 from topology.admin import create_topics, other_settings
 from topology.app import make_app
+from topology.connection import let_end
 from topology.delivery import Delivery
 from topology.errors import Unavailable
 from topology.health import Health, HttpServer, make_http
@@ -111,9 +112,7 @@ class Worker:
                 await fn()
         except BaseException:
             if joining is not None:  # let it end, if it does: see `start_client`
-                await asyncio.wait([joining], timeout=HOOK_TIMEOUT_S)
-                joining.cancel()
-                await asyncio.gather(joining, return_exceptions=True)
+                await let_end(joining, HOOK_TIMEOUT_S)
             raise
         await (joining or self._join())
         self.delivery.start()

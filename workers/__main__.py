@@ -18,7 +18,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 def main() -> None:
     """Runs `cope-live` and exits."""
     # Nearly all that is made while libraries are imported lives to the end: to look through it for garbage took a fifth
-    # of their time, and most of the exit.
+    # of their time, and most of the exit. Later, garbage is looked for more seldom too.
     gc.set_threshold(20_000)
     atexit.register(gc.freeze)
     try:

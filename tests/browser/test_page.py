@@ -321,7 +321,18 @@ async def test_a_queue_is_judged_by_one_key_each(browser, stage):
         await verdict(stage, ids[0], None)
         await page.keyboard.press("o")
         await page.keyboard.press("Escape")
-        await page.keyboard.press("w")  # with no frame drawn in between
+        await page.keyboard.press("o")  # with no frame drawn in between
+        await page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+        await expect(page.get_by_role("dialog")).to_be_visible()
+        await page.keyboard.press("Escape")
+        other = page.get_by_role("button", name="Another product")
+        await other.press("Enter")
+        await expect(page.get_by_role("dialog")).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(other).to_be_focused()
+        await page.keyboard.press("o")
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("w")
         await expect(told).to_have_text("Judged wrong")
 
 

@@ -142,7 +142,7 @@ class Embedder:
                 Encoder, settings.model, settings.device, settings.threads, settings.precision
             )
         self._reader = await self._worker.in_executor(reader_of, settings, self._model().reading)
-        # Not awaited: it is done while the group is joined. What fails here is told of when the first frame fails too.
+        # Not awaited: it is done while the group is joined. What fails here is told of when it fails on a stream.
         self._worker.executor.submit(self._warm_up)
 
     def _warm_up(self) -> None:

@@ -84,7 +84,7 @@ export function ProductSearch({ choose, cancel, not }) {
     event.preventDefault();
     cancel();
   };
-  return html`<dialog ref=${dialog} aria-labelledby="which" onKeyDown=${leave} onClose=${cancel}>
+  return html`<dialog ref=${dialog} aria-labelledby="which" onKeyDown=${leave} onClose=${() => dialog.current && cancel()}>
     <div class="line">
       <h2 id="which">${t("which_product")}</h2>
       <button class="plain" onClick=${cancel}>${t("close")} <kbd aria-hidden="true">Esc</kbd></button>
