@@ -74,9 +74,8 @@ class Settings(BaseSettings):
     # Model
     model: str = Field("cope-mini", description="COPE artefact: `cope-mini` (shipped) or a folder")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    precision: Literal["float32", "bfloat16"] | None = Field(
-        None,
-        description="Of the model's towers on a CPU; default: the model's own. Another one needs an index of its own",
+    precision: Literal["auto", "float32"] = Field(
+        "auto", description="Of the model's towers; `auto`: bfloat16 where the processor computes in it"
     )
     threads: int = Field(
         default_factory=shared_processors,
@@ -100,7 +99,7 @@ class Settings(BaseSettings):
     )
     frame_height: int = Field(360, ge=64, le=2160, description="Frames are resized to this height, never enlarged")
     jpeg_quality: int = Field(90, ge=1, le=100, description="Of the frames on live_frames")
-    speech_chunk_s: float = Field(6.0, gt=0.5, le=30, description="Longest stretch of speech in one record")
+    speech_chunk_s: float = Field(4.0, gt=0.5, le=30, description="Longest stretch of speech in one record")
     open_timeout_s: float = Field(10.0, gt=0, description="How long a source may take to open")
     stall_timeout_s: float = Field(10.0, gt=0, description="Reconnect after so long without a picture")
     reconnect_max_s: float = Field(30.0, gt=0, description="Longest pause between reconnects")

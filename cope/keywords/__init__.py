@@ -12,7 +12,7 @@ side: "Apple Juice" and "Carrot Juice" carry `juice` alike, and it is the keywor
 """
 
 from cope.keywords.printed import PrintedWords, Seen, freshness, page_names, read_scores
-from cope.keywords.readings import MAX_KEYWORDS, SURE, faded, of_window, readings, told
+from cope.keywords.readings import MAX_KEYWORDS, SURE, faded, of_speech, of_window, readings, told
 from cope.keywords.terms import further_titles, page_terms, query_terms, term_id, text_score, title_score
 from cope.keywords.vocabulary import Vocabulary
 
@@ -25,6 +25,7 @@ __all__ = [
     "faded",
     "freshness",
     "further_titles",
+    "of_speech",
     "of_window",
     "page_names",
     "page_terms",

@@ -11,6 +11,10 @@ SURE = 0.3
 # Most keywords of a window, each a text to encode. Twenty-eight seconds of speech name fewer things.
 MAX_KEYWORDS = 32
 
+# Pieces of speech with a shorter pause between them are parts of one sentence, which says more than each: "a carton
+# with green letters" of no milk in particular. Longer ones are kept apart, as the calibrations know them.
+_PAUSE_MS, _SENTENCE_MS = 500, 6_000
+
 
 def readings(keywords: Keywords, how: Literal["mean", "joined"]) -> list[tuple[str, float]]:
     """The texts that the tower reads, with the weights by which their vectors are averaged.
@@ -63,3 +67,25 @@ def of_window(pieces: Iterable[tuple[int, Keywords]], start_ms: int, look_back_m
             best[text] = max(best.get(text, 0.0), weight * fade)
     ranked = sorted(((text, weight) for text, weight in best.items() if weight > 0), key=lambda one: (-one[1], one[0]))
     return ranked[:MAX_KEYWORDS]
+
+
+def of_speech(pieces: Iterable[tuple[int, int, str]], start_ms: int, look_back_ms: int) -> list[tuple[str, float]]:
+    """Joins what was said for a window into sentences, by time, with the weight of each; see `faded`.
+
+    Args:
+        pieces: Start, end and text of each piece of speech, by time; texts may be empty.
+        start_ms: Start of the window.
+        look_back_ms: How long before the window speech still counts.
+    """
+    sentences: list[tuple[int, int, str]] = []
+    for begin, end, text in pieces:
+        if not text:
+            continue
+        if sentences:
+            first, last, before = sentences[-1]
+            if begin - last <= _PAUSE_MS and end - first <= _SENTENCE_MS:
+                sentences[-1] = first, end, f"{before} {text}"
+                continue
+        sentences.append((begin, end, text))
+    weighed = ((text, faded(end, start_ms, look_back_ms)) for _, end, text in sentences)
+    return [(text, weight) for text, weight in weighed if weight > 0]

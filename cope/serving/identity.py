@@ -48,23 +48,11 @@ def locate(path_or_name: str | Path) -> Path:
     raise UserError(f"no model at {str(path_or_name)!r}: name a folder with a config.json, or cope-mini")
 
 
-def version_in(version: str, own: str, precision: str | None) -> str:
-    """An artefact's version where its towers compute in another precision than its own.
-
-    Args:
-        version: The artefact's.
-        own: Its precision.
-        precision: That is asked for; None for its own.
-    """
-    return version if precision in (None, own) else f"{version}+{precision}"
-
-
-def load_identity(path_or_name: str | Path, precision: str | None = None) -> ModelIdentity:
+def load_identity(path_or_name: str | Path) -> ModelIdentity:
     """Reads an artefact's version and calibration, and leaves its weights alone (and unchecked).
 
     Args:
         path_or_name: The artefact's folder, or the name of one that ships.
-        precision: As `Encoder` is asked for.
 
     Raises:
         UserError: There is no such artefact, it is of another format version, or its files cannot be read.
@@ -72,7 +60,6 @@ def load_identity(path_or_name: str | Path, precision: str | None = None) -> Mod
     folder = locate(path_or_name)
     content = read_config(folder, "name", "sha256")
     version = f"{content['name']}@{str(content['sha256'])[:VERSION_DIGITS]}"
-    version = version_in(version, str(content.get("precision", "float32")), precision)
     cut_short = (folder / NEXT_CALIBRATION).is_file()  # a change of the calibration: the hash says which one counts
     calibration = sealed_calibration(folder, content) if cut_short else folder / CALIBRATION
     return ModelIdentity(version, Calibration.load(calibration))

@@ -1,7 +1,6 @@
 """The packaged towers for inference on a CPU: by OpenVINO, and without `transformers` once they are kept on disk.
 
-Their vectors equal those of `cope.towers.packaged` to a cosine of 0.99999. Those of bfloat16 differ more, so the model
-has another version there.
+In float32 their vectors equal those of `cope.towers.packaged` to a cosine of 0.99999.
 """
 
 import hashlib

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cope.keywords import faded, of_window
+from cope.keywords import of_speech, of_window
 from cope.serving.encoder import FrameFeatures, WindowInput
 from cope.vision.decoding import PictureError, decode
 from topology.delivery import Message
@@ -66,7 +66,7 @@ class Content:
     Attributes:
         frames: Those that could be encoded, by time.
         keywords: Best first.
-        said: Pieces of speech with their weights, by time.
+        said: Sentences with their weights, by time.
     """
 
     frames: tuple[SeenFrame, ...]
@@ -85,11 +85,11 @@ def content_of(window: LiveWindow, look_back_ms: int) -> Content:
     frames = [one for one in window.frames if one.features is not None]
     if len(frames) > MAX_FRAMES:
         frames = [frames[index * len(frames) // MAX_FRAMES] for index in range(MAX_FRAMES)]
-    said = ((one.item.value.text, faded(one.end_ms, window.start_ms, look_back_ms)) for one in window.keywords)
+    pieces = ((one.start_ms, one.end_ms, one.item.value.text) for one in window.keywords)
     return Content(
         tuple(frames),
         weigh(window.keywords, window.start_ms, look_back_ms),
-        tuple((text, weight) for text, weight in said if text and weight > 0),
+        tuple(of_speech(pieces, window.start_ms, look_back_ms)),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cope.errors import UserError as ModelError
-from cope.keywords import PrintedWords, faded, of_window, query_terms, read_scores, text_score, title_score
+from cope.keywords import PrintedWords, of_speech, of_window, query_terms, read_scores, text_score, title_score
 from cope.model.beliefs import next_beliefs
 from cope.model.scoring import MatchFeatures, match_features, shares, speech_scores
 from cope.vision.decoding import PictureError, decode
@@ -251,8 +251,8 @@ def _words(
     heard = [one for one in said if one.end_ms > start_ms - look_back_ms and one.start_ms < end_ms]
     if said:
         pieces = [(one.end_ms, [(keyword.text, keyword.weight) for keyword in one.keywords]) for one in heard]
-        texts = [(one.text, faded(one.end_ms, start_ms, look_back_ms)) for one in heard]
-        return of_window(pieces, start_ms, look_back_ms), [(text, weight) for text, weight in texts if weight > 0]
+        texts = of_speech(((one.start_ms, one.end_ms, one.text) for one in heard), start_ms, look_back_ms)
+        return of_window(pieces, start_ms, look_back_ms), texts
     words = list(dict.fromkeys(word for event in events for word in event.evidence.keywords))
     return [(word, 1.0) for word in words], [(" ".join(words), 1.0)] if words else []
 

@@ -106,7 +106,7 @@ class Recognizer:
     async def _start(self) -> None:
         settings = self._worker.settings
         if self._model is None:
-            self._model = load_identity(settings.model, settings.precision)
+            self._model = load_identity(settings.model)
         version = self._model.version
         if self._model.calibration == UNCALIBRATED:
             _log.warning(

@@ -1,14 +1,21 @@
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from cope import export
 from cope.errors import UserError
+from cope.runtime.device import native_bfloat16
 from cope.serving import artefact
 from cope.serving.encoder import Encoder, FrameFeatures, PageInput, WindowInput
 from cope.serving.identity import load_identity
+from cope.serving.looking import as_tensor
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -185,20 +192,36 @@ def test_padding_takes_no_attention(tiny):
     assert torch.allclose(plain, padded, atol=1e-6)
 
 
-def test_another_precision_is_another_version_for_all_roles(folder, monkeypatch):
-    own = Encoder(folder, device="cpu")
-    assert Encoder(folder, device="cpu", precision="float32").version == own.version
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    other = Encoder(folder, device="cpu", precision="bfloat16")
-    assert other.version == f"{own.version}+bfloat16"
-    for encoder, precision in ((own, None), (own, "float32"), (other, "bfloat16")):
-        assert load_identity(folder, precision).version == encoder.version
+def test_auto_takes_bfloat16_only_where_the_processor_computes_in_it(folder, monkeypatch):
+    for capabilities, taken in (({"avx512_bf16": True}, "bfloat16"), ({}, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", capabilities.copy)
+        found = {how: Encoder(folder, device="cpu", precision=how) for how in (None, "float32", "auto")}
+        assert [found[how].precision for how in found] == ["float32", "float32", taken]
+        assert {encoder.version for encoder in found.values()} == {load_identity(folder).version}
 
 
-def test_a_processor_that_emulates_bfloat16_does_not_compute_in_it(folder, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    with pytest.raises(UserError, match="does not compute in bfloat16; set COPE_PRECISION=float32"):
-        Encoder(folder, device="cpu", precision="bfloat16")
+def test_a_model_in_int8_is_not_served_in_float32(folder):
+    artefact.update(folder, precision="int8")
+    assert Encoder(folder, device="cpu", precision="auto").precision == "int8"
+    with pytest.raises(UserError, match="computes in int8: set COPE_PRECISION=auto"):
+        Encoder(folder, device="cpu", precision="float32")
+
+
+@pytest.mark.skipif(not native_bfloat16(torch.device("cpu")), reason="this processor has no bfloat16")
+def test_vectors_of_both_precisions_can_be_compared():
+    full, half = (Encoder("cope-mini", "cpu", threads=1, precision=how) for how in ("float32", "auto"))
+    assert half.precision == "bfloat16"
+    photos = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in sorted(ROOT.glob("cope/render/backgrounds/*.jpg"))]
+    crops = as_tensor(
+        [crop for photo in photos for crop in full.looker.crops(photo, full.looker.find(photo)[0])], full.device
+    )
+    assert len(crops) >= 40
+    with torch.inference_mode():
+        one, two = (encoder.model.visual(encoder.vision.describe(crops), "live").numpy() for encoder in (full, half))
+    assert (one * two).sum(axis=1).min() > 0.98
+    texts = ["Red bag", "stainless steel water bottle, 500 ml", "这款手提包是红色的"]
+    one, two = (np.array(encoder.encode_speech(texts), np.float32) for encoder in (full, half))
+    assert (one * two).sum(axis=1).min() > 0.98
 
 
 def test_a_device_that_is_not_there(folder):

@@ -105,13 +105,29 @@ def test_what_was_said_travels_with_its_weight() -> None:
         heard(-14_000, -10_000, "a lamp"),
         heard(-4_000, 0),
         heard(0, 4_000, "strong light"),
-        heard(4_000, 6_000, "hm"),
+        heard(4_600, 6_000, "hm"),
     )
     content = content_of(window(seen(0), keywords=said), 20_000)
     assert content.said == (("a lamp", 0.5), ("strong light", 1.0), ("hm", 1.0))
     vectors = [*np.eye(2, dtype=np.float16), np.zeros(0, np.float16)]
     record = window_record(window(seen(0)), content, None, vectors, 2_000, "m@1")
     assert record.speech == (Said(vectors[0].tobytes(), 0.5), Said(vectors[1].tobytes(), 1.0))
+
+
+def test_pieces_of_one_sentence_are_heard_together() -> None:
+    said = (
+        heard(0, 2_900, "Next is the standard milk,"),
+        heard(2_900, 3_000),  # a breath
+        heard(3_000, 5_200, "from farms that care."),
+        heard(5_200, 8_000, "It comes in a carton."),  # three would be too long
+        heard(8_600, 9_000, "Well."),  # after a pause
+    )
+    content = content_of(window(seen(0), keywords=said), 20_000)
+    assert [text for text, _ in content.said] == [
+        "Next is the standard milk, from farms that care.",
+        "It comes in a carton.",
+        "Well.",
+    ]
 
 
 def test_the_largest_window_fits_into_its_topic() -> None:
