@@ -133,9 +133,9 @@ class Encoder:
             path_or_name: An artefact's folder, or the name of one that ships.
             device: "auto", "cpu", "cuda", "cuda:1", ...
             threads: That compute on a CPU; 0 leaves PyTorch's own choice.
-            precision: Of the towers. None: the artefact's. "auto": the artefact's, but bfloat16 in place of float32 where
-                the device computes in it natively and it is faster: in packaged towers on a CPU, in all on a GPU. Vectors
-                of both are of one version: of the same crop they have a cosine of 0.98 or more.
+            precision: Of the towers. None: the artefact's. "auto": likewise, but bfloat16 in place of float32 where the
+                device computes in it natively and it is faster: in packaged towers on a CPU, in all on a GPU. Vectors
+                of both are of one version: those of the same crop have a cosine of 0.98 or more.
 
         Raises:
             UserError: There is no such artefact or device, a tower's weights are not installed, or they do not fit; or

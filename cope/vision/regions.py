@@ -31,12 +31,12 @@ def best_regions(boxes: Boxes, salience: NDArray[Any], count: int, limit: float)
         Boxes (K, 4) and saliences (K,), best first. Of equal ones the first comes first.
     """
     order = np.argsort(-salience, kind="stable")[: 20 * count]
+    candidates, free = boxes[order], np.ones(len(order), bool)
     kept: list[int] = []
-    overlaps = overlap(boxes[order], boxes[order])
-    for i in range(len(order)):
-        if all(overlaps[i, j] <= limit for j in kept):
-            kept.append(i)
-            if len(kept) == count:
-                break
+    while len(kept) < count and free.any():
+        best = int(free.argmax())
+        kept.append(best)
+        free &= overlap(candidates[best : best + 1], candidates)[0] <= limit
+        free[best] = False
     chosen = order[kept]
     return boxes[chosen], salience[chosen].astype(np.float32)

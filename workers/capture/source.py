@@ -511,7 +511,10 @@ def _keep_pace(ahead_s: float) -> None:
 
 
 def _us(value: int | None, time_base: Fraction | None) -> int | None:
-    return None if value is None or time_base is None else round(value * time_base * _US)
+    if value is None or time_base is None:
+        return None
+    over, under = time_base.as_integer_ratio()  # several for each packet: fractions would be a twentieth of its cost
+    return (value * over * 1_000_000 + under // 2) // under
 
 
 def _later(before_us: int | None, now_us: int) -> int:

@@ -211,7 +211,8 @@ def test_a_model_in_int8_is_not_served_in_float32(folder):
 def test_vectors_of_both_precisions_can_be_compared():
     full, half = (Encoder("cope-mini", "cpu", threads=1, precision=how) for how in ("float32", "auto"))
     assert half.precision == "bfloat16"
-    photos = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in sorted(ROOT.glob("cope/render/backgrounds/*.jpg"))]
+    paths = sorted(ROOT.glob("cope/render/backgrounds/*.jpg"))
+    photos = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in paths]
     crops = as_tensor(
         [crop for photo in photos for crop in full.looker.crops(photo, full.looker.find(photo)[0])], full.device
     )
