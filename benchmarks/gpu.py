@@ -28,14 +28,14 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("no GPU here: nothing was measured")
         return
-    encoder, frame = Encoder(args.model, "cuda", precision="auto"), example_frame()
+    encoder, frame = Encoder(args.model, "cuda", native=True), example_frame()
     config = encoder.config
     crops = torch.rand(max(1, config.regions), 3, config.crop_pixels, config.crop_pixels, device="cuda") * 255
     small = None if encoder.finder is None else fit_area(frame, config.frame_pixels, encoder.finder.stride)
 
     @torch.inference_mode()
     def kernels() -> None:
-        with encoder.computing():
+        with encoder.computing(live=True):
             if encoder.finder is not None:
                 encoder.finder.maps(there)
             encoder.vision.describe(crops)

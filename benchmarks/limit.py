@@ -6,8 +6,7 @@ On the sample streams, in one thread, with nothing around them, in CPU seconds p
 
 * decode: all pictures and the sound, by PyAV
 * jpeg: one frame a second, written and read again
-* maps: the finder's feature maps of that frame
-* crops: the descriptors of as many crops as a frame has regions
+* frames: finding, cutting out and describing the regions of that frame
 * read: finding and reading words in those frames that are read, and in their most salient regions
 * speech: Whisper on the sound in pieces of the longest length that capture sends
 
@@ -28,8 +27,6 @@ import torch
 
 from cope.evaluation.precision import one_thread
 from cope.serving.encoder import Encoder
-from cope.serving.looking import as_tensor
-from cope.vision.pictures import fit_area
 from topology.settings import load_settings
 from workers.embed.encoding import is_read
 from workers.reading import reader_of
@@ -45,9 +42,9 @@ def measure() -> dict[str, float]:
     """CPU seconds per stream-minute, by kernel."""
     settings = load_settings(device="cpu", threads=1)
     with one_thread(), torch.inference_mode():
-        encoder = Encoder(settings.model, "cpu", 1, settings.precision)
+        encoder = Encoder(settings.model, "cpu", 1, settings.precision == "auto")
         recognizer, reader = open_recognizer(settings), reader_of(settings, encoder.reading)
-        config, seconds, minutes = encoder.config, dict[str, float](), 0.0
+        seconds, minutes = dict[str, float](), 0.0
 
         def clocked(kernel: str, work: Callable[..., Any], *arguments: Any) -> Any:
             began = time.process_time()
@@ -57,23 +54,16 @@ def measure() -> dict[str, float]:
 
         for number, path in enumerate(STREAMS):
             frames, sound = clocked("decode", decoded, path, settings.frames_per_second)
-            pixels = [as_tensor([fit_area(frame, config.frame_pixels, 32)], encoder.device) for frame in frames]
-            side = config.crop_pixels
-            crops = torch.rand(max(1, config.regions), 3, side, side) * 255
             if number == 0:  # kernels are chosen and packed in the first calls
-                encoder.vision.maps(pixels[0])
-                encoder.vision.describe(crops)
+                seen = encoder.encode_frames(frames[:1])[0]
                 recognizer.transcribe(sound[: SAMPLE_RATE * 5], "en")
                 if reader is not None:
-                    reader.read_frame(frames[0], encoder.looker.find(frames[0])[0][: settings.read_regions])
-            for second, (frame, one) in enumerate(zip(frames, pixels, strict=True)):
+                    reader.read_frame(frames[0], seen.boxes[: settings.read_regions])
+            for second, frame in enumerate(frames):
                 clocked("jpeg", written_and_read, frame, settings.jpeg_quality)
-                if encoder.finder is not None:
-                    clocked("maps", encoder.finder.maps, one)
-                clocked("crops", encoder.vision.describe, crops)
+                seen = clocked("frames", encoder.encode_frames, [frame])[0]
                 if reader is not None and is_read(round(1000 * second / settings.frames_per_second), settings):
-                    boxes = encoder.looker.find(frame)[0][: settings.read_regions]
-                    clocked("read", reader.read_frame, frame, boxes)
+                    clocked("read", reader.read_frame, frame, seen.boxes[: settings.read_regions])
             step = round(settings.speech_chunk_s * SAMPLE_RATE)
             for at in range(0, len(sound), step):
                 piece = sound[at : at + step]

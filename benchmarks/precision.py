@@ -10,8 +10,8 @@ All are measured call by call in turn, in processor time of one thread, the medi
 * frame: the whole of `Encoder.encode_frames` for a 640 x 360 frame
 * text: the whole of `Encoder.encode_pages` for a title of four words
 
-Beside them: the least cosine between the frame's vectors and those of PyTorch in float32, and whether a crop gets the
-same bits alone as among others. Only a model with a frozen vision tower can be measured.
+Beside them: the least cosine between the vectors of a frame's crops and those of PyTorch in float32; and whether a
+crop gets the same bits alone as among others. Only a model with a frozen vision tower can be measured.
 """
 
 import argparse
@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from cope.evaluation.precision import PRECISIONS, clocked, example_frame, one_thread, timings
@@ -92,11 +91,16 @@ def same_alone(encoder: Encoder) -> bool:
         return all(torch.equal(encoder.vision.describe(crops[i : i + 1])[0], row) for i, row in enumerate(together))
 
 
+@torch.inference_mode()
 def agreement(encoder: Encoder, full: Encoder) -> float:
-    """The least cosine between the vectors of a frame's regions, region by region of the same box."""
-    one, two = (e.encode_frames([example_frame()])[0] for e in (encoder, full))
-    order = [int(np.abs(two.boxes - box).sum(axis=1).argmin()) for box in one.boxes]
-    return float((one.regions.astype(np.float32) * two.regions[order].astype(np.float32)).sum(axis=1).min())
+    """The least cosine between the vectors of a frame's regions, cut out alike."""
+    frame = example_frame()
+    crops = as_tensor(full.looker.crops(frame, full.looker.find(frame)[0]), full.device)
+    rows = []
+    for one in (encoder, full):
+        with one.computing():
+            rows.append(one.model.visual(one.vision.describe(crops).float(), "live"))
+    return float((rows[0] * rows[1]).sum(dim=1).min())
 
 
 def measure(model: str, repeats: int) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     model: str = Field("cope-mini", description="COPE artefact: `cope-mini` (shipped) or a folder")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "float32"] = Field(
-        "auto", description="Of the model's towers; `auto`: bfloat16 where the processor computes in it"
+        "auto", description="In which the model looks at frames; `auto`: bfloat16 where the processor computes in it"
     )
     threads: int = Field(
         default_factory=shared_processors,

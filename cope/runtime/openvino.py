@@ -125,10 +125,7 @@ class Compiled:
                 return core().read_model(kept / "model.xml")
             except RuntimeError:  # damaged: made anew
                 shutil.rmtree(kept, ignore_errors=True)
-        model = self._converted()
-        if kept is not None:
-            _keep(model, kept, self._name)
-        return model
+        return _as_read(self._converted(), kept, self._name)
 
     def _converted(self) -> Any:
         core()
@@ -146,17 +143,24 @@ class Compiled:
             logging.set_verbosity(loudness)
 
 
-def _keep(model: Any, place: Path, name: str) -> None:
-    """Writes a model whole, in the place of earlier editions; where it cannot, the next process makes it again."""
+def _as_read(model: Any, kept: Path | None, name: str) -> Any:
+    """Writes a model and reads it back, since one that was only converted computes other last bits.
+
+    It is kept in the place of earlier editions. Where it cannot be, the next process makes it again.
+    """
     from openvino import save_model
 
-    beside = Path(tempfile.mkdtemp(dir=place.parent, prefix=".part-"))
+    beside = Path(tempfile.mkdtemp(dir=kept and kept.parent, prefix=".part-"))
     try:
         save_model(model, beside / "model.xml", compress_to_fp16=False)
-        os.rename(beside, place)
+        model = core().read_model(beside / "model.xml")  # weights are mapped, and stay when the file goes
+        if kept is not None:
+            os.rename(beside, kept)
+            for earlier in kept.parent.glob(f"{name}-*"):
+                if earlier != kept:
+                    shutil.rmtree(earlier, ignore_errors=True)
     except (OSError, RuntimeError):  # a full disk, or another process was first
+        pass
+    finally:
         shutil.rmtree(beside, ignore_errors=True)
-        return
-    for earlier in place.parent.glob(f"{name}-*"):
-        if earlier != place:
-            shutil.rmtree(earlier, ignore_errors=True)
+    return model

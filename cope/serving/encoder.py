@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from cope.model.scoring import Calibration
 from cope.runtime.device import choose, native_bfloat16
 from cope.serving import artefact as artefacts
 from cope.serving.looking import Looker, as_tensor
-from cope.towers.compiled import frozen_text, frozen_vision
+from cope.towers.compiled import CompiledVision, frozen_text, frozen_vision
 from cope.towers.interface import Tower, mean_text
 from cope.towers.packaged import TextTower, VisionTower, finder_tower, text_tower, vision_tower
 
@@ -110,7 +110,7 @@ class Encoder:
         calibration: Of the scores.
         config: What the model is built of.
         dim: D.
-        precision: Of the packaged towers on a CPU, and of all on a GPU.
+        precision: Of the towers.
         live_text: What of speech the model was trained to hear; at `none` windows leave their keywords out.
         modalities: What it was trained on; the other is left out of windows and pages.
         device: Where they are.
@@ -118,6 +118,8 @@ class Encoder:
         vision: The tower that describes.
         finder: The tower whose maps the region finder reads; None where frames are taken as a whole.
         looker: Finds and cuts out what is shown.
+        live_vision: The tower that describes what is shown in frames: `vision`, or the same one in bfloat16.
+        live_looker: Finds it there; likewise.
     """
 
     def __init__(
@@ -125,7 +127,7 @@ class Encoder:
         path_or_name: str | Path = "cope-mini",
         device: str = "auto",
         threads: int = 0,
-        precision: Literal["auto", "float32"] | None = None,
+        native: bool = False,
     ) -> None:
         """Loads an artefact and its vision tower.
 
@@ -133,25 +135,20 @@ class Encoder:
             path_or_name: An artefact's folder, or the name of one that ships.
             device: "auto", "cpu", "cuda", "cuda:1", ...
             threads: That compute on a CPU; 0 leaves PyTorch's own choice.
-            precision: Of the towers. None: the artefact's. "auto": likewise, but bfloat16 in place of float32 where the
-                device computes in it natively and it is faster: in packaged towers on a CPU, in all on a GPU. Vectors
-                of both are of one version: those of the same crop have a cosine of 0.98 or more.
+            native: Look at frames in bfloat16 instead of float32, if the device computes in it natively and that is
+                faster: with the packaged tower on a CPU, with each on a GPU. Of the same crop both vectors have a
+                cosine of 0.98 or more, so the version is the same. Pages and texts keep the artefact's precision: an
+                index is the same on all machines.
 
         Raises:
-            UserError: There is no such artefact or device, a tower's weights are not installed, or they do not fit; or
-                float32 is asked of an artefact in int8, whose vectors differ by more.
+            UserError: There is no such artefact or device, a tower's weights are not installed, or they do not fit.
         """
         if threads:
             torch.set_num_threads(threads)
         self.device = choose(device)
         loaded = artefacts.load(path_or_name)
         self._loaded = loaded
-        if precision == "float32" and loaded.precision == "int8":
-            raise UserError(f"{loaded.version} computes in int8: set COPE_PRECISION=auto, or export it in float32")
-        native = precision == "auto" and loaded.precision == "float32" and native_bfloat16(self.device)
-        self.precision = "bfloat16" if native else "float32" if precision == "float32" else loaded.precision
-        # On a CPU, PyTorch is no faster in bfloat16.
-        self._autocast = self.precision == "bfloat16" and (not native or self.device.type != "cpu")
+        self.precision = loaded.precision
         self.live_text, self.modalities = loaded.live_text, loaded.modalities
         self.version: str = loaded.version
         self.calibration: Calibration = loaded.calibration
@@ -164,6 +161,15 @@ class Encoder:
             raise UserError(f"the model {loaded.folder} is of another vision tower than {self.config.vision}")
         self.finder = cast("VisionTower | None", finder_tower(self.config, vision, partial(self._frozen, "vision")))
         self.looker = Looker(self.config, self.model.finder, self.finder, self.device, self.computing)
+        self._native = native and self.precision == "float32" and native_bfloat16(self.device)
+        self.live_vision: VisionTower = self._for_frames(self.vision)
+        self.live_looker = Looker(
+            self.config,
+            self.model.finder,
+            self._for_frames(self.finder),
+            self.device,
+            partial(self.computing, live=True),
+        )
         # Frames of a window see one another in the tower, so they go through it once more for each window.
         self._together = self.vision.cross_frame and not self.config.regions
         self._lock = threading.Lock()
@@ -197,6 +203,9 @@ class Encoder:
             return self._placed(opened(name, torch.get_num_threads(), self.precision == "bfloat16"))
         return self._placed((vision_tower if kind == "vision" else text_tower)(name))
 
+    def _for_frames(self, tower: Any) -> Any:
+        return tower.in_bfloat16() if self._native and isinstance(tower, CompiledVision) else tower
+
     def _placed(self, tower: nn.Module) -> nn.Module:
         if self.precision == "int8" and self.device.type == "cpu":
             _quantise(tower)
@@ -212,9 +221,10 @@ class Encoder:
         """Loaded with the first text: half of the memory, and capture-only work never needs it."""
         return cast(TextTower, self.tower("text"))
 
-    def computing(self) -> torch.autocast:
-        """What the towers run under."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast)
+    def computing(self, live: bool = False) -> torch.autocast:
+        """What the towers run under, also where they look at frames (`live`)."""
+        lower = live and self._native and self.device.type != "cpu"  # on a CPU, PyTorch is no faster in bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=lower or self.precision == "bfloat16")
 
     @torch.inference_mode()
     def encode_frames(self, images: Sequence[Pixels]) -> list[FrameFeatures]:
@@ -226,8 +236,8 @@ class Encoder:
         return [self._frame(image) for image in images]
 
     def _frame(self, image: Pixels) -> FrameFeatures:
-        boxes, salience = self.looker.find(image)
-        crops = self.looker.crops(image, boxes)
+        boxes, salience = self.live_looker.find(image)
+        crops = self.live_looker.crops(image, boxes)
         picture = crops[0] if self._together else None
         return FrameFeatures(self._project(crops, "live"), salience, boxes, picture)
 
@@ -322,8 +332,9 @@ class Encoder:
     def _project(self, crops: Sequence[Pixels], domain: Domain, frames: int = 1) -> Half:
         if not crops:
             return np.zeros((0, self.dim), np.float16)
-        with self.computing():
-            descriptors = self.vision.describe(as_tensor(crops, self.device), frames)
+        live = domain == "live"
+        with self.computing(live):
+            descriptors = (self.live_vision if live else self.vision).describe(as_tensor(crops, self.device), frames)
         return _half(self.model.visual(descriptors.float(), domain))
 
     def _words(self, texts: Sequence[tuple[str, float]], told: float) -> _Words | None:

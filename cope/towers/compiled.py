@@ -45,6 +45,7 @@ class CompiledVision(_Inferring):
 
     def __init__(self, threads: int, bfloat16: bool = False) -> None:
         super().__init__()
+        self._threads = threads
 
         def method(name: str) -> Compiled:
             return Compiled(
@@ -57,6 +58,10 @@ class CompiledVision(_Inferring):
             )
 
         self._maps, self._describe = method("maps"), method("describe")
+
+    def in_bfloat16(self) -> "CompiledVision":
+        """The same tower, faster where the processor computes in bfloat16; the cosine of its vectors falls to 0.98."""
+        return CompiledVision(self._threads, bfloat16=True)
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
         """See `VisionTower`."""

@@ -80,7 +80,7 @@ class Catalog:
         settings = self._worker.settings
         if self._encoder is None:
             self._encoder = await self._worker.in_executor(
-                Encoder, settings.model, settings.device, settings.threads, settings.precision
+                Encoder, settings.model, settings.device, settings.threads, settings.precision == "auto"
             )
         self._reader = await self._worker.in_executor(reader_of, settings, self._encoder.reading)
         if self._keep:

@@ -139,7 +139,7 @@ class Embedder:
         settings = self._worker.settings
         if self._encoder is None:
             self._encoder = await self._worker.in_executor(
-                Encoder, settings.model, settings.device, settings.threads, settings.precision
+                Encoder, settings.model, settings.device, settings.threads, settings.precision == "auto"
             )
         self._reader = await self._worker.in_executor(reader_of, settings, self._model().reading)
         # Not awaited: it is done while the group is joined. What fails here is told of when it fails on a stream.

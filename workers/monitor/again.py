@@ -220,7 +220,7 @@ class Again:
 def _load(settings: Settings) -> "Encoder":
     from cope.serving.encoder import Encoder
 
-    return Encoder(settings.model, settings.device, settings.threads, settings.precision)
+    return Encoder(settings.model, settings.device, settings.threads, settings.precision == "auto")
 
 
 def _windows(stretch: Stretch, events: Sequence[ProductDetected], settings: Settings) -> list[_Window]:

@@ -154,7 +154,7 @@ async def _run(
     progress = WatchProgress(streams, settings.window_ms)
     async with AsyncExitStack() as stack:
         encoder = await asyncio.to_thread(
-            Encoder, settings.model, settings.device, settings.threads, settings.precision
+            Encoder, settings.model, settings.device, settings.threads, settings.precision == "auto"
         )
         own_broker = settings.broker == "embedded"
         if own_broker:

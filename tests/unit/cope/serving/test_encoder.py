@@ -192,25 +192,10 @@ def test_padding_takes_no_attention(tiny):
     assert torch.allclose(plain, padded, atol=1e-6)
 
 
-def test_auto_takes_bfloat16_only_where_the_processor_computes_in_it(folder, monkeypatch):
-    for capabilities, taken in (({"avx512_bf16": True}, "bfloat16"), ({}, "float32")):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", capabilities.copy)
-        found = {how: Encoder(folder, device="cpu", precision=how) for how in (None, "float32", "auto")}
-        assert [found[how].precision for how in found] == ["float32", "float32", taken]
-        assert {encoder.version for encoder in found.values()} == {load_identity(folder).version}
-
-
-def test_a_model_in_int8_is_not_served_in_float32(folder):
-    artefact.update(folder, precision="int8")
-    assert Encoder(folder, device="cpu", precision="auto").precision == "int8"
-    with pytest.raises(UserError, match="computes in int8: set COPE_PRECISION=auto"):
-        Encoder(folder, device="cpu", precision="float32")
-
-
 @pytest.mark.skipif(not native_bfloat16(torch.device("cpu")), reason="this processor has no bfloat16")
-def test_vectors_of_both_precisions_can_be_compared():
-    full, half = (Encoder("cope-mini", "cpu", threads=1, precision=how) for how in ("float32", "auto"))
-    assert half.precision == "bfloat16"
+def test_frames_in_bfloat16_can_be_compared_with_pages_in_float32():
+    full, native = (Encoder("cope-mini", "cpu", threads=1, native=how) for how in (False, True))
+    assert native.version == full.version == load_identity("cope-mini").version
     paths = sorted(ROOT.glob("cope/render/backgrounds/*.jpg"))
     photos = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in paths]
     crops = as_tensor(
@@ -218,11 +203,19 @@ def test_vectors_of_both_precisions_can_be_compared():
     )
     assert len(crops) >= 40
     with torch.inference_mode():
-        one, two = (encoder.model.visual(encoder.vision.describe(crops), "live").numpy() for encoder in (full, half))
-    assert (one * two).sum(axis=1).min() > 0.98
-    texts = ["Red bag", "stainless steel water bottle, 500 ml", "这款手提包是红色的"]
-    one, two = (np.array(encoder.encode_speech(texts), np.float32) for encoder in (full, half))
-    assert (one * two).sum(axis=1).min() > 0.98
+        one, two = (encoder.live_vision.describe(crops) for encoder in (full, native))
+        assert not torch.equal(one, two)
+        one, two = (full.model.visual(descriptors, "live") for descriptors in (one, two))
+    assert (one * two).sum(dim=1).min() > 0.98
+    pages = [encoder.encode_pages([PageInput("Red bag", photos[:1])])[0] for encoder in (full, native)]
+    for name in ("vectors", "fused", "text"):
+        assert np.array_equal(getattr(pages[0], name), getattr(pages[1], name)), name
+
+
+def test_without_bfloat16_frames_are_looked_at_in_float32(folder, pictures, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    one, two = (Encoder(folder, device="cpu", native=how).encode_frames(pictures) for how in (False, True))
+    assert all(np.array_equal(first.regions, second.regions) for first, second in zip(one, two, strict=True))
 
 
 def test_a_device_that_is_not_there(folder):

@@ -108,6 +108,12 @@ def test_a_function_is_converted_once_and_kept(compiled):
     assert compiled.made == 1
 
 
+def test_texts_have_the_same_bits_in_the_process_that_converts_the_tower(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first, later = (frozen_text(TEXT, threads=1).encode("red bag", 16) for _ in range(2))
+    assert torch.equal(first, later)
+
+
 def test_another_edition_takes_the_place_of_the_one_before(compiled, tmp_path):
     for key in ("a", "b", "b"):
         compiled(key)(np.ones((1, 2), np.float32))
