@@ -1,6 +1,6 @@
 """What the kernels of `watch` cost alone: the least that a stream-minute can take with these models on this machine.
 
-    python -m benchmarks.limit              # a table, and build/benchmark-limit.json
+    OMP_NUM_THREADS=1 python -m benchmarks.limit      # a table, and build/benchmark-limit.json
 
 On the sample streams, in one thread, with nothing around them, in CPU seconds per stream-minute:
 
@@ -8,7 +8,8 @@ On the sample streams, in one thread, with nothing around them, in CPU seconds p
 * jpeg: one frame a second, written and read again
 * frames: finding, cutting out and describing the regions of that frame
 * read: finding and reading words in those frames that are read, and in their most salient regions
-* speech: Whisper on the sound in pieces of the longest length that capture sends
+* voice: finding speech in the sound, and cutting it into the pieces that capture sends
+* speech: Whisper on these pieces
 
 `benchmarks.watch` prints how much more the whole flow takes.
 """
@@ -28,6 +29,7 @@ import torch
 from cope.evaluation.precision import one_thread
 from cope.serving.encoder import Encoder
 from topology.settings import load_settings
+from workers.capture.speech import SileroDetector, SpeechCutter
 from workers.embed.encoding import is_read
 from workers.reading import reader_of
 from workers.transcribe.recognizer import SAMPLE_RATE
@@ -64,9 +66,7 @@ def measure() -> dict[str, float]:
                 seen = clocked("frames", encoder.encode_frames, [frame])[0]
                 if reader is not None and is_read(round(1000 * second / settings.frames_per_second), settings):
                     clocked("read", reader.read_frame, frame, seen.boxes[: settings.read_regions])
-            step = round(settings.speech_chunk_s * SAMPLE_RATE)
-            for at in range(0, len(sound), step):
-                piece = sound[at : at + step]
+            for piece in clocked("voice", spoken, sound, settings.speech_chunk_s):
                 clocked("speech", recognizer.transcribe, piece, path.stem[-2:])
             minutes += len(sound) / SAMPLE_RATE / 60
     return {kernel: value / minutes for kernel, value in seconds.items()}
@@ -76,6 +76,13 @@ def written_and_read(frame: np.ndarray, quality: int) -> np.ndarray:
     """A frame after its way through a JPEG file."""
     data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+
+
+def spoken(sound: np.ndarray, longest_s: float) -> list[np.ndarray]:
+    """The pieces of sound, (N,) float32 each, in which somebody speaks."""
+    cutter = SpeechCutter(SileroDetector(), longest_s)
+    stretches = [*cutter.feed((sound * 32_768).astype(np.int16)), *cutter.finish()]
+    return [np.frombuffer(one.audio, "<i2").astype(np.float32) / 32_768 for one in stretches if one.audio]
 
 
 def decoded(path: Path, frames_per_second: float) -> tuple[list[np.ndarray], np.ndarray]:
