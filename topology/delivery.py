@@ -159,8 +159,8 @@ class Delivery:
                 return
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    async def send(self, topic: str, key: str, record: Value | None, *, headers: Headers | None = None) -> None:
-        """Returns when the broker has acknowledged the record; tries again while it is down.
+    async def send(self, topic: str, key: str, record: Value | None, *, headers: Headers | None = None) -> int:
+        """Returns the record's offset when the broker has acknowledged it; tries again while it is down.
 
         Args:
             topic: Without the prefix.
@@ -171,7 +171,7 @@ class Delivery:
         Raises:
             BadInput: The record is larger than the topic takes.
         """
-        await self._producer.send(topic, key, record, headers=headers)
+        return await self._producer.send(topic, key, record, headers=headers)
 
     def refusals(self, topic: str) -> LogRefusals:
         """Returns where a reader of a log sends records that it cannot use."""

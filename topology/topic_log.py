@@ -293,8 +293,8 @@ class Producer:
         """Sends that are being retried now, and why; empty when everything that was sent has arrived."""
         return "; ".join(self._troubles.values())
 
-    async def send(self, topic: str, key: str, record: Value | None, *, headers: Headers | None = None) -> None:
-        """Returns when the broker has acknowledged the record; tries again while it is down.
+    async def send(self, topic: str, key: str, record: Value | None, *, headers: Headers | None = None) -> int:
+        """Returns the record's offset when the broker has acknowledged it; tries again while it is down.
 
         Args:
             topic: Without the prefix.
@@ -307,21 +307,22 @@ class Producer:
             UserError: The broker refuses the user.
         """
         value, own_headers = (None, []) if record is None else encode_value(record)
-        await self.send_raw(topic, encode_key(key), value, [*own_headers, *(headers or [])])
+        return await self.send_raw(topic, encode_key(key), value, [*own_headers, *(headers or [])])
 
     async def send_raw(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
-    ) -> None:
+    ) -> int:
         """As `send`, for bytes."""
         size = check_size(topic, key, value, headers)
         if key is None and value is None:
             key = b""  # aiokafka sends no record without both
 
-        async def attempt() -> None:
+        async def attempt() -> int:
             producer = await self._connected()
             name = full_name(self._settings, topic)
             try:
-                await producer.send_and_wait(name, value, key=key, partition=partition, headers=headers)
+                sent = await producer.send_and_wait(name, value, key=key, partition=partition, headers=headers)
+                return int(sent.offset)
             except _TOO_LARGE as error:  # the broker's own limit is lower than ours
                 raise BadInput(f"a record of {size} bytes is larger than the broker takes on {name}") from error
             except (UnknownTopicOrPartitionError, KafkaTimeoutError):  # also what a deleted topic gives
@@ -330,15 +331,16 @@ class Producer:
 
         what = f"send to {topic}"
 
-        async def told() -> None:
+        async def told() -> int:
             try:
-                await _once(attempt, what)
+                offset: int = await _once(attempt, what)
             except Unavailable as error:
                 self._troubles[topic] = str(error)
                 raise
             self._troubles.pop(topic, None)
+            return offset
 
-        await retrying(told, what)
+        return await retrying(told, what)
 
     async def stop(self) -> None:
         """Closes the connection."""

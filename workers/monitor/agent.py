@@ -209,8 +209,8 @@ class Monitor:
     def _tell_verdict(self, view: VerdictView) -> None:
         self._publish("verdict", view)
 
-    async def _write(self, topic: str, key: str, record: Record | None) -> None:
-        """Sends a record, with a time-out, since a client waits for the answer.
+    async def _write(self, topic: str, key: str, record: Record | None) -> int:
+        """Sends a record, with a time-out, since a client waits for the answer; returns its offset.
 
         Raises:
             Unavailable: The broker does not answer.
@@ -218,7 +218,7 @@ class Monitor:
         """
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
-                await self._worker.delivery.send(topic, key, record)
+                return await self._worker.delivery.send(topic, key, record)
         except TimeoutError:
             raise Unavailable("the broker does not answer: nothing is written for sure; try again") from None
         except BadInput as error:

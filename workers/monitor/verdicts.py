@@ -10,7 +10,7 @@ from topology.topic_log import Follower
 from topology.topics import DETECTION_VERDICTS
 from workers.monitor.answers import VerdictInput, VerdictView
 
-Write = Callable[[str, str, Record | None], Awaitable[None]]
+Write = Callable[[str, str, Record | None], Awaitable[int]]
 
 # The newest ones, some 0.5 kB each: 100 MB. Older ones stay on the topic; detections that old are no longer listed.
 MOST = 200_000
@@ -21,7 +21,7 @@ class Verdicts:
 
     Args:
         settings: Settings of the worker.
-        write: Sends a record.
+        write: Sends a record and returns its offset.
         tell: Called with each new change.
     """
 
@@ -30,11 +30,15 @@ class Verdicts:
         self._tell = tell
         self.follower = Follower(settings, DETECTION_VERDICTS, Verdict)
         self._given: OrderedDict[str, Verdict] = OrderedDict()
+        # Offsets of what was written here, which counts at once, and has not come back yet.
+        self._written: dict[str, int] = {}
 
     async def follow(self) -> None:
         """Works until cancelled."""
         async for record in self.follower:
-            self._take(record.key, record.value)
+            if record.offset >= self._written.get(record.key, -1):  # else it is older than what was written here since
+                self._written.pop(record.key, None)
+                self._take(record.key, record.value)
 
     def of(self, detection_id: str) -> VerdictView | None:
         """Returns the verdict on a detection; None without."""
@@ -56,8 +60,7 @@ class Verdicts:
         before = self._given.get(detection_id)
         if given.verdict == "undo":
             if before is not None:
-                await self._write(DETECTION_VERDICTS, detection_id, None)
-                self._take(detection_id, None)
+                await self._give(detection_id, None)
             return VerdictView(detection_id=detection_id, verdict="undo", who=who or None, at=now)
         if before is None or (before.verdict, before.product_id) != (given.verdict, given.product_id or ""):
             before = Verdict(
@@ -73,9 +76,12 @@ class Verdicts:
                 media_end_ms=event.media_end_ms,
                 model_version=event.model_version,
             )
-            await self._write(DETECTION_VERDICTS, detection_id, before)
-            self._take(detection_id, before)
+            await self._give(detection_id, before)
         return _view(before)
+
+    async def _give(self, detection_id: str, verdict: Verdict | None) -> None:
+        self._written[detection_id] = await self._write(DETECTION_VERDICTS, detection_id, verdict)
+        self._take(detection_id, verdict)
 
     def _take(self, detection_id: str, verdict: Verdict | None) -> None:
         before = self._given.pop(detection_id, None)
