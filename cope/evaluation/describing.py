@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cope.keywords import readings
+from cope.model.modeling import weights_hash
 from cope.serving.encoder import Encoder
 from cope.serving.looking import as_tensor
 from cope.towers.interface import TextTower, mean_text
@@ -81,12 +82,8 @@ class Describer:
         looks = [config.vision, config.text, config.finder, config.frame_pixels, config.crop_pixels]
         looks += [config.crop_margin, config.multi_view, config.regions, config.region_overlap]
         looks += [config.text_tokens, config.keywords]
-        looks += [self._version]
-        looks += [fingerprint(config.vision), fingerprint(config.text)]
-        digest = hashlib.sha256(json.dumps(looks).encode())
-        for name, weight in self.model.finder.state_dict().items():
-            digest.update(name.encode() + weight.half().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        looks += [self._version, fingerprint(config.vision), fingerprint(config.text), weights_hash(self.model.finder)]
+        return hashlib.sha256(json.dumps(looks).encode()).hexdigest()[:16]
 
     @torch.inference_mode()
     def find(self, frame: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

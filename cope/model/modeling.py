@@ -4,6 +4,7 @@ Networks here know tensors only; `cope.serving.encoder.Encoder` is the door for 
 shapes: B items or pictures, R regions, T frames, K regions of a frame, D the embedding space, C channels.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -296,3 +297,11 @@ class CopeModel(nn.Module):
                 tokens, there = torch.cat([tokens, shown[0]], dim=1), torch.cat([there, shown[1]], dim=1)
             return functional.normalize(seen + named + self.fusion(tokens, there, named), dim=-1)
         return functional.normalize(seen + self.text_share[domain] * named, dim=-1)
+
+
+def weights_hash(module: nn.Module) -> str:
+    """A hash of a module's weights as an artefact keeps them, in half precision."""
+    digest = hashlib.sha256()
+    for name, weight in module.state_dict().items():
+        digest.update(name.encode() + weight.half().cpu().numpy().tobytes())
+    return digest.hexdigest()

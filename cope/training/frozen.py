@@ -4,7 +4,6 @@ Two stages: where in a frame something is shown (the region finder, from rendere
 projection is a closed form (`cope.training.whitening`) or starts as one; attention, text and fusion are learned.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from cope.data.listing import NO_PICTURE
 from cope.data.rendered import RenderedSource
 from cope.domains import Domain
 from cope.errors import UserError
-from cope.model.modeling import CopeModel, RegionFinder
+from cope.model.modeling import CopeModel, RegionFinder, weights_hash
 from cope.model.views import NOBODY, Views
 from cope.runtime.distributed import rank
 from cope.serving.looking import Looker
@@ -104,7 +103,7 @@ def train_frozen(
         unseen.append(theirs)
 
     # 2. What they see of everything else, through that finder.
-    seeing = Seeing(Looker(m, model.finder, finder, torch.device("cpu")), see, _hash(model.finder))
+    seeing = Seeing(Looker(m, model.finder, finder, torch.device("cpu")), see, weights_hash(model.finder))
     for one in data:
         if one is drawn:
             continue
@@ -174,13 +173,6 @@ def _named(source: Source, number: int) -> Named:
     clips = [*source.items(number, "live")[:TRANSCRIPTS], *source.items(number, "video")[:TRANSCRIPTS]]
     said = tuple(clip.text for clip in clips if clip.text)[:TRANSCRIPTS]
     return Named(source.product_id(number), next((page.text for page in pages if page.text), ""), said)
-
-
-def _hash(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, weight in module.state_dict().items():
-        digest.update(name.encode() + weight.half().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def joined_features(several: Sequence[Features], counts: Sequence[int]) -> Features:
