@@ -31,7 +31,7 @@ from cope.runtime.openvino import version
 from cope.serving import artefact
 from cope.serving.encoder import Encoder
 from cope.serving.identity import locate
-from cope.serving.looking import as_tensor
+from cope.serving.looking import Looker, as_tensor
 from cope.towers.packaged import TextTower, VisionTower, text_tower, vision_tower
 from cope.vision.pictures import fit_area
 
@@ -55,6 +55,8 @@ def by_torch(encoder: Encoder) -> Encoder:
     same = encoder.finder is encoder.vision
     encoder.vision = cast(VisionTower, vision_tower(encoder.config.vision))
     encoder.finder = encoder.vision if same else cast(VisionTower, vision_tower(encoder.config.finder))
+    encoder.live_vision = encoder.vision
+    encoder.live_looker = Looker(encoder.config, encoder.model.finder, encoder.finder, encoder.device)
     encoder.text = cast(TextTower, text_tower(encoder.config.text))
     return encoder
 
