@@ -176,7 +176,7 @@ class ReadLine(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Said(msgspec.Struct, frozen=True, array_like=True):
-    """A piece of speech by its meaning.
+    """A sentence that was said, by its meaning.
 
     Attributes:
         vector: float16 little-endian, (D,), L2-normalised.

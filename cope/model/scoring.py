@@ -108,7 +108,7 @@ def speech_scores(said: Sequence[tuple[Array, float]], pages: Sequence[Array]) -
     """Returns how well what was said fits the text of each page, in [0, 1]: the best of all pieces of speech.
 
     Args:
-        said: Pieces of speech, (D,) L2-normalised, with a weight in [0, 1]: old ones have faded.
+        said: Sentences, (D,) L2-normalised, with a weight in [0, 1]: old ones have faded.
         pages: The text of each page, (D,) L2-normalised; of a page without text, (0,).
     """
     scores = [0.0] * len(pages)

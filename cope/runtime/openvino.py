@@ -150,17 +150,17 @@ def _as_read(model: Any, kept: Path | None, name: str) -> Any:
     """
     from openvino import save_model
 
-    beside = Path(tempfile.mkdtemp(dir=kept and kept.parent, prefix=".part-"))
     try:
-        save_model(model, beside / "model.xml", compress_to_fp16=False)
-        model = core().read_model(beside / "model.xml")  # weights are mapped, and stay when the file goes
-        if kept is not None:
-            os.rename(beside, kept)
-            for earlier in kept.parent.glob(f"{name}-*"):
-                if earlier != kept:
-                    shutil.rmtree(earlier, ignore_errors=True)
-    except (OSError, RuntimeError):  # a full disk, or another process was first
+        with tempfile.TemporaryDirectory(
+            dir=kept and kept.parent, prefix=".part-", ignore_cleanup_errors=True
+        ) as beside:
+            save_model(model, Path(beside) / "model.xml", compress_to_fp16=False)
+            model = core().read_model(Path(beside) / "model.xml")  # weights are mapped, and stay when the file goes
+            if kept is not None:
+                os.rename(beside, kept)
+                for earlier in kept.parent.glob(f"{name}-*"):
+                    if earlier != kept:
+                        shutil.rmtree(earlier, ignore_errors=True)
+    except (OSError, RuntimeError):  # no place to write, a full disk, or another process was first
         pass
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return model

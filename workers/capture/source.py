@@ -26,7 +26,7 @@ from workers.capture.relay import Relay
 from workers.capture.repeats import LIVE_PAST_S, PacketMemory
 from workers.capture.tracks import NOT_VIDEO, choose_audio, choose_video, leave_others
 
-_US = Fraction(1_000_000)
+_US = 1_000_000
 
 # Failed reads in a row after which a file is given up. A damaged spot takes a few; each skips a few hundred bytes, so
 # many more would be needed to cross megabytes of noise.
@@ -513,8 +513,8 @@ def _keep_pace(ahead_s: float) -> None:
 def _us(value: int | None, time_base: Fraction | None) -> int | None:
     if value is None or time_base is None:
         return None
-    over, under = time_base.as_integer_ratio()  # several for each packet: fractions would be a twentieth of its cost
-    return (value * over * 1_000_000 + under // 2) // under
+    over, under = time_base.as_integer_ratio()  # in fractions these times took a twentieth of capture's CPU
+    return (value * over * _US + under // 2) // under
 
 
 def _later(before_us: int | None, now_us: int) -> int:
