@@ -1,9 +1,9 @@
-"""How much silence Whisper needs behind a piece of speech: word errors and work by the length it is padded to.
+"""Whisper's word errors and work by the length that speech is padded to, and its work by the pieces taken at once.
 
-    python -m benchmarks.asr            # table, and build/asr.json
+    python -m benchmarks.asr            # two tables, and build/asr.json
 
 English sentences about products, spoken by hibari; the packaged Whisper base, int8, greedy, one thread. Each is
-tried with 1, 2 and 4 s behind the speech, with a fixed 10 s, and with Whisper's own 30 s.
+tried with 1, 2 and 4 s of silence behind the speech, with a fixed 10 s, and with Whisper's own 30 s.
 """
 
 import json
@@ -61,14 +61,24 @@ def main() -> None:
         for text, audio in zip(SENTENCES, spoken, strict=True):
             seconds = len(audio) / SAMPLE_RATE
             features = recognizer._model.feature_extractor(audio)
-            heard = recognizer._decode(recognizer._encode(features, context(seconds)), "en", seconds)
+            heard = recognizer._decode(recognizer._encode([features], context(seconds)), ["en"], seconds)[0]
             errors += Levenshtein.distance(plain(text), plain(heard.text))
             words += len(plain(text))
         factor = (time.perf_counter() - began) * SAMPLE_RATE / sum(map(len, spoken))
         rows.append({"padded_to": name, "word_error_rate": errors / words, "real_time_factor": factor})
         print(f"{name:>14} {errors / words:>12.1%} {factor:>17.3f}")
+    pieces = [(audio, "en") for audio in spoken]
+    together = []
+    print(f"\n{'at once':>14} {'real-time factor':>17}")
+    for at_once in (1, 2, 4, 8):
+        began = time.perf_counter()
+        for at in range(0, len(pieces), at_once):
+            recognizer.transcribe(pieces[at : at + at_once])
+        factor = (time.perf_counter() - began) * SAMPLE_RATE / sum(map(len, spoken))
+        together.append({"at_once": at_once, "real_time_factor": factor})
+        print(f"{at_once:>14} {factor:>17.3f}")
     Path("build").mkdir(exist_ok=True)
-    Path("build/asr.json").write_text(json.dumps(rows, indent=2))
+    Path("build/asr.json").write_text(json.dumps({"padding": rows, "together": together}, indent=2))
 
 
 def resampled(audio: Audio) -> Audio:

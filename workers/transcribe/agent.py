@@ -1,13 +1,15 @@
 """The transcribe role: `live_speech` to `live_keywords`, in order per stream."""
 
+import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 
 from cope.keywords import Vocabulary
 from topology import metrics
 from topology.delivery import Message
-from topology.errors import BadInput, UserError, is_out_of_memory, record_fault
+from topology.errors import BadInput, UserError, record_fault
 from topology.language import primary_tag
 from topology.records import Keywords, Speech
 from topology.topic_log import end_offsets, read_partition
@@ -19,6 +21,10 @@ from workers.transcribe.recognizer import SAMPLE_RATE, Recognizer
 from workers.transcribe.transcriber import Transcriber, progress
 
 _log = logging.getLogger(__name__)
+
+# Pieces at hand, of all streams: a partition's records come in runs of one stream, and each of its pieces needs the
+# language of those before it. 128 kB each.
+_MOST_WAITING = 64
 
 
 def build(worker: Worker, recognizer: Recognizer | None = None) -> None:
@@ -32,7 +38,7 @@ def build(worker: Worker, recognizer: Recognizer | None = None) -> None:
 
 
 class Transcribe:
-    """Answers each piece of speech with its keywords."""
+    """Answers each piece of speech with its keywords. Pieces of several streams go through the model together."""
 
     def __init__(self, worker: Worker, recognizer: Recognizer | None = None) -> None:
         self._worker = worker
@@ -41,15 +47,18 @@ class Transcribe:
         self._words = CatalogueWords(worker.settings, self._vocabulary, worker.in_executor)
         self._transcriber: Transcriber | None = None
         self._streams: dict[int, Streams] = {}
+        self._inbox: deque[Message[Speech]] = deque()
+        self._changed = asyncio.Condition()
 
     def register(self) -> None:
         """Hooks itself into the worker."""
         self._worker.on_start(self._start)
         self._worker.on_stop(self._words.stop)
         self._worker.background(self._words.wait)
+        self._worker.background(self._work)
         self._worker.delivery.on_assigned(self._read_back)
         self._worker.delivery.on_revoked(self._forget)
-        self._worker.delivery.agent(LIVE_SPEECH, Speech, self._work)
+        self._worker.delivery.agent(LIVE_SPEECH, Speech, self._take)
 
     async def _start(self) -> None:
         settings = self._worker.settings
@@ -81,54 +90,81 @@ class Transcribe:
         if topic == LIVE_SPEECH:
             self._streams.pop(partition, None)
 
-    async def _work(self, messages: AsyncIterator[Message[Speech]]) -> None:
+    async def _take(self, messages: AsyncIterator[Message[Speech]]) -> None:
         async for message in messages:
-            speech, streams = message.value, self._streams.get(message.partition)
-            if message.revoked or streams is None:
-                continue
-            if streams.is_answered(speech.stream_id, speech.epoch, speech.start_ms, speech.end_of_epoch):
-                message.done()
-                continue
-            if streams.is_new(speech.stream_id, speech.epoch):
-                # Pages published before a stream begins are known when its first words come.
-                await self._words.reach(await end_offsets(self._worker.settings, PRODUCT_PAGES))
+            async with self._changed:
+                self._inbox.append(message)
+                self._changed.notify_all()
+                await self._changed.wait_for(lambda: len(self._inbox) < _MOST_WAITING)
+
+    async def _work(self) -> None:
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: bool(self._inbox))
+                batch = next_pieces(self._inbox, self._ready().at_once)
+                self._changed.notify_all()
+            for message in batch:
+                await self._know_the_words(message)
+            await self._answer([message for message in batch if self._is_open(message)])
+
+    def _is_open(self, message: Message[Speech]) -> bool:
+        """Returns whether a piece waits for its answer; acks one that comes again."""
+        speech, streams = message.value, self._streams.get(message.partition)
+        if message.revoked or streams is None:
+            return False
+        if streams.is_answered(speech.stream_id, speech.epoch, speech.start_ms, speech.end_of_epoch):
+            message.done()
+            return False
+        return True
+
+    async def _know_the_words(self, message: Message[Speech]) -> None:
+        """Waits until the pages that were published before a stream began are known, when its first piece comes."""
+        streams = self._streams.get(message.partition)
+        if streams is not None and streams.is_new(message.value.stream_id, message.value.epoch):
+            await self._words.reach(await end_offsets(self._worker.settings, PRODUCT_PAGES))
+
+    async def _answer(self, batch: list[Message[Speech]]) -> None:
+        """Answers pieces, in their order."""
+        if not batch:
+            return
+        pieces = [(one.value, self._settled(one.value, one.partition)) for one in batch]
+        began = time.monotonic()
+        answers = await self._worker.in_executor(self._ready().transcribe, pieces)
+        self._measure([speech for speech, _ in pieces if speech.audio], time.monotonic() - began)
+        for message, answer in zip(batch, answers, strict=True):
             try:
-                await self._answer(message, streams)
+                await self._send(message, answer)
             except Exception as error:  # noqa: BLE001 - whatever this record holds, the next one is heard
+                speech = message.value
                 await message.dead_letter(record_fault(error, f"speech of {speech.stream_id} at {speech.start_ms} ms"))
 
-    async def _answer(self, message: Message[Speech], streams: Streams) -> None:
-        speech = message.value
-        settled = streams.settled(speech.stream_id, speech.epoch)
-        bad: BadInput | None = None
-        began = time.monotonic()
-        try:
-            answer = await self._worker.in_executor(self._ready().transcribe, speech, settled)
-        except BadInput as error:
-            bad = error
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            bad = BadInput(
-                f"speech of {speech.stream_id} at {speech.epoch}/{speech.start_ms} ms fails in the model "
-                f"({type(error).__name__}: {error})"
-            )
-        if bad is not None:
-            # Windows wait for this stretch: say that it has passed, without words.
-            answer = progress(speech, self._ready().language_of(speech) or settled)
-        elif speech.audio:
-            self._measure(speech, time.monotonic() - began)
-        if message.revoked:
+    async def _send(self, message: Message[Speech], answer: Keywords | BadInput) -> None:
+        if not self._is_open(message):  # its partition was taken away meanwhile, or it is twice in the batch
             return
-        await self._worker.delivery.send(LIVE_KEYWORDS, speech.stream_id, answer)
-        streams.note(answer)
-        if bad is not None:
-            await message.dead_letter(bad)
+        speech = message.value
+        if isinstance(answer, BadInput):
+            # Windows wait for this stretch: say that it has passed, without words.
+            known = self._ready().language_of(speech) or self._settled(speech, message.partition)
+            sent = progress(speech, known)
+        else:
+            sent = answer
+        await self._worker.delivery.send(LIVE_KEYWORDS, speech.stream_id, sent)
+        if message.partition in self._streams:
+            self._streams[message.partition].note(sent)
+        if isinstance(answer, BadInput):
+            await message.dead_letter(answer)
         else:
             message.done()
 
-    def _measure(self, speech: Speech, seconds: float) -> None:
-        heard_s = len(speech.audio) / (2 * SAMPLE_RATE)
+    def _settled(self, speech: Speech, partition: int) -> str | None:
+        streams = self._streams.get(partition)
+        return None if streams is None else streams.settled(speech.stream_id, speech.epoch)
+
+    def _measure(self, heard: list[Speech], seconds: float) -> None:
+        if not heard:
+            return
+        heard_s = sum(len(speech.audio) for speech in heard) / (2 * SAMPLE_RATE)
+        metrics.BATCH_SIZE.labels("speech").observe(len(heard))
         metrics.STAGE_SECONDS.labels("transcribe").observe(seconds)
         metrics.SPEECH_SECONDS.inc(heard_s)
         metrics.ASR_REAL_TIME_FACTOR.observe(seconds / heard_s)
@@ -136,3 +172,24 @@ class Transcribe:
     def _ready(self) -> Transcriber:
         assert self._transcriber is not None  # noqa: S101 - set before the agents start
         return self._transcriber
+
+
+def next_pieces(inbox: deque[Message[Speech]], most: int) -> list[Message[Speech]]:
+    """Takes out the pieces to answer next: at most so many with sound, and one a stream, whatever is before it.
+
+    The language that is heard in a piece may settle that of the stream's next one.
+    """
+    taken: list[Message[Speech]] = []
+    left: list[Message[Speech]] = []
+    heard: set[str] = set()
+    for message in inbox:
+        speech = message.value
+        if speech.stream_id in heard or len(heard) == most:
+            left.append(message)
+            continue
+        taken.append(message)
+        if speech.audio:
+            heard.add(speech.stream_id)
+    inbox.clear()
+    inbox.extend(left)
+    return taken

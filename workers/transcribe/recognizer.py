@@ -1,6 +1,6 @@
 """The interface of a speech recognizer, and its twin in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,9 @@ SAMPLE_RATE = 16_000
 
 Audio = npt.NDArray[np.float32]
 """Mono sound at 16 kHz, (N,), values in [-1, 1]."""
+
+Piece = tuple[Audio, str | None]
+"""At most 30 s of sound, and its language: one that the recognizer knows, or None to detect it."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,12 @@ class Recognizer(Protocol):
     def languages(self) -> frozenset[str]:
         """Language tags that may be asked for."""
 
-    def transcribe(self, audio: Audio, language: str | None) -> Transcript:
-        """Returns what is said.
+    @property
+    def at_once(self) -> int:
+        """How many pieces are transcribed best together."""
 
-        Args:
-            audio: At most 30 s.
-            language: One of `languages`; None to detect it.
-        """
+    def transcribe(self, pieces: Sequence[Piece]) -> list[Transcript]:
+        """Returns what is said in each piece."""
 
 
 class MemoryRecognizer:
@@ -63,6 +65,11 @@ class MemoryRecognizer:
         """Language tags that may be asked for."""
         return self._languages
 
-    def transcribe(self, audio: Audio, language: str | None) -> Transcript:
-        """Returns what `listen` says."""
-        return self._listen(audio, language)
+    @property
+    def at_once(self) -> int:
+        """How many pieces are transcribed best together."""
+        return 4
+
+    def transcribe(self, pieces: Sequence[Piece]) -> list[Transcript]:
+        """Returns what `listen` says of each."""
+        return [self._listen(audio, language) for audio, language in pieces]

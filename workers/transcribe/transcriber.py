@@ -1,4 +1,4 @@
-"""Turns one piece of speech into keywords. No Kafka here."""
+"""Turns pieces of speech into keywords. No Kafka here."""
 
 import logging
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from cope.keywords import Vocabulary
-from topology.errors import BadInput
+from topology.errors import BadInput, is_out_of_memory
 from topology.language import primary_tag
 from topology.records import Keyword, Keywords, Speech
 from workers.transcribe.language import CERTAIN
-from workers.transcribe.recognizer import SAMPLE_RATE, Audio, Recognizer
+from workers.transcribe.recognizer import SAMPLE_RATE, Audio, Piece, Recognizer, Transcript
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +35,11 @@ class Transcriber:
         self._default = default_language
         self._refused: set[str] = set()
 
+    @property
+    def at_once(self) -> int:
+        """How many pieces with sound are transcribed best together."""
+        return self._recognizer.at_once
+
     def language_of(self, speech: Speech) -> str | None:
         """Returns the language that is known before listening: announced, or the default; None to detect it."""
         if not speech.language:
@@ -50,19 +55,52 @@ class Transcriber:
             )
         return self._default or None
 
-    def transcribe(self, speech: Speech, settled: str | None) -> Keywords:
-        """Returns the answer to a piece of speech.
+    def transcribe(self, pieces: Sequence[tuple[Speech, str | None]]) -> list[Keywords | BadInput]:
+        """Returns the answer to each piece of speech, or why it has none.
 
         Args:
-            settled: The language detected earlier in the epoch, None if not yet.
-
-        Raises:
-            BadInput: The audio is not what a Speech holds.
+            pieces: Each with the language detected earlier in its epoch, None if not yet.
         """
-        known = self.language_of(speech) or settled
-        if not speech.audio or speech.end_of_epoch:
-            return progress(speech, known)
-        transcript = self._recognizer.transcribe(samples(speech), known)
+        known = [self.language_of(speech) or settled for speech, settled in pieces]
+        answers: dict[int, Keywords | BadInput] = {}
+        sounds: dict[int, Piece] = {}
+        for number, (speech, _) in enumerate(pieces):
+            if not speech.audio or speech.end_of_epoch:
+                answers[number] = progress(speech, known[number])
+                continue
+            try:
+                sounds[number] = samples(speech), known[number]
+            except BadInput as error:
+                answers[number] = error
+        for (number, sound), heard in zip(sounds.items(), self._hear(list(sounds.values())), strict=True):
+            answers[number] = self._answer(pieces[number][0], sound[1], heard)
+        return [answers[number] for number in range(len(pieces))]
+
+    def _hear(self, pieces: Sequence[Piece]) -> list[Transcript | Exception]:
+        """What is said in each piece, or why the model fails on it."""
+        try:
+            return list(self._recognizer.transcribe(pieces))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            if len(pieces) == 1:
+                return [error]
+        return [self._hear([piece])[0] for piece in pieces]
+
+    def _answer(self, speech: Speech, known: str | None, heard: Transcript | Exception) -> Keywords | BadInput:
+        try:
+            if isinstance(heard, Exception):
+                raise heard
+            return self._keywords(speech, known, heard)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            return BadInput(
+                f"speech of {speech.stream_id} at {speech.epoch}/{speech.start_ms} ms fails in the model "
+                f"({type(error).__name__}: {error})"
+            )
+
+    def _keywords(self, speech: Speech, known: str | None, transcript: Transcript) -> Keywords:
         certain = bool(transcript.text) and transcript.language_probability >= CERTAIN
         found: Sequence[tuple[str, float]] = ()
         if transcript.text:

@@ -3,10 +3,13 @@
 import logging
 import math
 import os
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ctranslate2
+import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.audio import pad_or_trim
 from faster_whisper.tokenizer import Tokenizer
@@ -15,7 +18,7 @@ from topology.errors import UserError
 from topology.settings import Settings
 from workers.transcribe.guards import Heard, is_doubtful, is_invented, is_silent
 from workers.transcribe.packaged import packaged_whisper
-from workers.transcribe.recognizer import SAMPLE_RATE, Audio, Transcript
+from workers.transcribe.recognizer import SAMPLE_RATE, Piece, Transcript
 
 _log = logging.getLogger(__name__)
 
@@ -36,12 +39,16 @@ _SECOND_LOOK_LOG_PROBABILITY = -0.6
 _TOKENS_PER_S = 20
 _TOKENS_AT_LEAST = 24
 
+# Pieces that go through the model together (benchmarks/asr.py): the decoder's weights are read once a token for all. On
+# a CPU the text of each stays the same to the bit; eight are encoded slower than one by one.
+_AT_ONCE = {"cpu": 4, "cuda": 16}
+
 
 class WhisperRecognizer:
     """Whisper on CPU (int8) or GPU (float16).
 
     Decoding is greedy or by beam, never sampled, and without the text of earlier pieces, which would carry their
-    errors on. So the same sound gives the same text.
+    errors on. So the same sound gives the same text, on a CPU also whatever it is transcribed with.
 
     Args:
         model: Folder of a CTranslate2 Whisper model, or its name on the model hub.
@@ -72,69 +79,94 @@ class WhisperRecognizer:
         self._multilingual: bool = self._model.model.is_multilingual
         languages = (code for code in self._model.supported_languages if self._multilingual or code == "en")
         self._languages = frozenset(languages)
+        self._at_once = _AT_ONCE[kind]
 
     @property
     def languages(self) -> frozenset[str]:
         """Language tags that may be asked for."""
         return self._languages
 
-    def transcribe(self, audio: Audio, language: str | None) -> Transcript:
-        """Returns what is said; an empty text if nobody is understood.
+    @property
+    def at_once(self) -> int:
+        """How many pieces are transcribed best together."""
+        return self._at_once
 
-        Args:
-            audio: (N,) at 16 kHz, values in [-1, 1], at most 30 s.
-            language: One of `languages`; None to detect it.
-        """
-        if is_silent(audio):
-            return Transcript(language=language, language_probability=1.0 if language else 0.0)
-        seconds = len(audio) / SAMPLE_RATE
-        features = self._model.feature_extractor(audio)
-        context_s = min(_WHOLE_S, max(_LEAST_S, math.ceil(seconds) + _SILENCE_BEHIND_S))
+    def transcribe(self, pieces: Sequence[Piece]) -> list[Transcript]:
+        """Returns what is said in each piece; an empty text if nobody is understood."""
+        found = [Transcript(language=one, language_probability=1.0 if one else 0.0) for _, one in pieces]
+        by_context: dict[int, list[int]] = defaultdict(list)
+        for number, (audio, _) in enumerate(pieces):
+            if not is_silent(audio):
+                seconds = math.ceil(len(audio) / SAMPLE_RATE)
+                by_context[min(_WHOLE_S, max(_LEAST_S, seconds + _SILENCE_BEHIND_S))].append(number)
+        for context_s, numbers in by_context.items():
+            transcripts = self._transcribe([pieces[number] for number in numbers], context_s)
+            for number, transcript in zip(numbers, transcripts, strict=True):
+                found[number] = transcript
+        return found
+
+    def _transcribe(self, pieces: Sequence[Piece], context_s: int) -> list[Transcript]:
+        """Transcribes pieces that are padded to the same length."""
+        features = [self._model.feature_extractor(audio) for audio, _ in pieces]
         encoded = self._encode(features, context_s)
-        probability = 1.0
-        if language is None:
-            language, probability = self._detect(encoded)
-        best = self._decode(encoded, language, seconds)
-        if context_s < _WHOLE_S and (
-            best.log_probability < _SECOND_LOOK_LOG_PROBABILITY or is_doubtful(best, seconds) or not best.text
-        ):
-            again = self._decode(self._encode(features, _WHOLE_S), language, seconds)
-            # The first look goes on where both are poor, so that noise has one more chance to be silence.
-            if not is_doubtful(again, seconds) and (
-                is_doubtful(best, seconds) or again.log_probability > best.log_probability
+        known = self._languages_of(encoded, [language for _, language in pieces])
+        longest_s = context_s - _SILENCE_BEHIND_S
+        heard = self._decode(encoded, [language for language, _ in known], longest_s)
+        found = []
+        for (audio, _), feature, (language, probability), best in zip(pieces, features, known, heard, strict=True):
+            seconds = len(audio) / SAMPLE_RATE
+            if context_s < _WHOLE_S and (
+                best.log_probability < _SECOND_LOOK_LOG_PROBABILITY or is_doubtful(best, seconds) or not best.text
             ):
-                best = again
-        if is_doubtful(best, seconds) or is_invented(best.text):
-            return Transcript(language=language, language_probability=probability)
-        confidence = math.exp(min(0.0, best.log_probability)) if best.text else 0.0
-        return Transcript(best.text, language, probability, confidence)
+                again = self._decode(self._encode([feature], _WHOLE_S), [language], longest_s)[0]
+                # The first look goes on where both are poor, so that noise has one more chance to be silence.
+                if not is_doubtful(again, seconds) and (
+                    is_doubtful(best, seconds) or again.log_probability > best.log_probability
+                ):
+                    best = again
+            if is_doubtful(best, seconds) or is_invented(best.text):
+                found.append(Transcript(language=language, language_probability=probability))
+            else:
+                confidence = math.exp(min(0.0, best.log_probability)) if best.text else 0.0
+                found.append(Transcript(best.text, language, probability, confidence))
+        return found
 
-    def _encode(self, features: Any, context_s: int) -> ctranslate2.StorageView:
-        return self._model.encode(pad_or_trim(features, context_s * _FRAMES_PER_S))
+    def _encode(self, features: Sequence[Any], context_s: int) -> ctranslate2.StorageView:
+        return self._model.encode(np.stack([pad_or_trim(one, context_s * _FRAMES_PER_S) for one in features]))
 
-    def _detect(self, encoded: ctranslate2.StorageView) -> tuple[str, float]:
-        if not self._multilingual:
-            return "en", 1.0
-        token, probability = self._model.model.detect_language(encoded)[0][0]
-        return token[2:-2], probability  # "<|en|>"
+    def _languages_of(self, encoded: ctranslate2.StorageView, asked: Sequence[str | None]) -> list[tuple[str, float]]:
+        """Returns the language of each piece and its probability: 1 for one that was asked for."""
+        if None in asked and self._multilingual:
+            tokens = [best[0] for best in self._model.model.detect_language(encoded)]
+            detected = [(token[2:-2], probability) for token, probability in tokens]  # "<|en|>"
+        else:
+            detected = [("en", 1.0)] * len(asked)
+        return [(one, 1.0) if one else found for one, found in zip(asked, detected, strict=True)]
 
-    def _decode(self, encoded: ctranslate2.StorageView, language: str, seconds: float) -> Heard:
-        tokenizer = Tokenizer(self._model.hf_tokenizer, self._multilingual, task="transcribe", language=language)
-        prompt = self._model.get_prompt(tokenizer, [], without_timestamps=True)
-        result = self._model.model.generate(
+    def _decode(self, encoded: ctranslate2.StorageView, languages: Sequence[str], longest_s: float) -> list[Heard]:
+        tokenizers = [
+            Tokenizer(self._model.hf_tokenizer, self._multilingual, task="transcribe", language=language)
+            for language in languages
+        ]
+        prompts = [self._model.get_prompt(tokenizer, [], without_timestamps=True) for tokenizer in tokenizers]
+        results = self._model.model.generate(
             encoded,
-            [prompt],
+            prompts,
             beam_size=self._beam_size,
-            max_length=len(prompt) + _TOKENS_AT_LEAST + round(seconds * _TOKENS_PER_S),
+            max_length=len(prompts[0]) + _TOKENS_AT_LEAST + round(longest_s * _TOKENS_PER_S),
             return_scores=True,
             return_no_speech_prob=True,
             suppress_blank=True,
             suppress_tokens=[-1],
-        )[0]
-        tokens = result.sequences_ids[0]
-        # The score is the mean over the tokens; the end of the text counts as one more.
-        log_probability = result.scores[0] * len(tokens) / (len(tokens) + 1)
-        return Heard(tokenizer.decode(tokens).strip(), log_probability, result.no_speech_prob)
+        )
+        return [_heard(result, tokenizer) for result, tokenizer in zip(results, tokenizers, strict=True)]
+
+
+def _heard(result: Any, tokenizer: Tokenizer) -> Heard:
+    tokens = result.sequences_ids[0]
+    # The score is the mean over the tokens; the end of the text counts as one more.
+    log_probability = result.scores[0] * len(tokens) / (len(tokens) + 1)
+    return Heard(tokenizer.decode(tokens).strip(), log_probability, result.no_speech_prob)
 
 
 def open_recognizer(settings: Settings) -> WhisperRecognizer:

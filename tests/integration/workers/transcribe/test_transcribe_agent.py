@@ -1,7 +1,7 @@
 """The transcribe role on a broker, with a recognizer in memory: order, progress, bad input, restart, catalogue."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -14,7 +14,7 @@ from topology.settings import Settings
 from topology.topic_log import Follower, Producer, read_partition
 from topology.worker import Worker
 from workers.transcribe.agent import build
-from workers.transcribe.recognizer import Audio, MemoryRecognizer, Transcript
+from workers.transcribe.recognizer import Audio, MemoryRecognizer, Piece, Transcript
 
 ANSWER_TIMEOUT_S = 150.0
 
@@ -141,6 +141,30 @@ async def test_a_detected_language_stays_for_the_epoch_also_over_a_restart(broke
         await send(broker, topics.LIVE_SPEECH, speech(3000, 300), speech(0, 400, epoch=1))
         second = (await answers(broker, 5))[3:]
     assert [(answer.text, answer.language) for answer in second] == [("three in zh", "zh"), ("four", "en")]
+
+
+async def test_pieces_of_several_streams_are_heard_together_and_those_of_one_in_turn(broker: Settings) -> None:
+    says = {100: "one", 200: "two", 300: "three"}
+    batches: list[int] = []
+
+    class Counting(MemoryRecognizer):
+        def transcribe(self, pieces: Sequence[Piece]) -> list[Transcript]:
+            batches.append(len(pieces))
+            return super().transcribe(pieces)
+
+    counting = Counting(recognizer(says, "zh", lambda level: 0.95)._listen)
+    rooms = [f"room-{number}" for number in range(3)]
+    pieces = [speech(1000 * number, level, room) for room in rooms for number, level in enumerate(says)]
+    async with transcribing(broker, recognizer({})):  # makes the topics
+        await send(broker, topics.LIVE_SPEECH, speech(0, stream_id="ready"))
+        await answers(broker, 1)
+    await send(broker, topics.LIVE_SPEECH, *pieces)
+    async with transcribing(broker, counting):
+        found = (await answers(broker, 10))[1:]
+    for room in rooms:
+        texts = [answer.text for answer in found if answer.stream_id == room]
+        assert texts == ["one", "two in zh", "three in zh"]
+    assert sum(batches) == 9 and max(batches) > 1
 
 
 async def test_an_answered_piece_that_comes_again_is_not_answered_again(broker: Settings) -> None:
