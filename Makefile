@@ -28,8 +28,9 @@ ifndef PAGE
 	@cat samples/next-steps.txt
 endif
 
-# Two test processes, one thread of PyTorch each: more threads than cores wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3
+# More processes than two cores, since much of a test is waiting for a broker; one thread of PyTorch each, since more
+# threads than cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 4
 
 unit: $(VENV)/dev.stamp ## Run the tests of pure code: no trainings, towers, brokers
 	$(PYTEST) -m "not slow" tests/unit

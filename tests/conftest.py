@@ -62,7 +62,9 @@ def embedded_broker() -> Iterator[EmbeddedBroker]:
 @pytest.fixture
 def broker(embedded_broker: EmbeddedBroker) -> Settings:
     """Settings of the embedded broker (Tansu), with a topic prefix of this test's own."""
-    return _fresh(embedded_broker.configure(Settings(_env_file=None)))
+    settings = embedded_broker.configure(Settings(_env_file=None))
+    # A join of a group takes half as long as this, and tests join some hundred times.
+    return _fresh(settings.model_copy(update={"broker_session_timeout_s": 2.0}))
 
 
 class KafkaServer:
