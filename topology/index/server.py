@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 _WRITE_AT_ONCE = 100  # pages per call: below gRPC's message limit at 16 images of 1,024 values
 _SCROLL = 1_000
+# The codes are of 8 bits a value: servers know the embedded engine's only from later releases on. They span this share
+# of the values; the others are clipped.
+_QUANTILE = 0.99
 _TIMEOUT_S = 10
 _SEARCH = models.SearchParams(
     hnsw_ef=graph.EF,
@@ -116,7 +119,7 @@ class ServerIndex(Index):
                 m=graph.M, ef_construct=graph.EF_CONSTRUCT, full_scan_threshold=graph.FULL_SCAN_KB
             ),
             quantization_config=models.ScalarQuantization(
-                scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=graph.QUANTILE)
+                scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=_QUANTILE)
             ),
         )
         if not await _answer(self._client.collection_exists(self.version)):

@@ -68,9 +68,9 @@ class WatchResult:
 # Roles that compute with the model share one encoder: its towers take some 600 MB.
 _ENCODING_ROLES = ("catalog", "embed", "recognize", "monitor")
 
-# Partitions share work among processes, and here there is one. Each more costs a few round trips at the start. A join of
-# a group waits for half of the session's time-out, in case that another member comes; and a member that is late with its
-# heartbeats is only missed by others that want its partitions.
+# Partitions share work among processes, and here there is one. Each more costs a few round trips at the start. A join
+# of a group waits for half of the session's time-out, in case that another member comes; and a member that is late with
+# its heartbeats is only missed by others that want its partitions.
 _ONE_PROCESS = {"stream_partitions": 1, "product_partitions": 1, "broker_session_timeout_s": 2.0}
 
 # `watch` ends when its sources end, which few live servers announce: with a platform's patience it would wait minutes.

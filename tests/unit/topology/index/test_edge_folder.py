@@ -1,5 +1,6 @@
 """The folder of the embedded index: kept, locked, refused."""
 
+import json
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -25,6 +26,19 @@ async def test_a_folder_keeps_its_pages_over_a_restart(tmp_path):
     again = EdgeIndex(tmp_path, "m@1")
     assert await again.digests() == {"p1": PAGE.digest}
     assert [one.product_id for one in await again.search(Query(terms={1: 1.0}), 3)] == ["p1"]
+    await again.close()
+
+
+async def test_a_folder_of_an_older_layout_is_filled_anew(tmp_path):
+    first = EdgeIndex(tmp_path, "m@1")
+    await first.upsert([PAGE])
+    await first.close()
+    meta = tmp_path / "product_pages_v1" / "cope.json"
+    meta.write_text(json.dumps({"model_version": "m@1", "dim": 8}))
+    again = EdgeIndex(tmp_path, "m@1")
+    assert await again.digests() == {}
+    await again.upsert([replace(PAGE, product_id="p2")])
+    assert list(await again.digests()) == ["p2"]
     await again.close()
 
 
