@@ -17,7 +17,8 @@ from topology.errors import UserError
 from topology.settings import Settings
 
 READY_TIMEOUT_S = 20.0  # it is ready within milliseconds; a machine under full load may need seconds
-SESSION_TIMEOUT_S = 6.0  # Tansu lets a group join wait half of it; below 6 s a loaded machine misses heartbeats
+# Tansu lets a group join wait half of it. Below 6 s a loaded machine misses heartbeats, where processes share a group.
+SESSION_TIMEOUT_S = 6.0
 _PORTS = range(10_000, 30_000)
 _TRIES = 100
 _PR_SET_PDEATHSIG = 1

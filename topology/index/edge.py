@@ -53,10 +53,13 @@ _WRITE_AT_ONCE = 200  # pages per operation: a few MB
 # the next start.
 _FLUSH_EVERY = 20_000
 
+# Candidates while the graph is searched.
+_EF = 512
+
 # A point id is so many bytes of a hash of the product, then the number of its image.
 _HASH_BYTES = 12
 
-# Of how points lie in a folder. One of an older layout is filled anew.
+# Version of the way that points lie in a folder. A folder of another one is filled anew.
 _LAYOUT = 2
 
 _SCROLL = 1_000
@@ -253,7 +256,7 @@ class EdgeIndex(Index):
     def _grouped(self, searches: list[tuple[str, Any]], chosen: Any, limit: int) -> list[Hits]:
         """Runs searches until each has `limit` products or no more points: the engine cannot group by itself."""
         params = qdrant.SearchParams(
-            hnsw_ef=graph.EF,
+            hnsw_ef=_EF,
             exact=self._points() <= EXACT_UP_TO,
             quantization=qdrant.QuantizationSearchParams(rescore=True, oversampling=graph.OVERSAMPLING),
         )

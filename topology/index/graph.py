@@ -8,9 +8,6 @@ are given the same, but for the codes.
 M = 16
 EF_CONSTRUCT = 100
 
-# Candidates while it is searched.
-EF = 512
-
 # Segments below this, in kB, are searched without a graph.
 FULL_SCAN_KB = 10_000
 

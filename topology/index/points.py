@@ -1,20 +1,11 @@
-"""How a page lies in Qdrant: one point an image, the same in the embedded engine and on a server."""
+"""How a page lies in Qdrant: one point an image, but for its id the same in the embedded engine and on a server."""
 
-import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from topology.index.base import IMAGE, PAGE, TERMS, TEXT, PageEntry
-
-# Any fixed namespace: point ids must be the same in every process.
-_NAMESPACE = uuid.UUID("6f9619ff-8b86-4d01-b42d-00cf4fc964ff")
-
-
-def point_id(product_id: str, number: int) -> uuid.UUID:
-    """Returns the id of the point of a product's image, counted from 0."""
-    return uuid.uuid5(_NAMESPACE, f"{product_id}|{number}")
 
 
 def payload(page: PageEntry, number: int) -> dict[str, Any]:

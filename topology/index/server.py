@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, TypeVar
 
@@ -25,19 +26,26 @@ from topology.index.base import (
     check_dimension,
     merge,
 )
-from topology.index.points import entries, named_vectors, payload, point_id
+from topology.index.points import entries, named_vectors, payload
 from topology.settings import Settings
 
 T = TypeVar("T")
 
 _WRITE_AT_ONCE = 100  # pages per call: below gRPC's message limit at 16 images of 1,024 values
 _SCROLL = 1_000
-# The codes are of 8 bits a value: servers know the embedded engine's only from later releases on. They span this share
-# of the values; the others are clipped.
+
+# Any fixed namespace: the id of a page's image must be the same in every process.
+_NAMESPACE = uuid.UUID("6f9619ff-8b86-4d01-b42d-00cf4fc964ff")
+
+# The codes are of 8 bits a value, since Qdrant 1.16 (docker-compose.yml) does not have the embedded engine's. They span
+# this share of the values; the others are clipped.
 _QUANTILE = 0.99
+# Candidates while the graph is searched.
+_EF = 256
+
 _TIMEOUT_S = 10
 _SEARCH = models.SearchParams(
-    hnsw_ef=graph.EF,
+    hnsw_ef=_EF,
     quantization=models.QuantizationSearchParams(rescore=True, oversampling=graph.OVERSAMPLING),
 )
 
@@ -151,7 +159,7 @@ class ServerIndex(Index):
             some = pages[start : start + _WRITE_AT_ONCE]
             points = [
                 models.PointStruct(
-                    id=str(point_id(page.product_id, number)),
+                    id=str(uuid.uuid5(_NAMESPACE, f"{page.product_id}|{number}")),
                     vector=_vectors(page, number),
                     payload=payload(page, number),
                 )

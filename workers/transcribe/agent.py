@@ -103,9 +103,11 @@ class Transcribe:
                 await self._changed.wait_for(lambda: bool(self._inbox))
                 batch = next_pieces(self._inbox, self._ready().at_once)
                 self._changed.notify_all()
-            for message in batch:
-                await self._know_the_words(message)
-            await self._answer([message for message in batch if self._is_open(message)])
+            batch = [message for message in batch if self._is_open(message)]
+            if any(map(self._is_first, batch)):
+                # Pages published before a stream begins are known when its first words come.
+                await self._words.reach(await end_offsets(self._worker.settings, PRODUCT_PAGES))
+            await self._answer(batch)
 
     def _is_open(self, message: Message[Speech]) -> bool:
         """Returns whether a piece waits for its answer; acks one that comes again."""
@@ -117,11 +119,10 @@ class Transcribe:
             return False
         return True
 
-    async def _know_the_words(self, message: Message[Speech]) -> None:
-        """Waits until the pages that were published before a stream began are known, when its first piece comes."""
+    def _is_first(self, message: Message[Speech]) -> bool:
+        """Returns whether nothing of the piece's epoch was answered yet."""
         streams = self._streams.get(message.partition)
-        if streams is not None and streams.is_new(message.value.stream_id, message.value.epoch):
-            await self._words.reach(await end_offsets(self._worker.settings, PRODUCT_PAGES))
+        return streams is not None and streams.is_new(message.value.stream_id, message.value.epoch)
 
     async def _answer(self, batch: list[Message[Speech]]) -> None:
         """Answers pieces, in their order."""
@@ -130,7 +131,10 @@ class Transcribe:
         pieces = [(one.value, self._settled(one.value, one.partition)) for one in batch]
         began = time.monotonic()
         answers = await self._worker.in_executor(self._ready().transcribe, pieces)
-        self._measure([speech for speech, _ in pieces if speech.audio], time.monotonic() - began)
+        heard = [
+            one for (one, _), answer in zip(pieces, answers, strict=True) if one.audio and type(answer) is Keywords
+        ]
+        self._measure(heard, time.monotonic() - began)
         for message, answer in zip(batch, answers, strict=True):
             try:
                 await self._send(message, answer)
@@ -175,9 +179,10 @@ class Transcribe:
 
 
 def next_pieces(inbox: deque[Message[Speech]], most: int) -> list[Message[Speech]]:
-    """Takes out the pieces to answer next: at most so many with sound, and one a stream, whatever is before it.
+    """Takes out the pieces to answer next: at most `most` with sound, one of each stream, and the silent ones before.
 
-    The language that is heard in a piece may settle that of the stream's next one.
+    The language that is heard in a piece may settle that of the stream's next one. An announced language is that of all
+    pieces of an epoch.
     """
     taken: list[Message[Speech]] = []
     left: list[Message[Speech]] = []

@@ -118,7 +118,7 @@ class WhisperRecognizer:
             if context_s < _WHOLE_S and (
                 best.log_probability < _SECOND_LOOK_LOG_PROBABILITY or is_doubtful(best, seconds) or not best.text
             ):
-                again = self._decode(self._encode([feature], _WHOLE_S), [language], longest_s)[0]
+                again = self._decode(self._encode([feature], _WHOLE_S), [language], seconds)[0]
                 # The first look goes on where both are poor, so that noise has one more chance to be silence.
                 if not is_doubtful(again, seconds) and (
                     is_doubtful(best, seconds) or again.log_probability > best.log_probability

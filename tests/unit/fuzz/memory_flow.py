@@ -76,6 +76,11 @@ class MemoryDelivery(Delivery):
         async with self._changed:
             await self._changed.wait_for(lambda: any(map(wanted, self.sent[topic])))
 
+    async def until_done(self, topic: str) -> None:
+        """Returns when all records that were given are done."""
+        while self._logs[topic].mark.open:  # noqa: ASYNC110 - nobody tells when a mark moves
+            await asyncio.sleep(0.001)
+
     async def _dead_letter(self, message: Message[Any], error: Exception, attempts: int) -> None:
         check_size(message.topic + DEAD_LETTER_SUFFIX, message.raw.key, message.raw.value, [])
         self.letters.append((message.topic, message.offset, error))

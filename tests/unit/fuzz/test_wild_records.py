@@ -132,7 +132,7 @@ def run_transcribe(sent: Sent) -> None:
         await give(delivery, sent)
         speech = Speech(stream_id="good", epoch=0, start_ms=0, end_ms=100, captured_at_ms=0, audio=bytes(3_200))
         await delivery.give(topics.LIVE_SPEECH, b"good", good(speech))
-        await delivery.until(topics.LIVE_KEYWORDS, lambda one: one.stream_id == "good")
+        await delivery.until_done(topics.LIVE_SPEECH)
         assert [one.text for one in delivery.sent[topics.LIVE_KEYWORDS] if one.stream_id == "good"] == ["a red teapot"]
 
     asyncio.run(run_role(Worker("transcribe", SETTINGS, serve_http=False), build, feed))
