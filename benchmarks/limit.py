@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.limit      # a table, and build/benchmark-limit.json
 
 On the sample streams, in one thread a core, with nothing around them, in CPU seconds per stream-minute. All cores work
-at once, as with `watch`: they share caches and memory, so the same work takes a sixth more of each than of one alone.
+at once, as with `watch`, since they share caches and memory.
 
 * decode: all pictures and the sound, by PyAV
 * jpeg: one frame a second, written and read again

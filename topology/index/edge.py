@@ -133,7 +133,7 @@ class EdgeIndex(Index):
             qdrant.Distance.Dot,
             datatype=qdrant.VectorStorageDatatype.Float16,
             hnsw_config=qdrant.HnswIndexConfig(graph.M, graph.EF_CONSTRUCT, graph.FULL_SCAN_KB),
-            # Of 2 bits a value: a search takes two thirds of the time that 8 bits take, and finds as much.
+            # Of 2 bits a value: a search takes some two thirds of the time that 8 bits take, and finds nearly as much.
             quantization_config=qdrant.TurboQuantQuantizationConfig(bits=qdrant.TurboQuantBitSize.Bits2),
         )
         config = qdrant.EdgeConfig(
@@ -269,7 +269,7 @@ class EdgeIndex(Index):
                     query=qdrant.Query.Nearest(searches[number][1], using=searches[number][0]),
                     filter=chosen,
                     params=params,
-                    with_payload=False,  # of all points it would cost as much as the search
+                    with_payload=False,  # of all points it would cost nearly as much as the search
                     with_vector=False,
                 )
                 for number in open_searches

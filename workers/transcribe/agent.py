@@ -131,9 +131,8 @@ class Transcribe:
         pieces = [(one.value, self._settled(one.value, one.partition)) for one in batch]
         began = time.monotonic()
         answers = await self._worker.in_executor(self._ready().transcribe, pieces)
-        heard = [
-            one for (one, _), answer in zip(pieces, answers, strict=True) if one.audio and type(answer) is Keywords
-        ]
+        answered = zip(pieces, answers, strict=True)
+        heard = [one for (one, _), answer in answered if one.audio and isinstance(answer, Keywords)]
         self._measure(heard, time.monotonic() - began)
         for message, answer in zip(batch, answers, strict=True):
             try:

@@ -72,8 +72,8 @@ class Transcriber:
                 sounds[number] = samples(speech), known[number]
             except BadInput as error:
                 answers[number] = error
-        for (number, sound), heard in zip(sounds.items(), self._hear(list(sounds.values())), strict=True):
-            answers[number] = self._answer(pieces[number][0], sound[1], heard)
+        for number, heard in zip(sounds, self._hear(list(sounds.values())), strict=True):
+            answers[number] = self._answer(pieces[number][0], known[number], heard)
         return [answers[number] for number in range(len(pieces))]
 
     def _hear(self, pieces: Sequence[Piece]) -> list[Transcript | Exception]:
