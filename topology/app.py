@@ -1,5 +1,6 @@
 """The Faust app of a role."""
 
+import logging
 import tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +33,10 @@ FETCHED_BYTES = 1_048_576
 FETCH_WAIT_MS = 200
 
 
+# Of the parts of Faust that are replaced below: mode would log what they say as ours, and a library's is made quieter.
+_FAUST_LOG = logging.getLogger("faust")
+
+
 class _EndsWithTheProcess(WorkerThread):  # type: ignore[misc]  # mode is not typed
     """A thread that does not keep a process whose broker has died: its client waits 90 s for the last answer."""
 
@@ -43,6 +48,7 @@ class _EndsWithTheProcess(WorkerThread):  # type: ignore[misc]  # mode is not ty
 class _ConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is not typed
     """Faust's client of Kafka, with our `FETCH_WAIT_MS` in place of Faust's, for which there is no setting."""
 
+    logger = _FAUST_LOG
     Worker = _EndsWithTheProcess
 
     def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
@@ -52,12 +58,16 @@ class _ConsumerThread(AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is
 
 
 class _Consumer(Consumer):  # type: ignore[misc]  # Faust is not typed
+    logger = _FAUST_LOG
+
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
 
 class _NoTables(TableManager):  # type: ignore[misc]  # Faust is not typed
     """A table manager that starts at once: Faust's waits a second for tables to be declared, and there are none."""
+
+    logger = _FAUST_LOG
 
     async def sleep(self, n: float | timedelta) -> None:
         """Returns at once."""

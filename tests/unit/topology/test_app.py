@@ -33,6 +33,13 @@ def test_three_heartbeats_fit_a_session_of_any_length() -> None:
         assert conf.broker_request_timeout > session_timeout_s
 
 
+def test_what_replaced_parts_of_faust_log_counts_as_a_librarys() -> None:
+    app = make_app("embed", settings())
+    consumer = app.consumer
+    for part in (consumer, consumer._new_consumer_thread(), app.tables):
+        assert part.log.logger.name == "faust"
+
+
 def test_a_user_and_tls_reach_the_consumer() -> None:
     conf = make_app("embed", settings(broker_username="u", broker_tls=True)).conf
     assert conf.broker_credentials.protocol.value == "SASL_SSL"
