@@ -7,7 +7,8 @@ It prints a table and writes build/benchmark-index.json.
 Pages are random. Their vectors spread as those of photos do (`../shared/real` by cope-mini: a share of each direction
 that falls as 1 / its rank, and a common mean), each with several views that have a cosine of about 0.65 with each
 other. A window has eight regions, as two new frames do: two show the same product, with a cosine of about 0.6 to its
-page, six show other things. It is searched as the recognizer does, with its embedding and two pieces of speech.
+page, six show other things. It is searched as the recognizer does, with its embedding and four pieces of speech, of
+which the window before had three.
 
 * build: filling the index, then the graph, in seconds, with all cores
 * disk, memory: of the folder; the process's own after the searches, without pages of files that the kernel may drop
@@ -42,7 +43,7 @@ RESULT = ROOT / "build/benchmark-index.json"
 DIM = 768
 MEAN = 0.39  # length of the mean of normalised vectors
 LIMIT = 20  # as `candidates` has it
-SHOWING, OTHERS, SAID = 2, 6, 2
+SHOWING, OTHERS, SAID, SAID_BEFORE = 2, 6, 4, 3
 AT_ONCE = 2_000
 
 Array = NDArray[np.float32]
@@ -122,6 +123,8 @@ async def measure(count: int, views: int, windows_count: int, checked: int, fold
     await index.search(asked[0][1], LIMIT)
     search_ms, fetch_ms, found = [], [], []
     for _, query in asked:
+        assert query.speech is not None  # noqa: S101 - as `windows` makes them
+        await index.search(Query(speech=query.speech[:SAID_BEFORE]), LIMIT)
         start = time.perf_counter()
         found.append(scored(await index.search(query, LIMIT)))
         searched = time.perf_counter()

@@ -1,4 +1,8 @@
-"""Qdrant Edge: Qdrant's engine inside this process, in a folder of its own."""
+"""Qdrant Edge: Qdrant's engine inside this process, in a folder of its own.
+
+The folder has two shards: `pages` with a point a product, `images` with a point a picture's vector. In one shard each
+picture would take the room of all kinds of vectors.
+"""
 
 import asyncio
 import hashlib
@@ -6,11 +10,13 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import qdrant_edge as qdrant
 from filelock import FileLock, Timeout
 from typing_extensions import override
@@ -31,17 +37,17 @@ from topology.index.base import (
     group,
     merge,
 )
-from topology.index.points import entries, named_vectors, payload
 
 T = TypeVar("T")
+Bag = tuple[str, ...] | None
 
 # Up to so many vectors of pictures every search is exact: each query vector takes 3 ms then. Above, a graph is built,
 # whose answers may differ in rare cases from run to run; so it is not used where it is not needed.
 EXACT_UP_TO = 50_000
 
-# Points that are asked for in one search for each product wanted, since a product has several; if these are of too few
-# products, so many times more.
-_POINTS, _MORE = 2, 4
+# Pictures that are asked for in one search for each product wanted, since a product has several; if these are of too
+# few products, so many times more.
+_PICTURES, _MORE = 2, 4
 
 # The engine maps its files into memory: a write to a full disk kills the process with SIGBUS instead of failing. So
 # a write is refused while less than this is free. Its files grow in steps of up to 32 MiB each.
@@ -49,18 +55,21 @@ _RESERVE_BYTES = 128 * 1024 * 1024
 
 _WRITE_AT_ONCE = 200  # pages per operation: a few MB
 
-# Points between two flushes: what is written in between also lies in the engine's log, 4 kB each, and is replayed at
+# Pictures between two flushes: what is written in between also lies in the engine's log, 4 kB each, and is replayed at
 # the next start.
 _FLUSH_EVERY = 20_000
 
 # Candidates while the graph is searched.
-_EF = 512
+_EF = 256
 
-# A point id is so many bytes of a hash of the product, then the number of its image.
-_HASH_BYTES = 12
+# Pieces of speech whose answers are kept: 2 kB each, for a thousand streams.
+_SAID = 4_000
+
+# A point id has 128 bits: a hash of the product, then the number of its picture; on a page's point, 0.
+_NUMBER_BITS = 32
 
 # Version of the way that points lie in a folder. A folder of another one is filled anew.
-_LAYOUT = 2
+_LAYOUT = 3
 
 _SCROLL = 1_000
 _SEGMENT_KB = 1_000_000_000
@@ -86,9 +95,11 @@ class EdgeIndex(Index):
         self._temporary = folder is None
         self._folder = Path(tempfile.mkdtemp(prefix="cope-index-")) if folder is None else folder / version
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")  # the engine's calls block, and stay in order
-        self._shard: Any = None
+        self._pages: Any = None
+        self._images: Any = None
         self._dim = 0
-        self._names: dict[bytes, str] = {}  # by the hash in a point id
+        self._names: dict[int, str] = {}  # by the hash in a point id
+        self._said: dict[tuple[bytes, Bag, int], list[tuple[str, float]]] = {}  # by speech, as it was asked for
         self._unflushed = 0
         self._lock: FileLock | None = None
         try:
@@ -114,8 +125,7 @@ class EdgeIndex(Index):
                         f"{self.model_version}: remove the folder, or set COPE_INDEX_DIR to another one"
                     )
                 if held.get("layout") == _LAYOUT:
-                    self._dim = held["dim"]
-                    self._shard = self._guarded(lambda: qdrant.EdgeShard.load(str(self._folder / "shard")))
+                    self._load(held["dim"])
         except Timeout as error:
             raise UserError(
                 f"index folder {self._folder} is in use by another process: stop it, or set COPE_INDEX_DIR to a "
@@ -126,8 +136,23 @@ class EdgeIndex(Index):
                 f"index folder {self._folder} cannot be used ({error}): set COPE_INDEX_DIR to a folder of your own"
             ) from error
 
+    def _load(self, dim: int) -> None:
+        images, pages = (
+            self._guarded(partial(qdrant.EdgeShard.load, str(self._folder / name))) for name in ("images", "pages")
+        )
+        # A machine that lost its power may have kept a page and lost its pictures: then nothing is certain.
+        held = {point.payload["product_id"]: point.payload["rows"] for point in _scroll(pages)}
+        if images.count(qdrant.CountRequest()) < sum(held.values()):
+            images.close()
+            pages.close()
+        else:
+            self._images, self._pages, self._dim = images, pages, dim
+            self._names = {_hash(product_id): product_id for product_id in held}
+
     def _create(self, dim: int) -> None:
-        shard = self._folder / "shard"
+        for shard in self._folder.iterdir():  # of an older layout, or left by a process that died before its meta file
+            if shard.is_dir():
+                shutil.rmtree(shard)
         dense = qdrant.EdgeVectorParams(
             dim,
             qdrant.Distance.Dot,
@@ -136,24 +161,25 @@ class EdgeIndex(Index):
             # Of 2 bits a value: a search takes some two thirds of the time that 8 bits take, and finds nearly as much.
             quantization_config=qdrant.TurboQuantQuantizationConfig(bits=qdrant.TurboQuantBitSize.Bits2),
         )
-        config = qdrant.EdgeConfig(
-            vectors={IMAGE: dense, PAGE: dense, TEXT: dense},
+        # One graph for all: each segment is searched for itself.
+        one_graph = qdrant.EdgeOptimizersConfig(default_segment_number=1, max_segment_size=_SEGMENT_KB)
+        images = qdrant.EdgeConfig(vectors={IMAGE: dense}, optimizers=one_graph)
+        pages = qdrant.EdgeConfig(
+            vectors={PAGE: dense, TEXT: dense},
             sparse_vectors={TERMS: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)},
-            # One graph for all: each segment is searched for itself.
-            optimizers=qdrant.EdgeOptimizersConfig(default_segment_number=1, max_segment_size=_SEGMENT_KB),
+            optimizers=one_graph,
         )
-        if shard.exists():  # of an older layout, or left by a process that died before it had written the meta file
-            shutil.rmtree(shard)
-        self._shard = self._guarded(lambda: qdrant.EdgeShard.create(str(shard), config))
-        for name, kind in (
-            ("product_id", qdrant.PayloadSchemaType.Keyword),
-            ("number", qdrant.PayloadSchemaType.Integer),
-        ):
-            self._shard.update(qdrant.UpdateOperation.create_field_index(name, kind))
-        self._shard.flush()
+        self._images, self._pages = (self._made(name, of) for name, of in (("images", images), ("pages", pages)))
         meta = {"model_version": self.model_version, "dim": dim, "layout": _LAYOUT}
         (self._folder / _META).write_text(json.dumps(meta))
         self._dim = dim
+
+    def _made(self, name: str, config: Any) -> Any:
+        folder = self._folder / name
+        folder.mkdir()
+        shard = self._guarded(lambda: qdrant.EdgeShard.create(str(folder), config))
+        shard.flush()
+        return shard
 
     def _require_space(self) -> None:
         free = shutil.disk_usage(self._folder).free
@@ -191,28 +217,35 @@ class EdgeIndex(Index):
 
     def _upsert(self, pages: Sequence[PageEntry]) -> None:
         self._require_space()
-        if self._shard is None:
+        if self._pages is None:
             self._create(pages[0].fused.shape[0])
         for page in pages:
             check_dimension(page, self._dim)
-        points = [
-            qdrant.Point(_point_id(_hash(page.product_id), number), _vectors(page, number), payload(page, number))
-            for page in pages
-            for number in range(len(page.vectors))
+        # Pictures that an earlier edition of a page had, and this one has not.
+        rows = {page.product_id: len(page.vectors) for page in pages}
+        before = {held["product_id"]: held["rows"] for held in self._payloads(rows)}
+        others = [
+            _point_id(_hash(product_id), number)
+            for product_id, count in before.items()
+            for number in range(rows[product_id], count)
         ]
-        self._guarded(lambda: self._shard.update(qdrant.UpdateOperation.upsert_points(points)))
+        pictures = [
+            qdrant.Point(_point_id(_hash(page.product_id), number), {IMAGE: row.tolist()}, {})
+            for page in pages
+            for number, row in enumerate(page.vectors.astype(np.float32))
+        ]
+        # Pictures first: a page whose digest is held is not written again, so it must be whole.
+        self._guarded(lambda: self._images.update(qdrant.UpdateOperation.upsert_points(pictures)))
+        self._drop(self._images, others)
+        points = [qdrant.Point(_point_id(_hash(page.product_id), 0), _vectors(page), _payload(page)) for page in pages]
+        self._guarded(lambda: self._pages.update(qdrant.UpdateOperation.upsert_points(points)))
         self._names |= {_hash(page.product_id): page.product_id for page in pages}
-        self._unflushed += len(points)
+        self._said.clear()
+        self._unflushed += len(pictures)
         if self._unflushed >= _FLUSH_EVERY:
-            self._guarded(lambda: self._shard.flush())
+            for shard in (self._images, self._pages):
+                self._guarded(shard.flush)
             self._unflushed = 0
-        # Images that an earlier edition of a page had, and this one has not.
-        others = qdrant.MatchExcept([page.digest for page in pages])
-        self._delete(
-            qdrant.Filter(
-                must=[_any_of([page.product_id for page in pages]), qdrant.FieldCondition("digest", match=others)]
-            )
-        )
 
     @override
     async def remove(self, product_ids: Sequence[str]) -> None:
@@ -220,22 +253,25 @@ class EdgeIndex(Index):
             await self._run(lambda: self._remove(list(product_ids)))
 
     def _remove(self, product_ids: list[str]) -> None:
-        if self._shard is not None:
-            chosen = qdrant.Filter(must=[_any_of(product_ids)])
-            self._delete(chosen)
+        if self._pages is not None:
+            self._drop(self._images, self._picture_ids(self._payloads(product_ids)))
+            self._drop(self._pages, _page_ids(product_ids))
+            self._said.clear()
             for product_id in product_ids:
                 self._names.pop(_hash(product_id), None)
 
-    def _delete(self, chosen: Any) -> None:
-        self._guarded(lambda: self._shard.update(qdrant.UpdateOperation.delete_points_by_filter(chosen)))
+    def _drop(self, shard: Any, ids: list[Any]) -> None:
+        if ids:
+            self._guarded(lambda: shard.update(qdrant.UpdateOperation.delete_points(ids)))
 
     @override
     async def optimize(self) -> None:
         await self._run(self._optimize)
 
     def _optimize(self) -> None:
-        if self._shard is not None and self._points() > EXACT_UP_TO:
-            self._guarded(lambda: self._shard.optimize())
+        if self._pages is not None and self._pictures() > EXACT_UP_TO:
+            for shard in (self._images, self._pages):
+                self._guarded(shard.optimize)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -244,93 +280,107 @@ class EdgeIndex(Index):
         return await self._run(lambda: self._search(query, limit))
 
     def _search(self, query: Query, limit: int) -> list[Candidate]:
-        if self._shard is None or (query.bag is not None and not query.bag):
+        if self._pages is None or (query.bag is not None and not query.bag):
             return []
-        searches = [(name, row.tolist()) for name, row in query.dense()]
-        if query.terms:
-            searches.append((TERMS, qdrant.SparseVector(list(query.terms), list(query.terms.values()))))
-        chosen = None if query.bag is None else qdrant.Filter(must=[_any_of(list(query.bag))])
-        hits = self._grouped(searches, chosen, limit)
-        return merge(hits[:-1], hits[-1]) if query.terms else merge(hits, [])
+        bag = None if query.bag is None else tuple(query.bag)
+        rows: dict[str, list[Any]] = {IMAGE: [], PAGE: [], TEXT: []}
+        for name, row in query.dense():
+            rows[name].append(row)
+        terms = [qdrant.SparseVector(list(query.terms), list(query.terms.values()))] if query.terms else []
+        dense = self._near_pictures(rows[IMAGE], bag, limit) + self._near_speech(rows[TEXT], bag, limit)
+        dense += self._near_pages(PAGE, [row.tolist() for row in rows[PAGE]], bag, limit)
+        return merge(dense, *(self._near_pages(TERMS, terms, bag, limit) or [[]]))
 
-    def _grouped(self, searches: list[tuple[str, Any]], chosen: Any, limit: int) -> list[Hits]:
-        """Runs searches until each has `limit` products or no more points: the engine cannot group by itself."""
-        params = qdrant.SearchParams(
-            hnsw_ef=_EF,
-            exact=self._points() <= EXACT_UP_TO,
-            quantization=qdrant.QuantizationSearchParams(rescore=True, oversampling=graph.OVERSAMPLING),
-        )
-        found: list[Hits] = [[] for _ in searches]
-        open_searches, fetch = list(range(len(searches))), limit * _POINTS
-        while open_searches:
-            requests = [
-                qdrant.QueryRequest(
-                    limit=fetch,
-                    query=qdrant.Query.Nearest(searches[number][1], using=searches[number][0]),
-                    filter=chosen,
-                    params=params,
-                    with_payload=False,  # of all points it would cost nearly as much as the search
-                    with_vector=False,
-                )
-                for number in open_searches
-            ]
-            answers = self._shard.query_batch(qdrant.QueryBatchRequest(requests))
-            names = self._names_of({point.id.bytes[:_HASH_BYTES] for points in answers for point in points})
-            still_open = []
-            for number, points in zip(open_searches, answers, strict=True):
-                hits = ((names.get(point.id.bytes[:_HASH_BYTES]), point.score) for point in points)
-                found[number] = group(((name, score) for name, score in hits if name is not None), limit)
-                if len(found[number]) < limit and len(points) == fetch:
-                    still_open.append(number)
-            open_searches, fetch = still_open, fetch * _MORE
+    def _near_pictures(self, rows: list[Any], bag: Bag, limit: int) -> list[Hits]:
+        """Searches pictures until each row has `limit` products or no more pictures: the engine does not group them."""
+        chosen = None if bag is None else self._picture_ids(self._payloads(bag))
+        searches, count = [row.tolist() for row in rows], self._pictures() if chosen is None else len(chosen)
+        found: list[Hits] = [[] for _ in rows]
+        open_rows, fetch = list(range(len(rows))), limit * _PICTURES
+        while open_rows:
+            answers = self._ask(self._images, IMAGE, [searches[number] for number in open_rows], fetch, chosen)
+            for number, hits in zip(open_rows, answers, strict=True):
+                found[number] = group(hits, limit)
+            open_rows = [number for number in open_rows if len(found[number]) < limit and fetch < count]
+            fetch *= _MORE
         return found
 
-    def _names_of(self, hashes: set[bytes]) -> dict[bytes, str]:
-        """Returns the products that hashes in point ids stand for."""
-        new = hashes - self._names.keys()
-        if new:  # written before this process has opened the folder
-            firsts = self._shard.retrieve([_point_id(one, 0) for one in new], ["product_id"], False)
-            self._names |= {first.id.bytes[:_HASH_BYTES]: first.payload["product_id"] for first in firsts}
-        return self._names
+    def _near_speech(self, rows: list[Any], bag: Bag, limit: int) -> list[Hits]:
+        """Searches what pages say, with answers kept: a piece of speech is in several windows, one after the other."""
+        asked = [(row.tobytes(), bag, limit) for row in rows]
+        new = {key: row.tolist() for key, row in zip(asked, rows, strict=True) if key not in self._said}
+        self._said |= zip(new, self._near_pages(TEXT, list(new.values()), bag, limit), strict=True)
+        found = [self._said[key] for key in asked]
+        while len(self._said) > _SAID:
+            del self._said[next(iter(self._said))]
+        return found
 
-    def _points(self) -> int:
-        return int(self._shard.count(qdrant.CountRequest(exact=False)))
+    def _near_pages(self, name: str, searches: list[Any], bag: Bag, limit: int) -> list[Hits]:
+        chosen = None if bag is None else _page_ids(bag)
+        return [group(hits, limit) for hits in self._ask(self._pages, name, searches, limit, chosen)]
+
+    def _ask(self, shard: Any, name: str, searches: list[Any], fetch: int, chosen: list[Any] | None) -> list[Hits]:
+        """Returns the product and score of each point found; of `chosen` points only, if they are given."""
+        params = qdrant.SearchParams(
+            hnsw_ef=_EF,
+            exact=self._pictures() <= EXACT_UP_TO,
+            quantization=qdrant.QuantizationSearchParams(rescore=True, oversampling=graph.OVERSAMPLING),
+        )
+        requests = [
+            qdrant.QueryRequest(
+                limit=fetch,
+                query=qdrant.Query.Nearest(one, using=name),
+                filter=None if chosen is None else qdrant.Filter(must=[qdrant.HasIdCondition(set(chosen))]),
+                params=params,
+                with_payload=False,  # of all points it would cost nearly as much as the search
+                with_vector=False,
+            )
+            for one in searches
+        ]
+        names = self._names  # a process that was killed may have left pictures without a page
+        return [
+            [(names[product], point.score) for point in points if (product := point.id.int >> _NUMBER_BITS) in names]
+            for points in shard.query_batch(qdrant.QueryBatchRequest(requests))
+        ]
+
+    def _pictures(self) -> int:
+        return int(self._images.count(qdrant.CountRequest(exact=False)))
+
+    def _payloads(self, product_ids: Iterable[str]) -> list[dict[str, Any]]:
+        return [point.payload for point in self._pages.retrieve(_page_ids(product_ids), True, False)]
+
+    def _picture_ids(self, payloads: Iterable[dict[str, Any]]) -> list[uuid.UUID]:
+        return [_point_id(_hash(held["product_id"]), row) for held in payloads for row in range(held["rows"])]
 
     @override
     async def vectors(self, product_ids: Sequence[str]) -> dict[str, PageEntry]:
         return await self._run(lambda: self._vectors(list(product_ids)))
 
     def _vectors(self, product_ids: list[str]) -> dict[str, PageEntry]:
-        if self._shard is None or not product_ids:
+        if self._pages is None:
             return {}
-        chosen = qdrant.Filter(must=[_any_of(product_ids)])
-        return entries((point.payload, point.vector) for point in self._scroll(chosen, vectors=True))
+        points = self._pages.retrieve(_page_ids(product_ids), True, True)
+        ids = self._picture_ids(point.payload for point in points)
+        pictures = {point.id: point.vector[IMAGE] for point in self._images.retrieve(ids, False, True)}
+        return {
+            point.payload["product_id"]: _entry(
+                point.payload, point.vector, [pictures[one] for one in self._picture_ids([point.payload])]
+            )
+            for point in points
+        }
 
     @override
     async def digests(self) -> dict[str, str]:
         return await self._run(self._digests)
 
     def _digests(self) -> dict[str, str]:
-        if self._shard is None:
+        if self._pages is None:
             return {}
-        firsts = self._scroll(_first_images(), vectors=False)
-        return {point.payload["product_id"]: point.payload["digest"] for point in firsts}
+        return {point.payload["product_id"]: point.payload["digest"] for point in _scroll(self._pages)}
 
     @override
     async def count(self) -> int:
-        return await self._run(
-            lambda: 0 if self._shard is None else int(self._shard.count(qdrant.CountRequest(filter=_first_images())))
-        )
-
-    def _scroll(self, chosen: Any, vectors: bool) -> Iterator[Any]:
-        offset = None
-        while True:
-            points, offset = self._shard.scroll(
-                qdrant.ScrollRequest(offset, _SCROLL, chosen, with_payload=True, with_vector=vectors)
-            )
-            yield from points
-            if offset is None:
-                return
+        return await self._run(lambda: 0 if self._pages is None else int(self._pages.count(qdrant.CountRequest())))
 
     @override
     async def close(self) -> None:
@@ -338,34 +388,73 @@ class EdgeIndex(Index):
         self._thread.shutdown()
 
     def _close(self) -> None:
-        if self._shard is not None:
-            self._shard.flush()
-            self._shard.close()
-            self._shard = None
+        for shard in (self._images, self._pages):
+            if shard is not None:
+                shard.flush()
+                shard.close()
+        self._images = self._pages = None
         self._unlock()
         if self._temporary:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _hash(product_id: str) -> bytes:
-    return hashlib.blake2b(product_id.encode(), digest_size=_HASH_BYTES).digest()
+def _hash(product_id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(product_id.encode(), digest_size=16 - _NUMBER_BITS // 8).digest())
 
 
-def _point_id(product: bytes, number: int) -> uuid.UUID:
-    """Returns the id of the point of an image, counted from 0, of the product with this hash."""
-    return uuid.UUID(bytes=product + number.to_bytes(16 - _HASH_BYTES))
+def _point_id(product: int, number: int) -> uuid.UUID:
+    """Returns the id of a point of the product with this hash."""
+    return uuid.UUID(int=product << _NUMBER_BITS | number)
 
 
-def _vectors(page: PageEntry, number: int) -> dict[str, Any]:
-    named: dict[str, Any] = dict(named_vectors(page, number))
-    if number == 0 and page.terms:
+def _page_ids(product_ids: Iterable[str]) -> list[uuid.UUID]:
+    return [_point_id(_hash(product_id), 0) for product_id in product_ids]
+
+
+def _scroll(pages: Any) -> Iterator[Any]:
+    """Yields all points of the shard, without vectors."""
+    offset = None
+    while True:
+        points, offset = pages.scroll(qdrant.ScrollRequest(offset, _SCROLL, None, with_payload=True, with_vector=False))
+        yield from points
+        if offset is None:
+            return
+
+
+def _payload(page: PageEntry) -> dict[str, Any]:
+    return {
+        "product_id": page.product_id,
+        "model_version": page.model_version,
+        "digest": page.digest,
+        "rows": len(page.vectors),
+        "title": page.title,
+        "category": page.category,
+        "images": list(page.images),
+        "titles": list(page.titles),
+    }
+
+
+def _vectors(page: PageEntry) -> dict[str, Any]:
+    named: dict[str, Any] = {PAGE: page.fused.astype(np.float32).tolist()}
+    if page.text.size:
+        named[TEXT] = page.text.astype(np.float32).tolist()
+    if page.terms:
         named[TERMS] = qdrant.SparseVector(list(page.terms), list(page.terms.values()))
     return named
 
 
-def _any_of(product_ids: list[str]) -> Any:
-    return qdrant.FieldCondition("product_id", match=qdrant.MatchAny(product_ids))
-
-
-def _first_images() -> Any:
-    return qdrant.Filter(must=[qdrant.FieldCondition("number", match=qdrant.MatchValue(0))])
+def _entry(held: dict[str, Any], vectors: dict[str, Any], rows: list[list[float]]) -> PageEntry:
+    terms = vectors.get(TERMS)
+    weights = {} if terms is None else zip(terms.indices, terms.values, strict=True)
+    return PageEntry(
+        product_id=held["product_id"],
+        model_version=held["model_version"],
+        vectors=np.array(rows, np.float16),
+        fused=np.array(vectors[PAGE], np.float16),
+        terms={int(term): float(np.float32(weight)) for term, weight in weights},
+        title=held["title"],
+        category=held["category"],
+        images=tuple(held["images"]),
+        titles=tuple(held["titles"]),
+        text=np.array(vectors.get(TEXT, []), np.float16),
+    )

@@ -5,8 +5,8 @@ are given the same, but for the codes.
 """
 
 # Neighbours of a point in the graph, and candidates while it is built.
-M = 16
-EF_CONSTRUCT = 100
+M = 32
+EF_CONSTRUCT = 200
 
 # Segments below this, in kB, are searched without a graph.
 FULL_SCAN_KB = 10_000

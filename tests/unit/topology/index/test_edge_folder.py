@@ -42,6 +42,29 @@ async def test_a_folder_of_an_older_layout_is_filled_anew(tmp_path):
     await again.close()
 
 
+async def test_a_folder_that_lost_pictures_of_its_pages_is_filled_anew(tmp_path):
+    first = EdgeIndex(tmp_path, "m@1")
+    await first.upsert([PAGE, replace(PAGE, product_id="p2")])
+    first._drop(first._images, first._picture_ids([{"product_id": "p2", "rows": 1}]))
+    await first.close()
+    again = EdgeIndex(tmp_path, "m@1")
+    assert await again.digests() == {}
+    await again.upsert([PAGE])
+    assert await again.digests() == {"p1": PAGE.digest}
+    await again.close()
+
+
+async def test_a_picture_without_its_page_is_not_found(tmp_path):
+    index = EdgeIndex(tmp_path, "m@1")
+    await index.upsert([PAGE, replace(PAGE, product_id="p2")])
+    index._drop(index._pages, [edge._point_id(edge._hash("p2"), 0)])  # killed between the two writes
+    await index.close()
+    again = EdgeIndex(tmp_path, "m@1")
+    assert list(await again.digests()) == ["p1"]
+    assert [one.product_id for one in await again.search(Query(regions=np.eye(1, 8)), 3)] == ["p1"]
+    await again.close()
+
+
 async def test_a_folder_of_another_model_is_refused(tmp_path):
     first = EdgeIndex(tmp_path, "m@1")
     await first.upsert([PAGE])
@@ -88,7 +111,7 @@ async def test_a_damaged_folder_is_refused_with_the_way_out(tmp_path):
     first = EdgeIndex(tmp_path, "m@1")
     await first.upsert([PAGE])
     await first.close()
-    for segment in (tmp_path / "product_pages_v1" / "shard" / "segments").iterdir():
+    for segment in (tmp_path / "product_pages_v1" / "images" / "segments").iterdir():
         (segment / "segment.json").write_text("{")
     with pytest.raises(UserError, match="remove it"):
         EdgeIndex(tmp_path, "m@1")
@@ -107,7 +130,7 @@ async def test_the_engine_s_log_does_not_grow_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(edge, "_FLUSH_EVERY", 3)
     index = EdgeIndex(tmp_path, "m@1")
     await index.upsert([PAGE])
-    begins = tmp_path / "product_pages_v1/shard/wal/first-index"  # what is older is dropped
+    begins = tmp_path / "product_pages_v1/images/wal/first-index"  # what is older is dropped
     before = begins.read_text()
     await index.upsert([replace(PAGE, product_id="p2")])
     assert begins.read_text() == before
@@ -126,10 +149,40 @@ async def test_a_large_catalogue_is_searched_by_its_graph_as_exactly_as_without(
     for one in (exact, index):
         await one.upsert(pages)
         await one.optimize()
-    assert index._shard.info().indexed_vectors_count >= 8_000
+    assert index._images.info().indexed_vectors_count >= 8_000
     queries = [Query(regions=views[1:] + rng.normal(scale=0.03, size=(1, 768))) for views in rows[:100]]
     found = [[one.product_id for one in await index.search(query, 10)] for query in queries]
     best = [[one.product_id for one in await exact.search(query, 10)] for query in queries]
     assert [some[0] for some in found] == [some[0] for some in best]
     assert all(len(some) == 10 for some in found)
+    await index.close()
+
+
+async def test_speech_is_searched_for_once_until_the_catalogue_changes(monkeypatch):
+    index = EdgeIndex(None, "m@1")
+    await index.upsert([replace(PAGE, product_id="p1", text=PAGE.fused)])
+    asked = []
+    ask = index._ask
+    monkeypatch.setattr(
+        index, "_ask", lambda shard, name, *args: (asked.append((name, len(args[0]))), ask(shard, name, *args))[1]
+    )
+    first, second = np.eye(2, 8, dtype=np.float32)
+
+    async def search(*speech, bag=None):
+        asked.clear()
+        found = await index.search(Query(speech=np.stack(speech), bag=bag), 3)
+        return [one.product_id for one in found], [count for name, count in asked if name == "text"]
+
+    assert await search(first) == (["p1"], [1])
+    assert await search(first, second) == (["p1"], [1])
+    assert await search(first, second) == (["p1"], [0])
+    assert await search(first, bag=["p2"]) == ([], [1])
+    await index.upsert([replace(PAGE, product_id="p2", text=PAGE.fused)])
+    assert await search(first) == (["p1", "p2"], [1])
+    await index.remove(["p1"])
+    assert await search(first) == (["p2"], [1])
+    monkeypatch.setattr(edge, "_SAID", 1)
+    assert await search(first, second) == (["p2"], [1])
+    assert await search(second) == (["p2"], [0])
+    assert await search(first) == (["p2"], [1])
     await index.close()
