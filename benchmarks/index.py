@@ -123,7 +123,7 @@ async def measure(count: int, views: int, windows_count: int, checked: int, fold
     await index.search(asked[0][1], LIMIT)
     search_ms, fetch_ms, found = [], [], []
     for _, query in asked:
-        assert query.speech is not None  # noqa: S101 - as `windows` makes them
+        assert query.speech is not None
         await index.search(Query(speech=query.speech[:SAID_BEFORE]), LIMIT)
         start = time.perf_counter()
         found.append(scored(await index.search(query, LIMIT)))
