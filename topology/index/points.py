@@ -1,4 +1,4 @@
-"""How a page lies in Qdrant: one point an image, but for its id the same in the embedded engine and on a server."""
+"""How a page lies on a Qdrant server: one point an image."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

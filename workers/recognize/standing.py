@@ -90,8 +90,9 @@ class StandingLines:
         return since_start or place.last_ms - place.first_ms >= STANDING_MS
 
     def _place(self, line: ReadLine) -> Place | None:
-        for place in self._state.places:
-            same = overlap(np.array([place.box]), np.array([line.box]))[0, 0] >= _SAME_PLACE
-            if same and fuzz.ratio(place.text, line.text) >= _SAME_TEXT:
-                return place
-        return None
+        places = self._state.places
+        if not places:
+            return None
+        shared = overlap(np.array([line.box]), np.array([place.box for place in places]))[0]
+        there = (places[number] for number in np.flatnonzero(shared >= _SAME_PLACE))
+        return next((place for place in there if fuzz.ratio(place.text, line.text) >= _SAME_TEXT), None)
