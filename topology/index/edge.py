@@ -223,12 +223,7 @@ class EdgeIndex(Index):
             check_dimension(page, self._dim)
         # Pictures that an earlier edition of a page had, and this one has not.
         rows = {page.product_id: len(page.vectors) for page in pages}
-        before = {held["product_id"]: held["rows"] for held in self._payloads(rows)}
-        others = [
-            _point_id(_hash(product_id), number)
-            for product_id, count in before.items()
-            for number in range(rows[product_id], count)
-        ]
+        others = [one for held in self._held(rows) for one in _picture_ids(held, rows[held.payload["product_id"]])]
         pictures = [
             qdrant.Point(_point_id(_hash(page.product_id), number), {IMAGE: row.tolist()}, {})
             for page in pages
@@ -254,7 +249,7 @@ class EdgeIndex(Index):
 
     def _remove(self, product_ids: list[str]) -> None:
         if self._pages is not None:
-            self._drop(self._images, self._picture_ids(self._payloads(product_ids)))
+            self._drop(self._images, [one for held in self._held(product_ids) for one in _picture_ids(held)])
             self._drop(self._pages, _page_ids(product_ids))
             self._said.clear()
             for product_id in product_ids:
@@ -293,7 +288,7 @@ class EdgeIndex(Index):
 
     def _near_pictures(self, rows: list[Any], bag: Bag, limit: int) -> list[Hits]:
         """Searches pictures until each row has `limit` products or no more pictures: the engine does not group them."""
-        chosen = None if bag is None else self._picture_ids(self._payloads(bag))
+        chosen = None if bag is None else [one for held in self._held(bag) for one in _picture_ids(held)]
         searches, count = [row.tolist() for row in rows], self._pictures() if chosen is None else len(chosen)
         found: list[Hits] = [[] for _ in rows]
         open_rows, fetch = list(range(len(rows))), limit * _PICTURES
@@ -346,11 +341,9 @@ class EdgeIndex(Index):
     def _pictures(self) -> int:
         return int(self._images.count(qdrant.CountRequest(exact=False)))
 
-    def _payloads(self, product_ids: Iterable[str]) -> list[dict[str, Any]]:
-        return [point.payload for point in self._pages.retrieve(_page_ids(product_ids), True, False)]
-
-    def _picture_ids(self, payloads: Iterable[dict[str, Any]]) -> list[uuid.UUID]:
-        return [_point_id(_hash(held["product_id"]), row) for held in payloads for row in range(held["rows"])]
+    def _held(self, product_ids: Iterable[str]) -> list[Any]:
+        """Returns the points of those pages that are here, with the number of their rows."""
+        return list(self._pages.retrieve(_page_ids(product_ids), ["product_id", "rows"], False))
 
     @override
     async def vectors(self, product_ids: Sequence[str]) -> dict[str, PageEntry]:
@@ -360,13 +353,12 @@ class EdgeIndex(Index):
         if self._pages is None:
             return {}
         points = self._pages.retrieve(_page_ids(product_ids), True, True)
-        ids = self._picture_ids(point.payload for point in points)
-        pictures = {point.id: point.vector[IMAGE] for point in self._images.retrieve(ids, False, True)}
+        ids = {point.payload["product_id"]: _picture_ids(point) for point in points}
+        found = self._images.retrieve([one for some in ids.values() for one in some], False, True)
+        rows = {point.id: point.vector[IMAGE] for point in found}
         return {
-            point.payload["product_id"]: _entry(
-                point.payload, point.vector, [pictures[one] for one in self._picture_ids([point.payload])]
-            )
-            for point in points
+            product_id: _entry(point.payload, point.vector, [rows[one] for one in some])
+            for point, (product_id, some) in zip(points, ids.items(), strict=True)
         }
 
     @override
@@ -409,6 +401,11 @@ def _point_id(product: int, number: int) -> uuid.UUID:
 
 def _page_ids(product_ids: Iterable[str]) -> list[uuid.UUID]:
     return [_point_id(_hash(product_id), 0) for product_id in product_ids]
+
+
+def _picture_ids(page: Any, start: int = 0) -> list[uuid.UUID]:
+    """Returns the ids of a page's pictures, from a number on."""
+    return [uuid.UUID(int=page.id.int | number) for number in range(start, page.payload["rows"])]
 
 
 def _scroll(pages: Any) -> Iterator[Any]:

@@ -45,7 +45,7 @@ async def test_a_folder_of_an_older_layout_is_filled_anew(tmp_path):
 async def test_a_folder_that_lost_pictures_of_its_pages_is_filled_anew(tmp_path):
     first = EdgeIndex(tmp_path, "m@1")
     await first.upsert([PAGE, replace(PAGE, product_id="p2")])
-    first._drop(first._images, first._picture_ids([{"product_id": "p2", "rows": 1}]))
+    first._drop(first._images, [edge._point_id(edge._hash("p2"), 0)])
     await first.close()
     again = EdgeIndex(tmp_path, "m@1")
     assert await again.digests() == {}
