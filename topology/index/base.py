@@ -129,8 +129,8 @@ class Candidate:
     text: float = 0.0
 
 
-# Names of the vectors of a point. `page`, `text` and `terms` stand on a product's first image only, so that document
-# frequencies count products, not pictures.
+# Names of vectors. A product has one of each of `page`, `text` and `terms`, so that document frequencies count products,
+# not pictures.
 IMAGE, PAGE, TEXT, TERMS = "image", "page", "text", "terms"
 
 Hits = list[tuple[str, float]]
@@ -185,7 +185,7 @@ class Index(ABC):
 
     @abstractmethod
     async def upsert(self, pages: Sequence[PageEntry]) -> None:
-        """Adds pages, each in place of what the index holds of its product.
+        """Adds pages, at most one of a product, each in place of what the index holds of it.
 
         Raises:
             BadInput: A page is from another model, or of another dimension.

@@ -7,12 +7,13 @@ picture would take the room of all kinds of vectors.
 import asyncio
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,8 +39,9 @@ from topology.index.base import (
     merge,
 )
 
+_log = logging.getLogger(__name__)
+
 T = TypeVar("T")
-Bag = tuple[str, ...] | None
 
 # Up to so many vectors of pictures every search is exact: each query vector takes 3 ms then. Above, a graph is built,
 # whose answers may differ in rare cases from run to run; so it is not used where it is not needed.
@@ -62,8 +64,8 @@ _FLUSH_EVERY = 20_000
 # Candidates while the graph is searched.
 _EF = 256
 
-# Pieces of speech whose answers are kept: 2 kB each, for a thousand streams.
-_SAID = 4_000
+# Pieces of speech whose answers are kept: 5 kB each, for some five hundred streams.
+_SAID = 2_000
 
 # A point id has 128 bits: a hash of the product, then the number of its picture; on a page's point, 0.
 _NUMBER_BITS = 32
@@ -71,6 +73,7 @@ _NUMBER_BITS = 32
 # Version of the way that points lie in a folder. A folder of another one is filled anew.
 _LAYOUT = 3
 
+_SHARDS = "images", "pages"
 _SCROLL = 1_000
 _SEGMENT_KB = 1_000_000_000
 _META = "cope.json"
@@ -99,7 +102,7 @@ class EdgeIndex(Index):
         self._images: Any = None
         self._dim = 0
         self._names: dict[int, str] = {}  # by the hash in a point id
-        self._said: dict[tuple[bytes, Bag, int], list[tuple[str, float]]] = {}  # by speech, as it was asked for
+        self._said: dict[tuple[bytes, int], Hits] = {}  # by the vector of speech, and `limit`
         self._unflushed = 0
         self._lock: FileLock | None = None
         try:
@@ -125,7 +128,7 @@ class EdgeIndex(Index):
                         f"{self.model_version}: remove the folder, or set COPE_INDEX_DIR to another one"
                     )
                 if held.get("layout") == _LAYOUT:
-                    self._load(held["dim"])
+                    self._guarded(lambda: self._load(held["dim"]))
         except Timeout as error:
             raise UserError(
                 f"index folder {self._folder} is in use by another process: stop it, or set COPE_INDEX_DIR to a "
@@ -137,22 +140,30 @@ class EdgeIndex(Index):
             ) from error
 
     def _load(self, dim: int) -> None:
-        images, pages = (
-            self._guarded(partial(qdrant.EdgeShard.load, str(self._folder / name))) for name in ("images", "pages")
-        )
-        # A machine that lost its power may have kept a page and lost its pictures: then nothing is certain.
-        held = {point.payload["product_id"]: point.payload["rows"] for point in _scroll(pages)}
-        if images.count(qdrant.CountRequest()) < sum(held.values()):
-            images.close()
-            pages.close()
-        else:
-            self._images, self._pages, self._dim = images, pages, dim
-            self._names = {_hash(product_id): product_id for product_id in held}
+        self._images, self._pages = (qdrant.EdgeShard.load(str(self._folder / name)) for name in _SHARDS)
+        self._dim = dim
+        rows: dict[int, int] = {}
+        for page in _scroll(self._pages, ["product_id", "rows"]):
+            product = page.id.int >> _NUMBER_BITS
+            self._names[product], rows[product] = page.payload["product_id"], page.payload["rows"]
+        # A process that died may have left pictures without a page, a machine that did a page without its pictures.
+        found, stray = Counter[int](), []
+        for picture in _scroll(self._images, False):
+            product, number = divmod(picture.id.int, 1 << _NUMBER_BITS)
+            if number < rows.get(product, 0):
+                found[product] += 1
+            else:
+                stray.append(picture.id)
+        lost = [self._names[product] for product, count in rows.items() if found[product] < count]
+        if lost or stray:
+            _log.warning("the index was left half written", extra={"folder": str(self._folder), "lost": len(lost)})
+            self._remove(lost)
+            self._drop(self._images, stray)
 
     def _create(self, dim: int) -> None:
-        for shard in self._folder.iterdir():  # of an older layout, or left by a process that died before its meta file
-            if shard.is_dir():
-                shutil.rmtree(shard)
+        (self._folder / _META).unlink(missing_ok=True)  # first: with it, a folder is taken to be whole
+        for name in ("shard", *_SHARDS):  # of an older layout, or left by a process that died before its meta file
+            shutil.rmtree(self._folder / name, ignore_errors=True)
         dense = qdrant.EdgeVectorParams(
             dim,
             qdrant.Distance.Dot,
@@ -169,7 +180,7 @@ class EdgeIndex(Index):
             sparse_vectors={TERMS: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)},
             optimizers=one_graph,
         )
-        self._images, self._pages = (self._made(name, of) for name, of in (("images", images), ("pages", pages)))
+        self._images, self._pages = map(self._made, _SHARDS, (images, pages))
         meta = {"model_version": self.model_version, "dim": dim, "layout": _LAYOUT}
         (self._folder / _META).write_text(json.dumps(meta))
         self._dim = dim
@@ -192,6 +203,8 @@ class EdgeIndex(Index):
     def _guarded(self, call: Callable[[], T]) -> T:
         try:
             return call()
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
                 f"index folder {self._folder} cannot be used ({error}): remove it (it is filled again from the topic "
@@ -221,17 +234,17 @@ class EdgeIndex(Index):
             self._create(pages[0].fused.shape[0])
         for page in pages:
             check_dimension(page, self._dim)
-        # Pictures that an earlier edition of a page had, and this one has not.
-        rows = {page.product_id: len(page.vectors) for page in pages}
-        others = [one for held in self._held(rows) for one in _picture_ids(held, rows[held.payload["product_id"]])]
+        changes = self._remove([page.product_id for page in pages])
         pictures = [
             qdrant.Point(_point_id(_hash(page.product_id), number), {IMAGE: row.tolist()}, {})
             for page in pages
             for number, row in enumerate(page.vectors.astype(np.float32))
         ]
-        # Pictures first: a page whose digest is held is not written again, so it must be whole.
+        # Pictures first: a page that is held is not written again. If it has other pictures of the same number, that is
+        # not seen when the folder is opened, so they are safe on the disk before.
         self._guarded(lambda: self._images.update(qdrant.UpdateOperation.upsert_points(pictures)))
-        self._drop(self._images, others)
+        if changes:
+            self._guarded(self._images.flush)
         points = [qdrant.Point(_point_id(_hash(page.product_id), 0), _vectors(page), _payload(page)) for page in pages]
         self._guarded(lambda: self._pages.update(qdrant.UpdateOperation.upsert_points(points)))
         self._names |= {_hash(page.product_id): page.product_id for page in pages}
@@ -247,13 +260,16 @@ class EdgeIndex(Index):
         if product_ids:
             await self._run(lambda: self._remove(list(product_ids)))
 
-    def _remove(self, product_ids: list[str]) -> None:
-        if self._pages is not None:
-            self._drop(self._images, [one for held in self._held(product_ids) for one in _picture_ids(held)])
-            self._drop(self._pages, _page_ids(product_ids))
+    def _remove(self, product_ids: list[str]) -> bool:
+        """Removes products; returns whether any was here."""
+        held = [] if self._pages is None else self._held(product_ids)
+        if held:
             self._said.clear()
-            for product_id in product_ids:
-                self._names.pop(_hash(product_id), None)
+            self._drop(self._pages, [point.id for point in held])
+            self._drop(self._images, [one for point in held for one in _picture_ids(point)])
+            for point in held:
+                del self._names[point.id.int >> _NUMBER_BITS]
+        return bool(held)
 
     def _drop(self, shard: Any, ids: list[Any]) -> None:
         if ids:
@@ -277,45 +293,46 @@ class EdgeIndex(Index):
     def _search(self, query: Query, limit: int) -> list[Candidate]:
         if self._pages is None or (query.bag is not None and not query.bag):
             return []
-        bag = None if query.bag is None else tuple(query.bag)
         rows: dict[str, list[Any]] = {IMAGE: [], PAGE: [], TEXT: []}
         for name, row in query.dense():
             rows[name].append(row)
         terms = [qdrant.SparseVector(list(query.terms), list(query.terms.values()))] if query.terms else []
-        dense = self._near_pictures(rows[IMAGE], bag, limit) + self._near_speech(rows[TEXT], bag, limit)
-        dense += self._near_pages(PAGE, [row.tolist() for row in rows[PAGE]], bag, limit)
-        return merge(dense, *(self._near_pages(TERMS, terms, bag, limit) or [[]]))
+        held = None if query.bag is None else self._held(query.bag)
+        chosen = None if held is None else _only(point.id for point in held)
+        dense = self._near_pictures(rows[IMAGE], held, limit)
+        dense += self._near_speech(rows[TEXT], limit) if chosen is None else self._near(TEXT, rows[TEXT], limit, chosen)
+        dense += self._near(PAGE, rows[PAGE], limit, chosen)
+        return merge(dense, *(self._near(TERMS, terms, limit, chosen) or [[]]))
 
-    def _near_pictures(self, rows: list[Any], bag: Bag, limit: int) -> list[Hits]:
+    def _near_pictures(self, rows: list[Any], held: list[Any] | None, limit: int) -> list[Hits]:
         """Searches pictures until each row has `limit` products or no more pictures: the engine does not group them."""
-        chosen = None if bag is None else [one for held in self._held(bag) for one in _picture_ids(held)]
-        searches, count = [row.tolist() for row in rows], self._pictures() if chosen is None else len(chosen)
+        ids = None if held is None else [one for point in held for one in _picture_ids(point)]
+        chosen, count = (None, self._pictures()) if ids is None else (_only(ids), len(ids))
         found: list[Hits] = [[] for _ in rows]
         open_rows, fetch = list(range(len(rows))), limit * _PICTURES
         while open_rows:
-            answers = self._ask(self._images, IMAGE, [searches[number] for number in open_rows], fetch, chosen)
+            answers = self._ask(self._images, IMAGE, [rows[number] for number in open_rows], fetch, chosen)
             for number, hits in zip(open_rows, answers, strict=True):
                 found[number] = group(hits, limit)
             open_rows = [number for number in open_rows if len(found[number]) < limit and fetch < count]
             fetch *= _MORE
         return found
 
-    def _near_speech(self, rows: list[Any], bag: Bag, limit: int) -> list[Hits]:
-        """Searches what pages say, with answers kept: a piece of speech is in several windows, one after the other."""
-        asked = [(row.tobytes(), bag, limit) for row in rows]
-        new = {key: row.tolist() for key, row in zip(asked, rows, strict=True) if key not in self._said}
-        self._said |= zip(new, self._near_pages(TEXT, list(new.values()), bag, limit), strict=True)
-        found = [self._said[key] for key in asked]
+    def _near_speech(self, rows: list[Any], limit: int) -> list[Hits]:
+        """Searches what all pages say, with answers kept: a piece of speech is in several windows in a row."""
+        new = {(row.tobytes(), limit): row for row in rows if (row.tobytes(), limit) not in self._said}
+        self._said |= zip(new, self._near(TEXT, list(new.values()), limit, None), strict=True)
+        found = [self._said[row.tobytes(), limit] for row in rows]
         while len(self._said) > _SAID:
             del self._said[next(iter(self._said))]
         return found
 
-    def _near_pages(self, name: str, searches: list[Any], bag: Bag, limit: int) -> list[Hits]:
-        chosen = None if bag is None else _page_ids(bag)
+    def _near(self, name: str, searches: list[Any], limit: int, chosen: Any) -> list[Hits]:
+        """Searches pages."""
         return [group(hits, limit) for hits in self._ask(self._pages, name, searches, limit, chosen)]
 
-    def _ask(self, shard: Any, name: str, searches: list[Any], fetch: int, chosen: list[Any] | None) -> list[Hits]:
-        """Returns the product and score of each point found; of `chosen` points only, if they are given."""
+    def _ask(self, shard: Any, name: str, searches: list[Any], fetch: int, chosen: Any) -> list[Hits]:
+        """Returns the product and score of each point found; of those that the filter `chosen` lets through."""
         params = qdrant.SearchParams(
             hnsw_ef=_EF,
             exact=self._pictures() <= EXACT_UP_TO,
@@ -324,17 +341,16 @@ class EdgeIndex(Index):
         requests = [
             qdrant.QueryRequest(
                 limit=fetch,
-                query=qdrant.Query.Nearest(one, using=name),
-                filter=None if chosen is None else qdrant.Filter(must=[qdrant.HasIdCondition(set(chosen))]),
+                query=qdrant.Query.Nearest(one.tolist() if isinstance(one, np.ndarray) else one, using=name),
+                filter=chosen,
                 params=params,
                 with_payload=False,  # of all points it would cost nearly as much as the search
                 with_vector=False,
             )
             for one in searches
         ]
-        names = self._names  # a process that was killed may have left pictures without a page
         return [
-            [(names[product], point.score) for point in points if (product := point.id.int >> _NUMBER_BITS) in names]
+            [(self._names[point.id.int >> _NUMBER_BITS], point.score) for point in points]
             for points in shard.query_batch(qdrant.QueryBatchRequest(requests))
         ]
 
@@ -343,7 +359,8 @@ class EdgeIndex(Index):
 
     def _held(self, product_ids: Iterable[str]) -> list[Any]:
         """Returns the points of those pages that are here, with the number of their rows."""
-        return list(self._pages.retrieve(_page_ids(product_ids), ["product_id", "rows"], False))
+        ids = _page_ids(product_ids)
+        return self._guarded(lambda: list(self._pages.retrieve(ids, ["rows"], False)))
 
     @override
     async def vectors(self, product_ids: Sequence[str]) -> dict[str, PageEntry]:
@@ -368,7 +385,10 @@ class EdgeIndex(Index):
     def _digests(self) -> dict[str, str]:
         if self._pages is None:
             return {}
-        return {point.payload["product_id"]: point.payload["digest"] for point in _scroll(self._pages)}
+        return {
+            point.payload["product_id"]: point.payload["digest"]
+            for point in _scroll(self._pages, ["product_id", "digest"])
+        }
 
     @override
     async def count(self) -> int:
@@ -403,16 +423,19 @@ def _page_ids(product_ids: Iterable[str]) -> list[uuid.UUID]:
     return [_point_id(_hash(product_id), 0) for product_id in product_ids]
 
 
-def _picture_ids(page: Any, start: int = 0) -> list[uuid.UUID]:
-    """Returns the ids of a page's pictures, from a number on."""
-    return [uuid.UUID(int=page.id.int | number) for number in range(start, page.payload["rows"])]
+def _picture_ids(page: Any) -> list[uuid.UUID]:
+    return [uuid.UUID(int=page.id.int | number) for number in range(page.payload["rows"])]
 
 
-def _scroll(pages: Any) -> Iterator[Any]:
+def _only(ids: Iterable[Any]) -> Any:
+    return qdrant.Filter(must=[qdrant.HasIdCondition(set(ids))])
+
+
+def _scroll(shard: Any, payload: Any) -> Iterator[Any]:
     """Yields all points of the shard, without vectors."""
     offset = None
     while True:
-        points, offset = pages.scroll(qdrant.ScrollRequest(offset, _SCROLL, None, with_payload=True, with_vector=False))
+        points, offset = shard.scroll(qdrant.ScrollRequest(offset, _SCROLL, with_payload=payload, with_vector=False))
         yield from points
         if offset is None:
             return

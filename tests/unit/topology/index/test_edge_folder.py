@@ -42,26 +42,51 @@ async def test_a_folder_of_an_older_layout_is_filled_anew(tmp_path):
     await again.close()
 
 
-async def test_a_folder_that_lost_pictures_of_its_pages_is_filled_anew(tmp_path):
+async def test_a_page_that_lost_pictures_is_written_again(tmp_path):
     first = EdgeIndex(tmp_path, "m@1")
-    await first.upsert([PAGE, replace(PAGE, product_id="p2")])
-    first._drop(first._images, [edge._point_id(edge._hash("p2"), 0)])
+    await first.upsert([PAGE, replace(PAGE, product_id="p2", vectors=np.eye(3, 8, dtype=np.float16))])
+    first._drop(first._images, [edge._point_id(edge._hash("p2"), 1)])
     await first.close()
     again = EdgeIndex(tmp_path, "m@1")
-    assert await again.digests() == {}
-    await again.upsert([PAGE])
     assert await again.digests() == {"p1": PAGE.digest}
+    assert list(await again.vectors(["p1", "p2"])) == ["p1"]
+    assert again._pictures() == 1
     await again.close()
 
 
-async def test_a_picture_without_its_page_is_not_found(tmp_path):
-    index = EdgeIndex(tmp_path, "m@1")
-    await index.upsert([PAGE, replace(PAGE, product_id="p2")])
-    index._drop(index._pages, [edge._point_id(edge._hash("p2"), 0)])  # killed between the two writes
-    await index.close()
+async def test_pictures_whose_page_was_not_written_any_more_are_gone(tmp_path):
+    first = EdgeIndex(tmp_path, "m@1")
+    await first.upsert([PAGE, replace(PAGE, product_id="p2", vectors=np.eye(3, 8, dtype=np.float16))])
+    first._drop(first._pages, [edge._point_id(edge._hash("p2"), 0)])  # killed between the two writes
+    await first.close()
     again = EdgeIndex(tmp_path, "m@1")
-    assert list(await again.digests()) == ["p1"]
-    assert [one.product_id for one in await again.search(Query(regions=np.eye(1, 8)), 3)] == ["p1"]
+    assert again._pictures() == 1
+    await again.upsert([replace(PAGE, product_id="p2")])
+    found = await again.search(Query(regions=np.eye(3, 8)[2:]), 3)
+    assert [one.dense for one in found] == [0.0, 0.0]
+    await again.close()
+
+
+async def test_pictures_of_earlier_editions_and_removed_products_are_gone(tmp_path):
+    index = EdgeIndex(tmp_path, "m@1")
+    await index.upsert([replace(PAGE, vectors=np.eye(3, 8, dtype=np.float16)), replace(PAGE, product_id="p2")])
+    assert index._pictures() == 4
+    await index.upsert([PAGE])
+    assert index._pictures() == 2
+    await index.remove(["p2", "p3"])
+    assert index._pictures() == 1
+    await index.close()
+
+
+async def test_a_folder_whose_making_was_broken_off_is_made_anew(tmp_path):
+    first = EdgeIndex(tmp_path, "m@1")
+    await first.upsert([PAGE])
+    await first.close()
+    (tmp_path / "product_pages_v1" / "cope.json").unlink()
+    shutil.rmtree(tmp_path / "product_pages_v1" / "pages")
+    again = EdgeIndex(tmp_path, "m@1")
+    await again.upsert([PAGE])
+    assert await again.digests() == {"p1": PAGE.digest}
     await again.close()
 
 
@@ -107,11 +132,12 @@ async def test_a_disk_that_fills_up_later_stops_the_next_write(tmp_path, monkeyp
     await index.close()
 
 
-async def test_a_damaged_folder_is_refused_with_the_way_out(tmp_path):
+@pytest.mark.parametrize("shard", ["images", "pages"])
+async def test_a_damaged_folder_is_refused_with_the_way_out(tmp_path, shard):
     first = EdgeIndex(tmp_path, "m@1")
     await first.upsert([PAGE])
     await first.close()
-    for segment in (tmp_path / "product_pages_v1" / "images" / "segments").iterdir():
+    for segment in (tmp_path / "product_pages_v1" / shard / "segments").iterdir():
         (segment / "segment.json").write_text("{")
     with pytest.raises(UserError, match="remove it"):
         EdgeIndex(tmp_path, "m@1")
@@ -163,9 +189,12 @@ async def test_speech_is_searched_for_once_until_the_catalogue_changes(monkeypat
     await index.upsert([replace(PAGE, product_id="p1", text=PAGE.fused)])
     asked = []
     ask = index._ask
-    monkeypatch.setattr(
-        index, "_ask", lambda shard, name, *args: (asked.append((name, len(args[0]))), ask(shard, name, *args))[1]
-    )
+
+    def counted(shard, name, searches, *others):
+        asked.append((name, len(searches)))
+        return ask(shard, name, searches, *others)
+
+    monkeypatch.setattr(index, "_ask", counted)
     first, second = np.eye(2, 8, dtype=np.float32)
 
     async def search(*speech, bag=None):
