@@ -243,7 +243,7 @@ class EdgeIndex(Index):
         # Pictures first: a page that is held is not written again. If it has other pictures of the same number, that is
         # not seen when the folder is opened, so they are safe on the disk before.
         self._guarded(lambda: self._images.update(qdrant.UpdateOperation.upsert_points(pictures)))
-        if changes:
+        if changes and not self._temporary:
             self._guarded(self._images.flush)
         points = [qdrant.Point(_point_id(_hash(page.product_id), 0), _vectors(page), _payload(page)) for page in pages]
         self._guarded(lambda: self._pages.update(qdrant.UpdateOperation.upsert_points(points)))
