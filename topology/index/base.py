@@ -129,8 +129,8 @@ class Candidate:
     text: float = 0.0
 
 
-# Names of vectors. A product has one each of `page`, `text` and `terms`, so that document frequencies count products, not
-# pictures.
+# Names of vectors. A product has one of each of `page`, `text` and `terms`, so document frequencies count products and
+# not pictures.
 IMAGE, PAGE, TEXT, TERMS = "image", "page", "text", "terms"
 
 Hits = list[tuple[str, float]]
