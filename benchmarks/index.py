@@ -131,7 +131,7 @@ async def measure(count: int, views: int, windows_count: int, checked: int, fold
         await index.vectors(found[-1])
         search_ms.append((searched - start) * 1000)
         fetch_ms.append((time.perf_counter() - start) * 1000)
-    memory = psutil.Process().memory_full_info().uss
+    resident = psutil.Process().memory_info()
     engine.EXACT_UP_TO = count * views  # from here on every search is exact
     asked, found = asked[:checked], found[:checked]
     exact = [scored(await index.search(query, LIMIT)) for _, query in asked]
@@ -141,7 +141,7 @@ async def measure(count: int, views: int, windows_count: int, checked: int, fold
         "views": views,
         "fill_s": filled - began,
         "graph_s": built - filled,
-        "memory_bytes": memory,
+        "memory_bytes": resident.rss - resident.shared,
         "search_ms": {"p50": np.percentile(search_ms, 50), "p99": np.percentile(search_ms, 99)},
         "with_pages_ms": {"p50": np.percentile(fetch_ms, 50), "p99": np.percentile(fetch_ms, 99)},
         "recall": np.mean([len({*some} & {*best}) / len(best) for some, best in zip(found, exact, strict=True)]),

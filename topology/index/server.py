@@ -40,13 +40,13 @@ _NAMESPACE = uuid.UUID("6f9619ff-8b86-4d01-b42d-00cf4fc964ff")
 # The codes are of 8 bits a value, since Qdrant 1.16 (docker-compose.yml) does not have the embedded engine's. They span
 # this share of the values; the others are clipped.
 _QUANTILE = 0.99
-# Candidates while the graph is searched.
-_EF = 256
+# Candidates while the graph is searched, and how many times the points that are wanted are compared in full.
+_EF, _OVERSAMPLING = 256, 2.0
 
 _TIMEOUT_S = 10
 _SEARCH = models.SearchParams(
     hnsw_ef=_EF,
-    quantization=models.QuantizationSearchParams(rescore=True, oversampling=graph.OVERSAMPLING),
+    quantization=models.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
 )
 
 
