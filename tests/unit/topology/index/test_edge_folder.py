@@ -35,10 +35,12 @@ async def test_a_folder_of_an_older_layout_is_filled_anew(tmp_path):
     await first.close()
     meta = tmp_path / "product_pages_v1" / "cope.json"
     meta.write_text(json.dumps({"model_version": "m@1", "dim": 8}))
+    (meta.parent / "shard").mkdir()
     again = EdgeIndex(tmp_path, "m@1")
     assert await again.digests() == {}
     await again.upsert([replace(PAGE, product_id="p2")])
     assert list(await again.digests()) == ["p2"]
+    assert not (meta.parent / "shard").exists()
     await again.close()
 
 
