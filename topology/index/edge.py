@@ -71,6 +71,9 @@ _OVERSAMPLING = 4.0
 # Pieces of speech whose answers are kept: 5 kB each, for some five hundred streams.
 _SAID = 2_000
 
+# Bags of streams whose filters are kept: making one takes as long as a search.
+_BAGS = 200
+
 # A point id has 128 bits: a hash of the product, then the number of its picture; on a page's point, 0.
 _NUMBER_BITS = 32
 
@@ -107,6 +110,7 @@ class EdgeIndex(Index):
         self._dim = 0
         self._names: dict[int, str] = {}  # by the hash in a point id
         self._said: dict[tuple[bytes, int], Hits] = {}  # by the vector of speech, and `limit`
+        self._bags: dict[tuple[str, ...], tuple[Any, Any, int]] = {}
         self._unflushed = 0
         self._lock: FileLock | None = None
         try:
@@ -252,7 +256,7 @@ class EdgeIndex(Index):
         points = [qdrant.Point(_point_id(_hash(page.product_id), 0), _vectors(page), _payload(page)) for page in pages]
         self._guarded(lambda: self._pages.update(qdrant.UpdateOperation.upsert_points(points)))
         self._names |= {_hash(page.product_id): page.product_id for page in pages}
-        self._said.clear()
+        self._forget()
         self._unflushed += len(pictures)
         if self._unflushed >= _FLUSH_EVERY:
             for shard in (self._images, self._pages):
@@ -268,12 +272,17 @@ class EdgeIndex(Index):
         """Removes products; returns whether any was here."""
         held = [] if self._pages is None else self._held(product_ids)
         if held:
-            self._said.clear()
+            self._forget()
             self._drop(self._pages, [point.id for point in held])
             self._drop(self._images, [one for point in held for one in _picture_ids(point)])
             for point in held:
                 del self._names[point.id.int >> _NUMBER_BITS]
         return bool(held)
+
+    def _forget(self) -> None:
+        """Lets go of what was kept of the catalogue as it was."""
+        self._said.clear()
+        self._bags.clear()
 
     def _drop(self, shard: Any, ids: list[Any]) -> None:
         if ids:
@@ -301,17 +310,25 @@ class EdgeIndex(Index):
         for name, row in query.dense():
             rows[name].append(row)
         terms = [qdrant.SparseVector(list(query.terms), list(query.terms.values()))] if query.terms else []
-        held = None if query.bag is None else self._held(query.bag)
-        chosen = None if held is None else _only(point.id for point in held)
-        dense = self._near_pictures(rows[IMAGE], held, limit)
+        chosen, pictures, count = (None, None, self._pictures()) if query.bag is None else self._chosen(query.bag)
+        dense = self._near_pictures(rows[IMAGE], limit, pictures, count)
         dense += self._near_speech(rows[TEXT], limit) if chosen is None else self._near(TEXT, rows[TEXT], limit, chosen)
         dense += self._near(PAGE, rows[PAGE], limit, chosen)
         return merge(dense, *(self._near(TERMS, terms, limit, chosen) or [[]]))
 
-    def _near_pictures(self, rows: list[Any], held: list[Any] | None, limit: int) -> list[Hits]:
+    def _chosen(self, bag: Sequence[str]) -> tuple[Any, Any, int]:
+        """Returns filters for the pages of a bag and for their pictures, and the number of these."""
+        key = tuple(bag)
+        if key not in self._bags:
+            held = self._held(bag)
+            ids = [one for point in held for one in _picture_ids(point)]
+            if len(self._bags) == _BAGS:
+                self._bags.clear()
+            self._bags[key] = _only(point.id for point in held), _only(ids), len(ids)
+        return self._bags[key]
+
+    def _near_pictures(self, rows: list[Any], limit: int, chosen: Any, count: int) -> list[Hits]:
         """Searches pictures until each row has `limit` products or no more pictures: the engine does not group them."""
-        ids = None if held is None else [one for point in held for one in _picture_ids(point)]
-        chosen, count = (None, self._pictures()) if ids is None else (_only(ids), len(ids))
         found: list[Hits] = [[] for _ in rows]
         open_rows, fetch = list(range(len(rows))), limit * _PICTURES
         while open_rows:

@@ -217,3 +217,20 @@ async def test_speech_is_searched_for_once_until_the_catalogue_changes(monkeypat
     assert await search(second) == (["p2"], [0])
     assert await search(first) == (["p2"], [1])
     await index.close()
+
+
+async def test_a_bag_is_looked_up_again_when_the_catalogue_changes(monkeypatch):
+    monkeypatch.setattr(edge, "_BAGS", 1)
+    index = EdgeIndex(None, "m@1")
+    await index.upsert([PAGE])
+
+    async def search(*bag):
+        return [one.product_id for one in await index.search(Query(regions=np.eye(1, 8), bag=bag), 3)]
+
+    assert await search("p1", "p2") == ["p1"]
+    await index.upsert([replace(PAGE, product_id="p2")])
+    assert await search("p1", "p2") == ["p1", "p2"]
+    assert await search("p2") == ["p2"]
+    await index.remove(["p1"])
+    assert await search("p1", "p2") == ["p2"]
+    await index.close()
