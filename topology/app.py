@@ -33,7 +33,7 @@ FETCHED_BYTES = 1_048_576
 FETCH_WAIT_MS = 200
 
 
-# Of the parts of Faust that are replaced below: mode would log what they say as ours, and a library's is made quieter.
+# Of the parts of Faust that are replaced below: else mode logs what they say as ours, and only libraries are quietened.
 _FAUST_LOG = logging.getLogger("faust")
 
 

@@ -12,8 +12,9 @@ import shutil
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ from topology.index.base import (
     group,
     merge,
 )
+from topology.index.points import entry, page_payload, page_vectors
 
 _log = logging.getLogger(__name__)
 
@@ -154,7 +156,7 @@ class EdgeIndex(Index):
         for page in _scroll(self._pages, ["product_id", "rows"]):
             product = page.id.int >> _NUMBER_BITS
             self._names[product], rows[product] = page.payload["product_id"], page.payload["rows"]
-        # A process that died may have left pictures without a page, a machine that did a page without its pictures.
+        # A killed process may have left pictures without their page, a power loss a page without all its pictures.
         found, stray = Counter[int](), []
         for picture in _scroll(self._images, False):
             product, number = divmod(picture.id.int, 1 << _NUMBER_BITS)
@@ -253,10 +255,14 @@ class EdgeIndex(Index):
         self._guarded(lambda: self._images.update(qdrant.UpdateOperation.upsert_points(pictures)))
         if changes and not self._temporary:
             self._guarded(self._images.flush)
-        points = [qdrant.Point(_point_id(_hash(page.product_id), 0), _vectors(page), _payload(page)) for page in pages]
+        points = [
+            qdrant.Point(
+                _point_id(_hash(page.product_id), 0), _vectors(page), page_payload(page) | {"rows": len(page.vectors)}
+            )
+            for page in pages
+        ]
         self._guarded(lambda: self._pages.update(qdrant.UpdateOperation.upsert_points(points)))
         self._names |= {_hash(page.product_id): page.product_id for page in pages}
-        self._forget()
         self._unflushed += len(pictures)
         if self._unflushed >= _FLUSH_EVERY:
             for shard in (self._images, self._pages):
@@ -270,19 +276,14 @@ class EdgeIndex(Index):
 
     def _remove(self, product_ids: list[str]) -> bool:
         """Removes products; returns whether any was here."""
-        held = [] if self._pages is None else self._held(product_ids)
-        if held:
-            self._forget()
-            self._drop(self._pages, [point.id for point in held])
-            self._drop(self._images, [one for point in held for one in _picture_ids(point)])
-            for point in held:
-                del self._names[point.id.int >> _NUMBER_BITS]
-        return bool(held)
-
-    def _forget(self) -> None:
-        """Lets go of what was kept of the catalogue as it was."""
-        self._said.clear()
+        self._said.clear()  # what was kept of the catalogue as it was
         self._bags.clear()
+        held = [] if self._pages is None else self._held(product_ids)
+        self._drop(self._pages, [point.id for point in held])
+        self._drop(self._images, [one for point in held for one in _picture_ids(point)])
+        for point in held:
+            del self._names[point.id.int >> _NUMBER_BITS]
+        return bool(held)
 
     def _drop(self, shard: Any, ids: list[Any]) -> None:
         if ids:
@@ -309,12 +310,18 @@ class EdgeIndex(Index):
         rows: dict[str, list[Any]] = {IMAGE: [], PAGE: [], TEXT: []}
         for name, row in query.dense():
             rows[name].append(row)
-        terms = [qdrant.SparseVector(list(query.terms), list(query.terms.values()))] if query.terms else []
-        chosen, pictures, count = (None, None, self._pictures()) if query.bag is None else self._chosen(query.bag)
-        dense = self._near_pictures(rows[IMAGE], limit, pictures, count)
-        dense += self._near_speech(rows[TEXT], limit) if chosen is None else self._near(TEXT, rows[TEXT], limit, chosen)
-        dense += self._near(PAGE, rows[PAGE], limit, chosen)
-        return merge(dense, *(self._near(TERMS, terms, limit, chosen) or [[]]))
+        pictures = self._pictures()
+        params = qdrant.SearchParams(
+            hnsw_ef=round(_EF * max(1.0, pictures / _EF_UP_TO) ** _EF_GROWTH),
+            exact=pictures <= EXACT_UP_TO,
+            quantization=qdrant.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
+        )
+        pages, images, count = (None, None, pictures) if query.bag is None else self._chosen(query.bag)
+        near = partial(self._near_pages, limit=limit, chosen=pages, params=params)
+        dense = self._near_images(rows[IMAGE], limit, images, count, params)
+        dense += near(PAGE, rows[PAGE])
+        dense += near(TEXT, rows[TEXT]) if pages is not None else self._near_speech(rows[TEXT], limit, near)
+        return merge(dense, *(near(TERMS, [_sparse(query.terms)]) if query.terms else [[]]))
 
     def _chosen(self, bag: Sequence[str]) -> tuple[Any, Any, int]:
         """Returns filters for the pages of a bag and for their pictures, and the number of these."""
@@ -327,39 +334,33 @@ class EdgeIndex(Index):
             self._bags[key] = _only(point.id for point in held), _only(ids), len(ids)
         return self._bags[key]
 
-    def _near_pictures(self, rows: list[Any], limit: int, chosen: Any, count: int) -> list[Hits]:
+    def _near_images(self, rows: list[Any], limit: int, chosen: Any, count: int, params: Any) -> list[Hits]:
         """Searches pictures until each row has `limit` products or no more pictures: the engine does not group them."""
         found: list[Hits] = [[] for _ in rows]
         open_rows, fetch = list(range(len(rows))), limit * _PICTURES
         while open_rows:
-            answers = self._ask(self._images, IMAGE, [rows[number] for number in open_rows], fetch, chosen)
+            answers = self._ask(self._images, IMAGE, [rows[number] for number in open_rows], fetch, chosen, params)
             for number, hits in zip(open_rows, answers, strict=True):
                 found[number] = group(hits, limit)
             open_rows = [number for number in open_rows if len(found[number]) < limit and fetch < count]
             fetch *= _MORE
         return found
 
-    def _near_speech(self, rows: list[Any], limit: int) -> list[Hits]:
+    def _near_speech(self, rows: list[Any], limit: int, near: Callable[[str, list[Any]], list[Hits]]) -> list[Hits]:
         """Searches what all pages say, with answers kept: a piece of speech is in several windows in a row."""
-        new = {(row.tobytes(), limit): row for row in rows if (row.tobytes(), limit) not in self._said}
-        self._said |= zip(new, self._near(TEXT, list(new.values()), limit, None), strict=True)
-        found = [self._said[row.tobytes(), limit] for row in rows]
+        asked = [(row.tobytes(), limit) for row in rows]
+        new = {key: row for key, row in zip(asked, rows, strict=True) if key not in self._said}
+        self._said |= zip(new, near(TEXT, list(new.values())), strict=True)
+        found = [self._said[key] for key in asked]
         while len(self._said) > _SAID:
             del self._said[next(iter(self._said))]
         return found
 
-    def _near(self, name: str, searches: list[Any], limit: int, chosen: Any) -> list[Hits]:
-        """Searches pages."""
-        return [group(hits, limit) for hits in self._ask(self._pages, name, searches, limit, chosen)]
+    def _near_pages(self, name: str, searches: list[Any], limit: int, chosen: Any, params: Any) -> list[Hits]:
+        return [group(hits, limit) for hits in self._ask(self._pages, name, searches, limit, chosen, params)]
 
-    def _ask(self, shard: Any, name: str, searches: list[Any], fetch: int, chosen: Any) -> list[Hits]:
+    def _ask(self, shard: Any, name: str, searches: list[Any], fetch: int, chosen: Any, params: Any) -> list[Hits]:
         """Returns the product and score of each point found; of those that the filter `chosen` lets through."""
-        pictures = self._pictures()
-        params = qdrant.SearchParams(
-            hnsw_ef=round(_EF * max(1.0, pictures / _EF_UP_TO) ** _EF_GROWTH),
-            exact=pictures <= EXACT_UP_TO,
-            quantization=qdrant.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
-        )
         requests = [
             qdrant.QueryRequest(
                 limit=fetch,
@@ -396,7 +397,7 @@ class EdgeIndex(Index):
         found = self._images.retrieve([one for some in ids.values() for one in some], False, True)
         rows = {point.id: point.vector[IMAGE] for point in found}
         return {
-            product_id: _entry(point.payload, point.vector, [rows[one] for one in some])
+            product_id: entry(point.payload, point.vector, [rows[one] for one in some])
             for point, (product_id, some) in zip(points, ids.items(), strict=True)
         }
 
@@ -463,40 +464,12 @@ def _scroll(shard: Any, payload: Any) -> Iterator[Any]:
             return
 
 
-def _payload(page: PageEntry) -> dict[str, Any]:
-    return {
-        "product_id": page.product_id,
-        "model_version": page.model_version,
-        "digest": page.digest,
-        "rows": len(page.vectors),
-        "title": page.title,
-        "category": page.category,
-        "images": list(page.images),
-        "titles": list(page.titles),
-    }
-
-
 def _vectors(page: PageEntry) -> dict[str, Any]:
-    named: dict[str, Any] = {PAGE: page.fused.astype(np.float32).tolist()}
-    if page.text.size:
-        named[TEXT] = page.text.astype(np.float32).tolist()
+    named: dict[str, Any] = dict(page_vectors(page))
     if page.terms:
-        named[TERMS] = qdrant.SparseVector(list(page.terms), list(page.terms.values()))
+        named[TERMS] = _sparse(page.terms)
     return named
 
 
-def _entry(held: dict[str, Any], vectors: dict[str, Any], rows: list[list[float]]) -> PageEntry:
-    terms = vectors.get(TERMS)
-    weights = {} if terms is None else zip(terms.indices, terms.values, strict=True)
-    return PageEntry(
-        product_id=held["product_id"],
-        model_version=held["model_version"],
-        vectors=np.array(rows, np.float16),
-        fused=np.array(vectors[PAGE], np.float16),
-        terms={int(term): float(np.float32(weight)) for term, weight in weights},
-        title=held["title"],
-        category=held["category"],
-        images=tuple(held["images"]),
-        titles=tuple(held["titles"]),
-        text=np.array(vectors.get(TEXT, []), np.float16),
-    )
+def _sparse(terms: Mapping[int, float]) -> Any:
+    return qdrant.SparseVector(list(terms), list(terms.values()))

@@ -1,6 +1,6 @@
-"""How a page lies on a Qdrant server: one point an image."""
+"""How a page lies in Qdrant: what is said of it once, and on a server one point an image."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,18 +8,12 @@ import numpy as np
 from topology.index.base import IMAGE, PAGE, TERMS, TEXT, PageEntry
 
 
-def payload(page: PageEntry, number: int) -> dict[str, Any]:
-    """Returns the payload of the point of a page's image."""
-    common = {
+def page_payload(page: PageEntry) -> dict[str, Any]:
+    """Returns what is held of a page beside its vectors."""
+    return {
         "product_id": page.product_id,
-        "number": number,
-        "image": page.images[number] if number < len(page.images) else "",
         "model_version": page.model_version,
         "digest": page.digest,
-    }
-    if number:
-        return common
-    return common | {
         "title": page.title,
         "category": page.category,
         "images": list(page.images),
@@ -27,21 +21,57 @@ def payload(page: PageEntry, number: int) -> dict[str, Any]:
     }
 
 
-def named_vectors(page: PageEntry, number: int) -> dict[str, list[float]]:
-    """Returns the dense vectors of the point of a page's image."""
-    dense = {IMAGE: page.vectors[number].astype(np.float32).tolist()}
-    if number == 0:
-        dense[PAGE] = page.fused.astype(np.float32).tolist()
-        if page.text.size:
-            dense[TEXT] = page.text.astype(np.float32).tolist()
+def page_vectors(page: PageEntry) -> dict[str, list[float]]:
+    """Returns the dense vectors that a page has once."""
+    dense = {PAGE: page.fused.astype(np.float32).tolist()}
+    if page.text.size:
+        dense[TEXT] = page.text.astype(np.float32).tolist()
     return dense
 
 
-def entries(points: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, PageEntry]:
-    """Returns the pages that points make up.
+def entry(held: Mapping[str, Any], vectors: Mapping[str, Any], rows: Sequence[Sequence[float]]) -> PageEntry:
+    """Returns a page.
 
     Args:
-        points: Payload and vectors of each point; terms as a sparse vector with `indices` and `values`.
+        held: Its payload.
+        vectors: Those that it has once; terms as a sparse vector with `indices` and `values`.
+        rows: Those of its images.
+    """
+    terms = vectors.get(TERMS)
+    weights = {} if terms is None else zip(terms.indices, terms.values, strict=True)
+    return PageEntry(
+        product_id=held["product_id"],
+        model_version=held["model_version"],
+        vectors=np.array(rows, np.float16),
+        fused=np.array(vectors[PAGE], np.float16),
+        terms={int(term): float(np.float32(weight)) for term, weight in weights},
+        title=held["title"],
+        category=held["category"],
+        images=tuple(held["images"]),
+        titles=tuple(held["titles"]),
+        text=np.array(vectors.get(TEXT, []), np.float16),
+    )
+
+
+def payload(page: PageEntry, number: int) -> dict[str, Any]:
+    """Returns the payload of the point of a page's image."""
+    held = page_payload(page)
+    if number:
+        held = {name: held[name] for name in ("product_id", "model_version", "digest")}
+    return held | {"number": number, "image": page.images[number] if number < len(page.images) else ""}
+
+
+def named_vectors(page: PageEntry, number: int) -> dict[str, list[float]]:
+    """Returns the dense vectors of the point of a page's image."""
+    image = {IMAGE: page.vectors[number].astype(np.float32).tolist()}
+    return image if number else image | page_vectors(page)
+
+
+def entries(points: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, PageEntry]:
+    """Returns the pages that points of images make up.
+
+    Args:
+        points: Payload and vectors of each point.
     """
     by_product: dict[str, list[tuple[int, Mapping[str, Any], Mapping[str, Any]]]] = {}
     for held, vectors in points:
@@ -50,23 +80,6 @@ def entries(points: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> di
     for product_id, rows in by_product.items():
         rows.sort(key=lambda row: row[0])
         number, first, vectors = rows[0]
-        if number != 0:  # caught between the two halves of a write: as good as absent
-            continue
-        terms = vectors.get(TERMS)
-        pages[product_id] = PageEntry(
-            product_id=product_id,
-            model_version=first["model_version"],
-            vectors=np.array([row[2][IMAGE] for row in rows], np.float16),
-            fused=np.array(vectors[PAGE], np.float16),
-            terms={}
-            if terms is None
-            else {
-                int(term): float(np.float32(weight)) for term, weight in zip(terms.indices, terms.values, strict=True)
-            },
-            title=first["title"],
-            category=first["category"],
-            images=tuple(first["images"]),
-            titles=tuple(first["titles"]),
-            text=np.array(vectors.get(TEXT, []), np.float16),
-        )
+        if number == 0:  # else caught between the two halves of a write: as good as absent
+            pages[product_id] = entry(first, vectors, [row[2][IMAGE] for row in rows])
     return pages
